@@ -1,0 +1,263 @@
+//! The commit path: the one way by which anything changes a space.
+//!
+//! A command on the main thread, a finished background job and a step of the timer all come to [`commit`]. Its order is fixed, because each check is only
+//! worth something if nothing can happen between it and the write:
+//! paused? → role → slot → key identity → memory → decide → apply → replicate → notify; whoever waits is answered after that.
+//!
+//! * *Paused* (CLIENT PAUSE, FAILOVER, CLUSTER FAILOVER): propagating then is an assertion that kills the server, so background work waits in the
+//!   [queue](submit) and checks everything again; commands are held back by the server itself.
+//! * *Role*: work that began on a primary which is a replica by now ends with READONLY.
+//! * *Slot*: a key whose slot has moved to another node, or is moving and is not here, is not written.
+//! * *Identity*: work that began on an absent key may write to whatever space stands there now; work that began on one space never writes to another:
+//!   it ends with STALE. So DEL, RENAME, SET over the key, SWAPDB, FLUSHALL and RESTORE in the middle of a job never bring a key back.
+//! * *Decide* reads the space and answers with effects; *apply* is the same code that a replica runs. Nothing is half done: a decision that fails has
+//!   changed nothing, not even created the key.
+//!
+//! Background results are committed by the thread that made them, under the global lock, at most [`SLICE`] at a time. Rejected: handing them to the main
+//! thread with `RM_EventLoopAddOneShot`, which opens no execution unit, so what it replicates is not flushed; and a committer thread of its own, which
+//! costs every write one more hop.
+
+use std::collections::VecDeque;
+use std::ffi::CStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use engram_memory::{Applied, Effect, Space, encode_batch};
+
+use crate::datatype::{self, Found, Held};
+use crate::ffi::{self, Ctx, Key, Level, Mode, Str, flags};
+use crate::keyspace;
+use crate::reply::Error;
+
+/// The longest a background thread keeps the server's lock before it lets others in.
+const SLICE: Duration = Duration::from_micros(500);
+/// Replicated batches are cut at about this size, in bytes.
+const BATCH: usize = 4 * 1024 * 1024;
+
+/// What must stand at the key for a commit to go ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Whatever is there: a command that reads and writes in one go, already checked by the server.
+    Command,
+    /// The work began when there was no key: nothing, or any space.
+    Absent,
+    /// The work began on this incarnation.
+    Incarnation(u64),
+}
+
+/// Where a commit writes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The database's number.
+    pub db: i32,
+    /// The key's name.
+    pub key: Box<[u8]>,
+    /// What must stand there.
+    pub expect: Expect,
+}
+
+/// What a commit needs beyond its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Creates the space if there is none.
+    pub create: bool,
+    /// Adds data: refused above `maxmemory`.
+    pub memory: bool,
+}
+
+impl Needs {
+    /// Creates a space if need be, and takes memory.
+    pub const STORE: Needs = Needs { create: true, memory: true };
+    /// Changes a space that exists, and takes memory.
+    pub const CHANGE: Needs = Needs { create: false, memory: true };
+    /// Changes a space that exists and only frees.
+    pub const FREE: Needs = Needs { create: false, memory: false };
+}
+
+/// Why a commit did not happen.
+#[derive(Debug)]
+pub enum Stop {
+    /// The server is paused: try again later.
+    Later,
+    /// It will not happen.
+    Never(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Never(error)
+    }
+}
+
+/// The one commit function; see the head of this file. `decide` gets the space and the time in Unix milliseconds.
+pub fn commit<T>(
+    ctx: Ctx,
+    target: &Target,
+    needs: Needs,
+    decide: impl FnOnce(&Space, u64) -> Result<(T, Vec<Effect>), Error>,
+) -> Result<T, Stop> {
+    let name = Str::new(&target.key);
+    if target.expect != Expect::Command {
+        check_server(ctx, target.db, &name)?;
+    }
+    let mut key = Key::open(ctx, &name, Mode::Write);
+    let now = ffi::now();
+    let mut fresh = None;
+    let held = match datatype::find(&mut key) {
+        Found::WrongType => return Err(Error::wrong_type().into()),
+        Found::Space(held) => match target.expect {
+            Expect::Incarnation(began) if began != held.incarnation => return Err(stale().into()),
+            _ => held,
+        },
+        Found::Missing if matches!(target.expect, Expect::Incarnation(_)) => return Err(stale().into()),
+        Found::Missing if !needs.create => return Err(Error::err("no such space").into()),
+        Found::Missing => fresh.insert(Held::new(Space::new())),
+    };
+    if needs.memory && ctx.has(flags::OOM) {
+        return Err(Error::new("OOM", "command not allowed when used memory > 'maxmemory'.").into());
+    }
+    let (answer, effects) = decide(&held.space, now)?;
+    if effects.is_empty() && fresh.is_none() {
+        return Ok(answer);
+    }
+    apply(ctx, &name, held, &effects);
+    keyspace::note(held.incarnation, target.db, name.bytes());
+    if let Some(fresh) = fresh
+        && !datatype::put(&key, fresh)
+    {
+        return Err(Error::err("the server refused to create the key").into());
+    }
+    Ok(answer)
+}
+
+/// The checks that the server makes for a command and nobody makes for background work.
+fn check_server(ctx: Ctx, db: i32, name: &Str) -> Result<(), Stop> {
+    if ffi::is_paused() {
+        return Err(Stop::Later);
+    }
+    if !ctx.select(db) {
+        return Err(stale().into());
+    }
+    if !ctx.has(flags::MASTER) {
+        return Err(Error::new("READONLY", "this server has become a replica meanwhile: ask the new primary").into());
+    }
+    if !slot_is_here(ctx, name) {
+        return Err(Error::new("STALE", "the slot of the key has moved to another node meanwhile: retry there").into());
+    }
+    Ok(())
+}
+
+/// Whether this node serves the key now. The server refuses a call that touches a key of a slot that is elsewhere, or that is migrating and whose key
+/// has gone already: that is exactly the question.
+pub fn slot_is_here(ctx: Ctx, name: &Str) -> bool {
+    !ctx.has(flags::CLUSTER) || ctx.call(c"exists", c"v", &[name]).is_some()
+}
+
+fn stale() -> Error {
+    Error::new("STALE", "the space was deleted, renamed or replaced while this was being worked on; nothing was written: retry")
+}
+
+/// Applies, replicates and notifies. The effects were decided against this very state, so that they apply is an invariant, not an input.
+fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
+    let mut events: Vec<&'static CStr> = Vec::new();
+    let mut batch = Vec::new();
+    let mut start = 0;
+    let mut size = 0;
+    for (i, effect) in effects.iter().enumerate() {
+        match held.space.apply(effect) {
+            Ok(applied) => {
+                if let Some(event) = event_of(applied)
+                    && !events.contains(&event)
+                {
+                    events.push(event);
+                }
+            }
+            Err(e) => {
+                ffi::log(Level::Warning, &format!("engram: a decided effect did not apply ({e}); please report it"));
+                debug_assert!(false, "a decided effect did not apply: {e}");
+            }
+        }
+        size += effect.encoded_size_hint();
+        if size >= BATCH || i + 1 == effects.len() {
+            batch.clear();
+            encode_batch(&effects[start..=i], &mut batch);
+            ctx.replicate_apply(name, &batch);
+            (start, size) = (i + 1, 0);
+        }
+    }
+    if effects.is_empty() {
+        // A space created empty, by CONFIG SET of what stands already: the key must exist on the replicas too.
+        encode_batch(&[], &mut batch);
+        ctx.replicate_apply(name, &batch);
+    }
+    for event in events {
+        ctx.notify(event, name);
+    }
+}
+
+fn event_of(applied: Applied) -> Option<&'static CStr> {
+    match applied {
+        Applied::Stored => Some(c"mem.store"),
+        Applied::Promoted => Some(c"mem.promote"),
+        Applied::Forgotten => Some(c"mem.forget"),
+        Applied::Expired => Some(c"mem.expire"),
+        Applied::Nothing => None,
+    }
+}
+
+/// Whether a background result is through.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// It has been committed, or has failed and said so.
+    Done,
+    /// The server is paused: it stays in the queue.
+    Later,
+}
+
+type Pending = Box<dyn FnMut(Ctx) -> Ran + Send>;
+
+static QUEUE: Mutex<VecDeque<Pending>> = Mutex::new(VecDeque::new());
+
+/// Held for queue operations only.
+fn queue() -> MutexGuard<'static, VecDeque<Pending>> {
+    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Commits a background result from the thread that made it. Never call it on the main thread.
+///
+/// `result` may be called again after it answered [`Ran::Later`].
+pub fn submit(result: impl FnMut(Ctx) -> Ran + Send + 'static) {
+    queue().push_back(Box::new(result));
+    loop {
+        let more = ffi::locked(drain);
+        if more != Some(true) {
+            return;
+        }
+    }
+}
+
+/// Commits what waits, for at most [`SLICE`], on the main thread or under the lock. True if there is more to do at once.
+pub fn drain(ctx: Ctx) -> bool {
+    let started = Instant::now();
+    loop {
+        let Some(mut pending) = queue().pop_front() else { return false };
+        // A panic loses this result only: its client is answered when the closure is dropped.
+        let ran = catch_unwind(AssertUnwindSafe(|| pending(ctx))).unwrap_or_else(|_| {
+            ffi::log(Level::Warning, "engram: a panic while committing a result; please report it");
+            Ran::Done
+        });
+        if ran == Ran::Later {
+            queue().push_front(pending);
+            return false;
+        }
+        if started.elapsed() >= SLICE {
+            return !queue().is_empty();
+        }
+    }
+}
+
+/// How many results wait for a pause to end.
+pub fn waiting() -> usize {
+    queue().len()
+}

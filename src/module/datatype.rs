@@ -1,0 +1,292 @@
+//! The native data type `engram-ms`: one memory space per key.
+//!
+//! What is saved, rewritten to the AOF, dumped and copied is one thing: the space as batches of encoded effects ([`Space::encode_state`]), which are
+//! applied again on load by the same code that applies them on a replica. In the RDB a space is a sequence of strings, each one batch, ended by an
+//! empty string, so that no batch needs more memory than [`CHUNK`] and a broken file is noticed where it breaks. Rejected: a field-by-field layout,
+//! which would be a second codec to keep right and to fuzz.
+//!
+//! A value is freed by the main thread, by the server's lazy-free thread, or by our reaper: a large space is always handed to the reaper, because DEL
+//! frees in place and dropping a hundred thousand memories takes far longer than a client should wait.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, mpsc};
+
+use engram_memory::{Space, decode_batch};
+use redis_module::raw;
+
+use crate::ffi::{self, Ctx, Key, Level, api};
+use crate::keyspace;
+use crate::reply::Error;
+
+/// Nine characters, as the server wants; shown by TYPE.
+pub const TYPE_NAME: &CStr = c"engram-ms";
+/// The version of the layout described above.
+const ENCODING_VERSION: c_int = 1;
+/// The size that a saved batch aims at, in bytes.
+const CHUNK: usize = 256 * 1024;
+/// Spaces with more to free than this go to the reaper.
+const REAP_ABOVE: usize = 256;
+
+/// The value of a key: the space, and who it is.
+pub struct Held {
+    /// The memories.
+    pub space: Space,
+    /// Fresh at create, COPY and RESTORE; background work names it to be sure that it writes where it read. Not saved.
+    pub incarnation: u64,
+    /// When the timer consolidates next, Unix milliseconds; 0 = not yet planned. Not saved.
+    pub next_consolidation: u64,
+    /// When use counters were last sent to the replicas, Unix milliseconds. Not saved.
+    pub use_sent: u64,
+}
+
+impl Held {
+    /// A value with a fresh incarnation around `space`.
+    pub fn new(space: Space) -> Held {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Held { space, incarnation: NEXT.fetch_add(1, Ordering::Relaxed), next_consolidation: 0, use_sent: 0 }
+    }
+}
+
+static TYPE: AtomicPtr<raw::RedisModuleType> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The registered type.
+pub fn kind() -> *mut raw::RedisModuleType {
+    TYPE.load(Ordering::Acquire)
+}
+
+/// Registers the type. Called once, at load.
+pub fn register(ctx: Ctx) -> Result<(), Error> {
+    let mut methods = raw::RedisModuleTypeMethods {
+        version: u64::from(raw::REDISMODULE_TYPE_METHOD_VERSION),
+        rdb_load: Some(rdb_load),
+        rdb_save: Some(rdb_save),
+        aof_rewrite: Some(aof_rewrite),
+        mem_usage: Some(mem_usage),
+        digest: Some(digest),
+        free: Some(free),
+        aux_load: None,
+        aux_save: None,
+        aux_save_triggers: 0,
+        free_effort: Some(free_effort),
+        unlink: None,
+        copy: None,
+        defrag: None,
+        mem_usage2: None,
+        free_effort2: None,
+        unlink2: None,
+        copy2: Some(copy),
+        aux_save2: None,
+    };
+    let made = api!(RedisModule_CreateDataType(ctx.ptr(), TYPE_NAME.as_ptr(), ENCODING_VERSION, &mut methods) else std::ptr::null_mut());
+    if made.is_null() {
+        return Err(Error::err("the server refused to register the data type engram-ms"));
+    }
+    TYPE.store(made, Ordering::Release);
+    Ok(())
+}
+
+/// What stands at a key.
+pub enum Found<'k> {
+    /// No such key.
+    Missing,
+    /// A space.
+    Space(&'k mut Held),
+    /// A value of another type.
+    WrongType,
+}
+
+/// Looks at an open key. The borrow ends with the key handle; nothing else reaches the value meanwhile, since commands, timers and commits take turns
+/// under the global lock.
+pub fn find(key: &mut Key) -> Found<'_> {
+    if key.is_empty() {
+        return Found::Missing;
+    }
+    match key.value(kind()) {
+        // SAFETY: a value of our type is always a Box<Held> that `into_value` gave away, alive while its key is open; `&mut Key` makes the borrow unique.
+        Some(value) => Found::Space(unsafe { value.cast::<Held>().as_mut() }),
+        None => Found::WrongType,
+    }
+}
+
+/// Puts a new value at a key opened for writing.
+pub fn put(key: &Key, held: Held) -> bool {
+    let value = into_value(held);
+    if key.set(kind(), value) {
+        return true;
+    }
+    // SAFETY: the server did not take the value, so it is still ours, unshared.
+    drop(unsafe { Box::from_raw(value.cast::<Held>()) });
+    false
+}
+
+fn into_value(held: Held) -> *mut c_void {
+    Box::into_raw(Box::new(held)).cast()
+}
+
+/// # Safety
+/// `value` is a value of our type, alive and not being changed for `'a`.
+unsafe fn held<'a>(value: *const c_void) -> Option<&'a Held> {
+    // SAFETY: promised by the caller; null is turned into None.
+    unsafe { value.cast::<Held>().as_ref() }
+}
+
+/// A panic in a callback would abort the server: it is logged instead and `fallback` is answered.
+fn guarded<T>(what: &str, fallback: T, body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
+        ffi::log(Level::Warning, &format!("engram: a panic while {what}; please report it"));
+        fallback
+    })
+}
+
+unsafe extern "C" fn rdb_load(io: *mut raw::RedisModuleIO, version: c_int) -> *mut c_void {
+    guarded("loading a space", std::ptr::null_mut(), || match load(io, version) {
+        Ok(space) => {
+            let held = Held::new(space);
+            // SAFETY: both calls answer for the value being loaded; the name may be null (no name known) and is not kept.
+            if let Some(name) = NonNull::new(api!(RedisModule_GetKeyNameFromIO(io) else std::ptr::null()).cast_mut()) {
+                let db = api!(RedisModule_GetDbIdFromIO(io) else 0);
+                // SAFETY: the server keeps the name alive during this callback.
+                keyspace::note(held.incarnation, db, unsafe { ffi::string_bytes(name.as_ptr()) });
+            }
+            into_value(held)
+        }
+        Err(reason) => {
+            ffi::log(Level::Warning, &format!("engram: a saved space was refused: {reason}"));
+            std::ptr::null_mut()
+        }
+    })
+}
+
+fn load(io: *mut raw::RedisModuleIO, version: c_int) -> Result<Space, String> {
+    if version != ENCODING_VERSION {
+        return Err(format!("its layout has version {version}, this module reads version {ENCODING_VERSION}"));
+    }
+    let mut space = Space::new();
+    loop {
+        let mut len = 0usize;
+        let bytes = api!(RedisModule_LoadStringBuffer(io, &mut len) else std::ptr::null_mut());
+        if bytes.is_null() || api!(RedisModule_IsIOError(io) else 1) != 0 {
+            if !bytes.is_null() {
+                api!(RedisModule_Free(bytes.cast()) else ());
+            }
+            return Err("it ends too early".to_owned());
+        }
+        // SAFETY: the server made a buffer of `len` bytes, ours until it is freed below.
+        let batch = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len) };
+        let applied = if batch.is_empty() { Ok(false) } else { apply_batch(&mut space, batch).map(|()| true) };
+        api!(RedisModule_Free(bytes.cast()) else ());
+        if !applied? {
+            return Ok(space);
+        }
+    }
+}
+
+/// Decodes and applies one batch of effects, from an RDB, an AOF or a primary.
+pub fn apply_batch(space: &mut Space, batch: &[u8]) -> Result<(), String> {
+    for effect in decode_batch(batch).map_err(|e| e.to_string())? {
+        space.apply(&effect).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn rdb_save(io: *mut raw::RedisModuleIO, value: *mut c_void) {
+    // SAFETY: the server passes a value of our type; it is not changed while it is saved (fork child, or main thread).
+    let Some(held) = (unsafe { held(value) }) else { return };
+    guarded("saving a space", (), || {
+        held.space.encode_state(CHUNK, &mut |batch| {
+            api!(RedisModule_SaveStringBuffer(io, batch.as_ptr().cast::<c_char>(), batch.len()) else ());
+        });
+        api!(RedisModule_SaveStringBuffer(io, c"".as_ptr(), 0) else ());
+    });
+}
+
+unsafe extern "C" fn aof_rewrite(io: *mut raw::RedisModuleIO, key: *mut raw::RedisModuleString, value: *mut c_void) {
+    // SAFETY: as in rdb_save.
+    let Some(held) = (unsafe { held(value) }) else { return };
+    guarded("rewriting a space", (), || {
+        held.space.encode_state(CHUNK, &mut |batch| {
+            api!(RedisModule_EmitAOF(io, c"mem.apply".as_ptr(), c"sb".as_ptr(), key, batch.as_ptr().cast::<c_char>(), batch.len()) else ());
+        });
+    });
+}
+
+unsafe extern "C" fn mem_usage(value: *const c_void) -> usize {
+    // SAFETY: as in rdb_save.
+    unsafe { held(value) }.map_or(0, |h| size_of::<Held>() + h.space.memory_usage())
+}
+
+unsafe extern "C" fn digest(digest: *mut raw::RedisModuleDigest, value: *mut c_void) {
+    // SAFETY: as in rdb_save.
+    let Some(held) = (unsafe { held(value) }) else { return };
+    guarded("digesting a space", (), || {
+        held.space.digest(&mut |piece| {
+            api!(RedisModule_DigestAddStringBuffer(digest, piece.as_ptr().cast::<c_char>(), piece.len()) else ());
+        });
+        api!(RedisModule_DigestEndSequence(digest) else ());
+    });
+}
+
+unsafe extern "C" fn free_effort(_key: *mut raw::RedisModuleString, value: *const c_void) -> usize {
+    // SAFETY: as in rdb_save.
+    unsafe { held(value) }.map_or(1, |h| h.space.free_effort())
+}
+
+unsafe extern "C" fn copy(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c_void) -> *mut c_void {
+    // SAFETY: as in rdb_save.
+    let Some(held) = (unsafe { held(value) }) else { return std::ptr::null_mut() };
+    guarded("copying a space", std::ptr::null_mut(), || {
+        let mut space = Space::new();
+        let mut result = Ok(());
+        held.space.encode_state(CHUNK, &mut |batch| {
+            if result.is_ok() {
+                result = apply_batch(&mut space, batch);
+            }
+        });
+        if let Err(reason) = result {
+            ffi::log(Level::Warning, &format!("engram: a space could not be copied: {reason}"));
+            return std::ptr::null_mut();
+        }
+        let copied = Held::new(space);
+        let name = api!(RedisModule_GetToKeyNameFromOptCtx(ctx) else std::ptr::null());
+        if !name.is_null() {
+            let db = api!(RedisModule_GetToDbIdFromOptCtx(ctx) else 0);
+            // SAFETY: the server keeps the name alive during this callback.
+            keyspace::note(copied.incarnation, db, unsafe { ffi::string_bytes(name) });
+        }
+        into_value(copied)
+    })
+}
+
+unsafe extern "C" fn free(value: *mut c_void) {
+    if value.is_null() {
+        return;
+    }
+    // SAFETY: the server gives the value back for good; it came from `into_value`.
+    let held = unsafe { Box::from_raw(value.cast::<Held>()) };
+    guarded("freeing a space", (), || {
+        keyspace::forget(held.incarnation);
+        if held.space.free_effort() > REAP_ABOVE {
+            reap(held);
+        }
+    });
+}
+
+/// Drops a large space on the reaper thread; here, if that thread cannot be had.
+fn reap(held: Box<Held>) {
+    static REAPER: OnceLock<Option<Mutex<mpsc::Sender<Box<Held>>>>> = OnceLock::new();
+    let reaper = REAPER.get_or_init(|| {
+        let (send, receive) = mpsc::channel::<Box<Held>>();
+        let thread = std::thread::Builder::new().name("engram-reaper".into()).spawn(move || receive.into_iter().for_each(drop));
+        thread.ok().map(|_| Mutex::new(send))
+    });
+    if let Some(sender) = reaper
+        && let Ok(sender) = sender.lock()
+    {
+        // A reaper that has gone gives the value back inside the error, and it is dropped here.
+        let _ = sender.send(held);
+    }
+}
+
