@@ -1,0 +1,283 @@
+//! The arithmetic of all models: one source, compiled for every kind of CPU, chosen once at run time.
+//!
+//! **Order.** A sum of products always runs the same way: sixteen running sums, lane `l` taking the elements `l`, `l + 16`,
+//! `l + 32` … in order with one fused multiply-add each, the end padded with zeros, and one fixed tree over the lanes at the
+//! end ([`Lanes::sum`]). Which other rows or columns are computed beside it (the tile), how many rows there are and which
+//! CPU path runs change nothing about that order. So a row's result is bit-equal whatever the batch, and the paths are
+//! bit-equal with each other. Quantised weights become f32 values first, `scale × q` rounded once, in registers for one
+//! row and in scratch for several; both see the same values.
+//!
+//! **Form.** The bodies are plain Rust over arrays of sixteen f32 ([`Lanes`]), `#[inline(always)]`, and are compiled again
+//! under `#[target_feature]` for each path below; the compiler keeps the arrays in vector registers. Rejected: intrinsics
+//! per architecture (four sources to keep bit-equal), the `gemm` crate (its order depends on the shape), and one
+//! accumulator chain per tile shape (the same).
+//!
+//! Every path needs IEEE arithmetic without flush-to-zero, which is the default in Rust and in the server.
+
+mod lanes;
+mod rows;
+mod tile;
+mod vector;
+
+use std::sync::OnceLock;
+
+pub use lanes::{LANES, Lanes};
+pub use rows::Format;
+
+/// The functions of one path. Slices that do not fit together panic; [`crate::product`] and the models check shapes when
+/// they load.
+pub struct Kernels {
+    /// The path's name: `avx512`, `avx2`, `neon` or `baseline`.
+    pub name: &'static str,
+    product: unsafe fn(Format, &[f32], usize, &[u8], usize, &mut [f32], &mut [f32]),
+    dot_rows: unsafe fn(Strided<'_>, Strided<'_>, usize, &mut [f32], usize),
+    mix_rows: unsafe fn(Strided<'_>, Strided<'_>, usize, &mut [f32], usize),
+    decode_row: unsafe fn(Format, &[u8], &mut [f32]),
+    softmax: unsafe fn(&mut [f32], f32),
+    exp_sum: unsafe fn(&[f32], f32) -> f32,
+    rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    layer_norm: unsafe fn(&mut [f32], &[f32], &[f32], f32),
+    add: unsafe fn(&mut [f32], &[f32]),
+    scale: unsafe fn(&mut [f32], f32),
+    gelu_erf: unsafe fn(&mut [f32]),
+    gelu_tanh_times: unsafe fn(&mut [f32], &[f32]),
+    sum_of_squares: unsafe fn(&[f32]) -> f32,
+}
+
+/// Rows of f32 at a fixed distance: row `i` starts at `data[i * stride]`.
+#[derive(Clone, Copy)]
+pub struct Strided<'a> {
+    /// The numbers.
+    pub data: &'a [f32],
+    /// From the start of one row to the start of the next.
+    pub stride: usize,
+    /// How many rows.
+    pub rows: usize,
+}
+
+impl<'a> Strided<'a> {
+    #[inline(always)]
+    fn row(&self, i: usize, len: usize) -> &'a [f32] {
+        &self.data[i * self.stride..i * self.stride + len]
+    }
+}
+
+impl Kernels {
+    /// `y[i * rows + j] = x_i · w_j` for the rows of `x` (`m × cols`) and of the encoded matrix `w` (`rows × cols`, rows
+    /// without gaps). `scratch` needs [`scratch_len`] numbers.
+    pub fn product(
+        &self,
+        format: Format,
+        x: &[f32],
+        m: usize,
+        w: &[u8],
+        cols: usize,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        // SAFETY: a `Kernels` is only handed out by `available`, after the CPU was seen to have the path's features.
+        unsafe { (self.product)(format, x, m, w, cols, y, scratch) }
+    }
+
+    /// `y[i * y_stride + j] = a_i · b_j` over the first `len` numbers of each row.
+    pub fn dot_rows(&self, a: Strided<'_>, b: Strided<'_>, len: usize, y: &mut [f32], y_stride: usize) {
+        // SAFETY: as in `product`.
+        unsafe { (self.dot_rows)(a, b, len, y, y_stride) }
+    }
+
+    /// `y_i += Σ_t p[i, t] · v_t` over the first `width` numbers of each row of `v`, `t` in order: the weighted sum of
+    /// attention. Row `i` of `y` starts at `i * y_stride`. Calling it for consecutive pieces of `v` gives the same bits as
+    /// one call.
+    pub fn mix_rows(&self, p: Strided<'_>, v: Strided<'_>, width: usize, y: &mut [f32], y_stride: usize) {
+        // SAFETY: as in `product`.
+        unsafe { (self.mix_rows)(p, v, width, y, y_stride) }
+    }
+
+    /// The numbers of one encoded row, exactly as the products see them.
+    pub fn decode_row(&self, format: Format, row: &[u8], out: &mut [f32]) {
+        // SAFETY: as in `product`.
+        unsafe { (self.decode_row)(format, row, out) }
+    }
+
+    /// `row = softmax(scale × row)`; `scale` must be positive. An empty row stays empty.
+    pub fn softmax(&self, row: &mut [f32], scale: f32) {
+        // SAFETY: as in `product`.
+        unsafe { (self.softmax)(row, scale) }
+    }
+
+    /// `Σ exp(row − peak)`, the denominator of a softmax whose largest element is `peak`.
+    pub fn exp_sum(&self, row: &[f32], peak: f32) -> f32 {
+        // SAFETY: as in `product`.
+        unsafe { (self.exp_sum)(row, peak) }
+    }
+
+    /// `out = x / sqrt(mean(x²) + epsilon) × gain`.
+    pub fn rms_norm(&self, x: &[f32], gain: &[f32], epsilon: f32, out: &mut [f32]) {
+        // SAFETY: as in `product`.
+        unsafe { (self.rms_norm)(x, gain, epsilon, out) }
+    }
+
+    /// `x = (x − mean) / sqrt(variance + epsilon) × gain + offset`, with the biased variance.
+    pub fn layer_norm(&self, x: &mut [f32], gain: &[f32], offset: &[f32], epsilon: f32) {
+        // SAFETY: as in `product`.
+        unsafe { (self.layer_norm)(x, gain, offset, epsilon) }
+    }
+
+    /// `x += y`.
+    pub fn add(&self, x: &mut [f32], y: &[f32]) {
+        // SAFETY: as in `product`.
+        unsafe { (self.add)(x, y) }
+    }
+
+    /// `x *= factor`.
+    pub fn scale(&self, x: &mut [f32], factor: f32) {
+        // SAFETY: as in `product`.
+        unsafe { (self.scale)(x, factor) }
+    }
+
+    /// `x = x · Φ(x)`: the GELU with the error function.
+    pub fn gelu_erf(&self, x: &mut [f32]) {
+        // SAFETY: as in `product`.
+        unsafe { (self.gelu_erf)(x) }
+    }
+
+    /// `gate = gelu(gate) × up` with the tanh form of GELU, Gemma's gate.
+    pub fn gelu_tanh_times(&self, gate: &mut [f32], up: &[f32]) {
+        // SAFETY: as in `product`.
+        unsafe { (self.gelu_tanh_times)(gate, up) }
+    }
+
+    /// `Σ x²`.
+    pub fn sum_of_squares(&self, x: &[f32]) -> f32 {
+        // SAFETY: as in `product`.
+        unsafe { (self.sum_of_squares)(x) }
+    }
+}
+
+/// How much scratch [`Kernels::product`] needs for rows of `cols` numbers.
+pub const fn scratch_len(cols: usize) -> usize {
+    tile::MOST_COLUMNS * cols
+}
+
+/// The best path for this CPU.
+pub fn kernels() -> &'static Kernels {
+    static BEST: OnceLock<&'static Kernels> = OnceLock::new();
+    BEST.get_or_init(|| available().first().copied().unwrap_or(&baseline::TABLE))
+}
+
+/// Every path this CPU can run, best first.
+pub fn available() -> Vec<&'static Kernels> {
+    let mut paths: Vec<&'static Kernels> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        if avx2
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            paths.push(&avx512::TABLE);
+        }
+        if avx2 {
+            paths.push(&avx2::TABLE);
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if std::arch::is_aarch64_feature_detected!("neon") {
+        paths.push(&neon::TABLE);
+    }
+    paths.push(&baseline::TABLE);
+    paths
+}
+
+/// Compiles the bodies once more, under the given target features and with tiles of `$m` rows by `$n` columns.
+macro_rules! path {
+    ($path:ident, $m:literal, $n:literal, $($feature:literal)?) => {
+        mod $path {
+            use super::{Format, Kernels, Strided, tile, vector, rows};
+
+            pub(super) static TABLE: Kernels = Kernels {
+                name: stringify!($path),
+                product,
+                dot_rows,
+                mix_rows,
+                decode_row,
+                softmax,
+                exp_sum,
+                rms_norm,
+                layer_norm,
+                add,
+                scale,
+                gelu_erf,
+                gelu_tanh_times,
+                sum_of_squares,
+            };
+
+            $(#[target_feature(enable = $feature)])?
+            fn product(f: Format, x: &[f32], m: usize, w: &[u8], cols: usize, y: &mut [f32], scratch: &mut [f32]) {
+                tile::product::<$m, $n>(f, x, m, w, cols, y, scratch);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn dot_rows(a: Strided<'_>, b: Strided<'_>, len: usize, y: &mut [f32], y_stride: usize) {
+                tile::dot_rows::<$m, $n>(a, b, len, y, y_stride);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn mix_rows(p: Strided<'_>, v: Strided<'_>, width: usize, y: &mut [f32], y_stride: usize) {
+                tile::mix_rows::<$m>(p, v, width, y, y_stride);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn decode_row(f: Format, row: &[u8], out: &mut [f32]) {
+                rows::decode(f, row, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn softmax(row: &mut [f32], factor: f32) {
+                vector::softmax(row, factor);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn exp_sum(row: &[f32], peak: f32) -> f32 {
+                vector::exp_sum(row, peak)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn rms_norm(x: &[f32], gain: &[f32], epsilon: f32, out: &mut [f32]) {
+                vector::rms_norm(x, gain, epsilon, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn layer_norm(x: &mut [f32], gain: &[f32], offset: &[f32], epsilon: f32) {
+                vector::layer_norm(x, gain, offset, epsilon);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn add(x: &mut [f32], y: &[f32]) {
+                vector::add(x, y);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn scale(x: &mut [f32], factor: f32) {
+                vector::scale(x, factor);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn gelu_erf(x: &mut [f32]) {
+                vector::gelu_erf(x);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn gelu_tanh_times(gate: &mut [f32], up: &[f32]) {
+                vector::gelu_tanh_times(gate, up);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn sum_of_squares(x: &[f32]) -> f32 {
+                vector::sum_of_squares(x)
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+path!(avx512, 4, 4, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
+#[cfg(target_arch = "x86_64")]
+path!(avx2, 2, 2, "avx2,fma");
+#[cfg(target_arch = "aarch64")]
+path!(neon, 2, 2, "neon");
+// Fused multiply-add is the C library's here, correct and slow: this path is for CPUs before 2013 and for the tests.
+path!(baseline, 1, 2,);
+
+#[cfg(test)]
+mod tests;

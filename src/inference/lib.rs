@@ -1,0 +1,17 @@
+//! Running models on the CPU, from local files: the Gemma 3 text family and sentence encoders.
+//!
+//! The crate knows no Redis and no memory engine. It holds no thread unless a [`pool::Pool`] is made, and keeps weights,
+//! key/value caches, activations and scratch in mappings of its own ([`memory`]), outside the process allocator: inside a
+//! server that allocator counts against the limit on user data.
+//!
+//! One rule shapes the arithmetic: the result for one text or one generation is bit-equal whatever else is computed beside
+//! it, however its prompt is cut into chunks and on however many threads. [`kernels`] says how.
+
+pub mod error;
+pub mod kernels;
+pub mod memory;
+pub mod product;
+pub mod tokenizer;
+
+pub use error::Error;
+pub use tokenizer::{Detokenizer, Tokenizer};
