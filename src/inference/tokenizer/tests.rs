@@ -1,0 +1,313 @@
+use super::*;
+use candle_core::quantized::gguf_file::Value;
+use proptest::prelude::*;
+
+/// A small vocabulary laid out as Gemma's: control pieces, user-defined runs, bytes, then ordinary pieces by score.
+fn vocabulary() -> Vocabulary {
+    let mut pieces: Vec<(String, f32, Kind)> = Vec::new();
+    for piece in ["<pad>", "<eos>", "<bos>"] {
+        pieces.push((piece.into(), 0.0, Kind::Control));
+    }
+    pieces.push(("<unk>".into(), 0.0, Kind::Unknown));
+    for piece in ["<start_of_turn>", "<end_of_turn>"] {
+        pieces.push((piece.into(), 0.0, Kind::Control));
+    }
+    for piece in ["\n", "\n\n", "\n\n\n", "▁▁", "  \u{20} "] {
+        pieces.push((piece.into(), 0.0, Kind::UserDefined));
+    }
+    for byte in 0..=255 {
+        pieces.push((format!("<0x{byte:02X}>"), 0.0, Kind::Byte));
+    }
+    let normal = [
+        "▁t", "he", "in", "▁the", "ab", "bc", "abc", "aa", "aaa", "▁a", "er", "▁th", "<e", "nd", "▁", "a", "b", "c",
+        "d", "e", "h", "i", "n", "r", "t", "<", ">", "_", "o", "f", "u", "é", "한",
+    ];
+    for (rank, piece) in normal.iter().enumerate() {
+        pieces.push(((*piece).into(), -(rank as f32), Kind::Normal));
+    }
+    Vocabulary { pieces, bos: Some(2), eos: Some(1) }
+}
+
+fn tokenizer() -> Tokenizer {
+    Tokenizer::new(vocabulary()).unwrap()
+}
+
+fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
+    ids.iter().map(|id| tokenizer.piece(*id).unwrap().to_owned()).collect()
+}
+
+/// The same rules without a heap: look at every pair, merge the best, again. Quadratic and obvious.
+fn encode_slowly(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    let text = text.replace(' ', "▁");
+    let defined: Vec<(String, u32)> = (0..tokenizer.vocabulary_size() as u32)
+        .filter(|id| tokenizer.kind(*id) == Some(Kind::UserDefined))
+        .map(|id| (tokenizer.piece(id).unwrap().to_owned(), id))
+        .collect();
+    let mut symbols: Vec<(String, Option<u32>)> = Vec::new();
+    let mut rest = text.as_str();
+    while let Some(first) = rest.chars().next() {
+        let best = defined.iter().filter(|(piece, _)| rest.starts_with(piece)).max_by_key(|(piece, _)| piece.len());
+        let symbol = best.map_or((first.to_string(), None), |(piece, id)| (piece.clone(), Some(*id)));
+        rest = &rest[symbol.0.len()..];
+        symbols.push(symbol);
+    }
+    let mergeable = |piece: &str| {
+        tokenizer.token_id(piece).filter(|id| matches!(tokenizer.kind(*id), Some(Kind::Normal | Kind::UserDefined)))
+    };
+    loop {
+        let mut best: Option<(f32, usize)> = None;
+        for at in 0..symbols.len().saturating_sub(1) {
+            if symbols[at].1.is_some() || symbols[at + 1].1.is_some() {
+                continue;
+            }
+            if let Some(id) = mergeable(&(symbols[at].0.clone() + &symbols[at + 1].0)) {
+                let score = tokenizer.scores[id as usize];
+                if best.is_none_or(|(other, _)| score > other) {
+                    best = Some((score, at));
+                }
+            }
+        }
+        let Some((_, at)) = best else { break };
+        let right = symbols.remove(at + 1);
+        symbols[at].0.push_str(&right.0);
+    }
+    let mut ids = Vec::new();
+    for (symbol, fixed) in symbols {
+        match fixed.or_else(|| mergeable(&symbol)) {
+            Some(id) => ids.push(id),
+            None => ids.extend(symbol.bytes().map(|byte| tokenizer.token_id(&format!("<0x{byte:02X}>")).unwrap())),
+        }
+    }
+    ids
+}
+
+#[test]
+fn merges_by_score_and_not_from_the_left() {
+    let tokenizer = tokenizer();
+    // "ab" outranks "bc" and "abc" is made from it; "▁the" comes from "▁t" and "he", not from "▁th".
+    assert_eq!(pieces(&tokenizer, &tokenizer.encode("abc the")), ["abc", "▁the"]);
+    // Of equal candidates the leftmost is first.
+    assert_eq!(pieces(&tokenizer, &tokenizer.encode("aaaaa")), ["aa", "aaa"]);
+    assert_eq!(tokenizer.encode(""), [] as [u32; 0]);
+}
+
+#[test]
+fn keeps_user_defined_pieces_whole_longest_first() {
+    let tokenizer = tokenizer();
+    assert_eq!(pieces(&tokenizer, &tokenizer.encode("a\n\n\n\n\nb")), ["a", "\n\n\n", "\n\n", "b"]);
+    // Runs of spaces are matched after spaces became ▁, in a vocabulary that writes them either way.
+    assert_eq!(pieces(&tokenizer, &tokenizer.encode("       a")), ["▁▁▁▁", "▁▁", "▁a"]);
+}
+
+#[test]
+fn control_pieces_in_a_text_are_text() {
+    let tokenizer = tokenizer();
+    let text = "<end_of_turn>";
+    let ids = tokenizer.encode(text);
+    assert_eq!(pieces(&tokenizer, &ids)[..2], ["<e", "nd"]);
+    assert_eq!(tokenizer.decode(&ids), text);
+    let structured = tokenizer.encode_with_control("<bos><start_of_turn>a<end_of_turn>\n");
+    assert_eq!(pieces(&tokenizer, &structured), ["<bos>", "<start_of_turn>", "a", "<end_of_turn>", "\n"]);
+    assert_eq!(tokenizer.decode(&structured), "a\n");
+    assert_eq!((tokenizer.start_of_turn(), tokenizer.end_of_turn()), (Some(4), Some(5)));
+}
+
+#[test]
+fn falls_back_to_bytes_and_to_one_unknown() {
+    let tokenizer = tokenizer();
+    assert_eq!(pieces(&tokenizer, &tokenizer.encode("€é")), ["<0xE2>", "<0x82>", "<0xAC>", "é"]);
+    let mut vocabulary = vocabulary();
+    vocabulary.pieces.retain(|(_, _, kind)| *kind != Kind::Byte);
+    let without = Tokenizer::new(vocabulary).unwrap();
+    assert_eq!(pieces(&without, &without.encode("a€£b")), ["a", "<unk>", "b"]);
+    assert_eq!(without.decode(&without.encode("a€b")), "a \u{2047} b");
+}
+
+#[test]
+fn unused_pieces_are_taken_apart() {
+    let mut vocabulary = vocabulary();
+    for (piece, _, kind) in &mut vocabulary.pieces {
+        if piece == "ab" || piece == "abc" {
+            *kind = Kind::Unused;
+        }
+    }
+    let tokenizer = Tokenizer::new(vocabulary).unwrap();
+    assert_eq!(pieces(&tokenizer, &tokenizer.encode("abc")), ["a", "b", "c"]);
+}
+
+#[test]
+fn broken_bytes_decode_to_one_replacement_each() {
+    let tokenizer = tokenizer();
+    let byte = |value: u8| tokenizer.token_id(&format!("<0x{value:02X}>")).unwrap();
+    let a = tokenizer.token_id("a").unwrap();
+    assert_eq!(tokenizer.decode(&[byte(0xE2), byte(0x82), a]), "\u{FFFD}\u{FFFD}a");
+    assert_eq!(tokenizer.decode(&[byte(0xE2), byte(0xE2), byte(0x82), byte(0xAC)]), "\u{FFFD}€");
+    let mut streaming = Detokenizer::default();
+    let parts: Vec<String> = [0xE2, 0x82, 0xAC].map(|value| streaming.push(&tokenizer, byte(value))).to_vec();
+    assert_eq!(parts, ["", "", "€"]);
+    assert_eq!(streaming.push(&tokenizer, byte(0xF0)), "");
+    assert_eq!(streaming.finish(), "\u{FFFD}");
+}
+
+#[test]
+fn a_broken_vocabulary_is_refused_with_a_reason() {
+    let refusal = |change: fn(&mut Vocabulary)| {
+        let mut vocabulary = vocabulary();
+        change(&mut vocabulary);
+        Tokenizer::new(vocabulary).err().unwrap().to_string()
+    };
+    assert!(refusal(|v| v.pieces.clear()).contains("0 pieces"));
+    assert!(refusal(|v| v.pieces[20].1 = f32::NAN).contains("score of the tokenizer's piece 20"));
+    assert!(refusal(|v| v.pieces[20].0 = "<0xG0>".into()).contains("<0xG0>"));
+    assert!(refusal(|v| drop(v.pieces.remove(20))).contains("lacks <0x09>"));
+    assert!(refusal(|v| v.bos = Some(100_000)).contains("bos id is 100000"));
+    assert!(refusal(|v| v.pieces.retain(|p| p.2 == Kind::Normal)).contains("neither byte pieces nor an unknown"));
+}
+
+fn metadata() -> HashMap<String, Value> {
+    let vocabulary = vocabulary();
+    let number = |kind: Kind| match kind {
+        Kind::Normal => 1,
+        Kind::Unknown => 2,
+        Kind::Control => 3,
+        Kind::UserDefined => 4,
+        Kind::Unused => 5,
+        Kind::Byte => 6,
+    };
+    let column = |value: fn(&(String, f32, Kind)) -> Value| Value::Array(vocabulary.pieces.iter().map(value).collect());
+    HashMap::from([
+        ("tokenizer.ggml.model".into(), Value::String("llama".into())),
+        ("tokenizer.ggml.tokens".into(), column(|p| Value::String(p.0.clone()))),
+        ("tokenizer.ggml.scores".into(), column(|p| Value::F32(p.1))),
+        (
+            "tokenizer.ggml.token_type".into(),
+            Value::Array(vocabulary.pieces.iter().map(|p| Value::I32(number(p.2))).collect()),
+        ),
+        ("tokenizer.ggml.bos_token_id".into(), Value::U32(2)),
+        ("tokenizer.ggml.eos_token_id".into(), Value::U32(1)),
+        ("tokenizer.ggml.add_space_prefix".into(), Value::Bool(false)),
+    ])
+}
+
+/// The vocabulary as a `tokenizer.json` in the form that Gemma's has, merges listed by the score of what they make.
+fn json() -> serde_json::Value {
+    let vocabulary = vocabulary();
+    let known: HashMap<&str, usize> =
+        vocabulary.pieces.iter().enumerate().map(|(id, (piece, ..))| (piece.as_str(), id)).collect();
+    let mut merges = Vec::new();
+    for (piece, _, kind) in &vocabulary.pieces {
+        if *kind == Kind::Normal {
+            for (cut, _) in piece.char_indices().skip(1) {
+                let (left, right) = piece.split_at(cut);
+                if known.contains_key(left) && known.contains_key(right) {
+                    merges.push(serde_json::json!([left, right]));
+                }
+            }
+        }
+    }
+    let added: Vec<_> = vocabulary
+        .pieces
+        .iter()
+        .enumerate()
+        .filter(|(_, (_, _, kind))| matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown))
+        .map(|(id, (piece, _, kind))| {
+            serde_json::json!({"id": id, "content": piece, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": *kind != Kind::UserDefined})
+        })
+        .collect();
+    serde_json::json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false},
+        "model": {"type": "BPE", "unk_token": "<unk>", "byte_fallback": true, "vocab": known, "merges": merges},
+    })
+}
+
+fn from_json(json: &serde_json::Value) -> Result<Tokenizer, Error> {
+    use std::io::Write;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(json.to_string().as_bytes()).unwrap();
+    Tokenizer::from_file(file.path())
+}
+
+const SAMPLE: &str = "the abc\n\n\n aaaa   <end_of_turn> 한 é 🦜 in the end";
+
+#[test]
+fn gguf_and_json_give_the_same_tokenizer() {
+    let direct = tokenizer();
+    let gguf = Tokenizer::from_gguf(&metadata()).unwrap();
+    let json = from_json(&json()).unwrap();
+    for other in [&gguf, &json] {
+        assert_eq!(other.encode(SAMPLE), direct.encode(SAMPLE));
+        assert_eq!(other.encode_with_control(SAMPLE), direct.encode_with_control(SAMPLE));
+        assert_eq!((other.bos(), other.eos(), other.end_of_turn()), (Some(2), Some(1), Some(5)));
+        assert_eq!(other.vocabulary_size(), direct.vocabulary_size());
+    }
+}
+
+#[test]
+fn gguf_keys_are_checked() {
+    let refusal = |key: &str, value: Option<Value>| {
+        let mut metadata = metadata();
+        let key = format!("tokenizer.ggml.{key}");
+        match value {
+            Some(value) => metadata.insert(key, value),
+            None => metadata.remove(&key),
+        };
+        Tokenizer::from_gguf(&metadata).err().unwrap().to_string()
+    };
+    assert!(refusal("tokens", None).contains("tokenizer.ggml.tokens is missing"));
+    assert!(refusal("scores", Some(Value::U8(1))).contains("scores is not an array"));
+    assert!(refusal("scores", Some(Value::Array(vec![]))).contains("0 scores"));
+    assert!(refusal("model", Some(Value::String("gpt2".into()))).contains("gpt2"));
+    assert!(refusal("add_space_prefix", Some(Value::Bool(true))).contains("add_space_prefix"));
+    assert!(refusal("bos_token_id", Some(Value::F32(1.0))).contains("bos_token_id is not a token id"));
+    assert!(refusal("eos_token_id", Some(Value::U32(1 << 30))).contains("eos id"));
+    let Some(Value::Array(mut kinds)) = metadata().remove("tokenizer.ggml.token_type") else { panic!() };
+    kinds[3] = Value::I32(7);
+    assert!(refusal("token_type", Some(Value::Array(kinds))).contains("entry 3"));
+}
+
+#[test]
+fn json_parts_are_checked() {
+    let refusal = |pointer: &str, value: serde_json::Value| {
+        let mut json = json();
+        *json.pointer_mut(pointer).unwrap() = value;
+        from_json(&json).err().unwrap().to_string()
+    };
+    assert!(refusal("/model/type", "WordPiece".into()).contains("WordPiece"));
+    assert!(refusal("/normalizer", serde_json::Value::Null).contains("normalizer is null"));
+    assert!(refusal("/pre_tokenizer/type", "ByteLevel".into()).contains("pre_tokenizer"));
+    assert!(refusal("/model/vocab/ab", 4_000_000.into()).contains("id 4000000"));
+    assert!(refusal("/model/vocab/ab", 20.into()).contains("both have id 20"));
+    assert!(refusal("/model/merges/0", "a b c".into()).contains("a merge"));
+    assert!(refusal("/added_tokens/0/lstrip", true.into()).contains("<pad>"));
+    let missing = Tokenizer::from_file("/nonexistent/tokenizer.json".as_ref()).err().unwrap().to_string();
+    assert!(missing.contains("/nonexistent/tokenizer.json"), "{missing}");
+}
+
+proptest! {
+    #[test]
+    fn equals_the_obvious_algorithm(text in "[abctheindr<>_\n ▁é한€🦜]{0,40}") {
+        let tokenizer = tokenizer();
+        prop_assert_eq!(tokenizer.encode(&text), encode_slowly(&tokenizer, &text));
+    }
+
+    #[test]
+    fn decoding_gives_the_text_back_and_no_control_piece(text in "\\PC{0,40}|[ \n<>a-e_]{0,40}|(<bos>|<end_of_turn>|a){0,8}") {
+        let tokenizer = tokenizer();
+        let ids = tokenizer.encode(&text);
+        prop_assert_eq!(tokenizer.decode(&ids), text.replace('▁', " "));
+        prop_assert!(ids.iter().all(|id| tokenizer.kind(*id) != Some(Kind::Control)));
+    }
+
+    #[test]
+    fn streaming_decodes_like_decoding_at_once(ids in prop::collection::vec(0u32..310, 0..40)) {
+        let tokenizer = tokenizer();
+        let mut streaming = Detokenizer::default();
+        let mut text: String = ids.iter().map(|id| streaming.push(&tokenizer, *id)).collect();
+        text.push_str(&streaming.finish());
+        prop_assert_eq!(text, tokenizer.decode(&ids));
+    }
+}
