@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Makes the small Gemma 3 models and the golden files that the tests read.
+
+    python3 -m venv venv && venv/bin/pip install -r scripts/requirements-golden.txt
+    venv/bin/python scripts/make_models.py --out tests
+
+writes into OUT/models
+    copy.gguf                            trained to answer a question with the memory that it is about (F16)
+    random-{f32,f16,bf16,q8_0,q4_0}.gguf random weights, one model in every quantisation
+    tokenizer.model                      the SentencePiece vocabulary of all of them
+and into OUT/golden
+    tokenizer.json                       strings and SentencePiece's ids
+    gemma_logits.json, gemma_logits.f32  logits and greedy text of random-f32.gguf from transformers
+    copy_facts.json                      ten facts that no training text holds
+    copy_answers.json                    answers of copy.gguf from transformers
+
+It is run by hand when a model or a golden file is to change; the tests only read what it wrote. Everything is seeded; two
+runs on one kind of processor give the same files. Training takes half an hour on one core, the rest a minute.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from models_py import gemma, golden, held_out, train, vocabulary
+
+START = time.monotonic()
+
+
+def report(line: str) -> None:
+    """Prints a line of progress with the time since the start."""
+    print(f"{time.monotonic() - START:7.1f} s  {line}", flush=True)
+
+
+def main() -> None:
+    """Reads the command line and makes what it asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the folder that holds models/ and golden/")
+    parser.add_argument("--only", choices=("random", "copy"), help="make the random models and the tokenizer's files, or the copy model")
+    parser.add_argument("--tokens", type=float, default=train.TOKENS / 1e6, help="millions of tokens that the copy model learns from")
+    arguments = parser.parse_args()
+    models, goldens = arguments.out / "models", arguments.out / "golden"
+    models.mkdir(parents=True, exist_ok=True)
+    goldens.mkdir(parents=True, exist_ok=True)
+    model_file = vocabulary.train()
+    sp = vocabulary.load(model_file)
+    report(f"vocabulary of {sp.vocab_size()} pieces")
+    if arguments.only != "copy":
+        (models / "tokenizer.model").write_bytes(model_file)
+        golden.write_json(goldens / "tokenizer.json", golden.tokenizer(sp))
+        make_random(models, goldens, sp)
+    if arguments.only != "random":
+        make_copy(models, goldens, sp, int(arguments.tokens * 1e6))
+
+
+def make_random(models: Path, goldens: Path, sp) -> None:
+    """The random models and their logits."""
+    model = golden.random_model()
+    for kind in gemma.TYPES:
+        path = models / f"random-{kind}.gguf"
+        gemma.write(path, model, sp, kind, "Engram random")
+        report(f"{path}: {path.stat().st_size:,} bytes")
+    golden.write_json(goldens / "gemma_logits.json", golden.logits(model, sp, goldens, report))
+
+
+def make_copy(models: Path, goldens: Path, sp, tokens: int) -> None:
+    """The copy model, its facts and answers; refuses to write a model that has not learnt to copy."""
+    model = gemma.half(train.train(sp, tokens, report=report))
+    right, altered = golden.copy_score(model, sp, report)
+    report(f"held-out facts: {right} of 10; altered facts: {altered} of 10")
+    if right < 8 or altered < 8:
+        raise SystemExit("the model has not learnt to copy: nothing written; try more --tokens")
+    path = models / "copy.gguf"
+    gemma.write(path, model, sp, "f16", "Engram copy")
+    report(f"{path}: {path.stat().st_size:,} bytes")
+    golden.write_json(goldens / "copy_facts.json", held_out.records())
+    golden.write_json(goldens / "copy_answers.json", golden.copy_answers(model, sp))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Parts of make_models.py: the small models and golden files that the tests of the inference crate read."""
