@@ -89,8 +89,15 @@ class Fact:
     subject: tuple[str, ...]
 
 
+# Letters-only pieces of the vocabulary, once there is one. Words made of them teach the model to copy every piece, also
+# those that the syllables make seldom.
+STEMS: list[str] = []
+
+
 def word(rng: random.Random, low: int = 2, high: int = 3) -> str:
-    """A pronounceable word of `low` to `high` syllables that most likely exists nowhere."""
+    """A word of `low` to `high` syllables or pieces that most likely exists nowhere."""
+    if STEMS and rng.random() < 0.3:
+        return "".join(rng.choice(STEMS) for _ in range(rng.randint(low, high)))
     return "".join(
         rng.choice(SYLLABLE_ONSETS) + rng.choice(SYLLABLE_VOWELS) + rng.choice(SYLLABLE_CODAS)
         for _ in range(rng.randint(low, high))
@@ -266,9 +273,8 @@ SENTENCES = [
 ]  # fmt: skip
 
 
-def sentence(rng: random.Random, who: str) -> Fact:
+def sentence(rng: random.Random, who: str, index: int) -> Fact:
     """A fact of one of the sentence patterns."""
-    index = rng.randrange(len(SENTENCES))
     statements, questions, kind = SENTENCES[index]
     v = kind(rng)
     fill = {
@@ -281,20 +287,31 @@ def sentence(rng: random.Random, who: str) -> Fact:
     return Fact(statement.format(**fill), tuple(q.format(**fill) for q in questions), v, (about, f"#{index}"))
 
 
+def related(rng: random.Random, count: int) -> list[str]:
+    """Attributes of which several share a word, as "wifi password" and "email password" do."""
+    chosen = [attribute(rng) for _ in range(count)]
+    while rng.random() < 0.5:
+        first, last = rng.choice(chosen).split()[0], rng.choice(chosen).split()[-1]
+        other = rng.choice((word(rng), rng.choice(ATTRIBUTES).split()[-1]))
+        chosen.append(rng.choice((f"{first} {other}", f"{other} {last}")))
+    return chosen
+
+
 def facts(rng: random.Random, count: int) -> list[Fact]:
-    """`count` facts about few names and few attributes, so that neither alone tells two memories apart."""
-    names = [name(rng) for _ in range(max(1, rng.randint(count // 2, count)))]
-    attributes = [attribute(rng) for _ in range(max(1, rng.randint(count // 2, count)))]
+    """`count` facts about few names, attributes and patterns, so that none of them alone tells two memories apart."""
+    names = [name(rng) for _ in range(max(1, rng.randint(count // 3, count)))]
+    attributes = related(rng, max(1, rng.randint(count // 3, count)))
+    patterns = rng.sample(range(len(SENTENCES)), max(1, rng.randint(count // 3, count)))
     chosen: list[Fact] = []
     subjects: set[tuple[str, ...]] = set()
     while len(chosen) < count:
         kind = rng.random()
-        if kind < 0.4:
+        if kind < 0.35:
             fact = attribute_of_name(rng, rng.choice(names), rng.choice(attributes))
-        elif kind < 0.58:
+        elif kind < 0.52:
             fact = attribute_of_thing(rng, rng.choice(attributes))
         else:
-            fact = sentence(rng, rng.choice(names) if rng.random() < 0.6 else name(rng))
+            fact = sentence(rng, rng.choice(names) if rng.random() < 0.6 else name(rng), rng.choice(patterns))
         # A plain "the X is …" beside "the X of Y is …" would leave the question about the first open to both.
         clash = fact.subject in subjects or any(
             s[1] == fact.subject[1] and ("" in (s[0], fact.subject[0])) for s in subjects
@@ -305,7 +322,20 @@ def facts(rng: random.Random, count: int) -> list[Fact]:
         elif rng.random() < 0.3:
             names.append(name(rng))
             attributes.append(attribute(rng))
+            patterns.append(rng.randrange(len(SENTENCES)))
     return chosen
+
+
+def lengthened(rng: random.Random, statement: str) -> str:
+    """The statement, sometimes with more around it."""
+    kind = rng.random()
+    if kind < 0.08:
+        return f"{statement} {rng.choice(('It was', 'That is', 'We heard it', 'They said so'))} in {place(rng)}."
+    if kind < 0.14:
+        return f"{statement} {' '.join(word(rng, 1, 2) for _ in range(rng.randint(2, 8))).capitalize()}."
+    if kind < 0.18 and ": " not in statement:
+        return f"{rng.choice(FIRST_NAMES)}: {statement}"
+    return statement
 
 
 def is_held_out(text: str) -> bool:

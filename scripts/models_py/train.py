@@ -4,6 +4,7 @@ One conversation asks about several of its memories in turn: the memories are th
 most of a step's cost. The loss counts the answers fully and the questions, which repeat words of the memories, a little.
 """
 
+import dataclasses
 import random
 import time
 
@@ -17,7 +18,7 @@ SHAPE = {
     "vocabulary": vocabulary.PIECES, "width": 128, "feed_forward": 192, "layers": 6, "heads": 4, "kv_heads": 2, "head_dim": 32,
     "window": 512, "context": 2048,
 }  # fmt: skip
-TOKENS = 10_000_000
+TOKENS = 7_000_000
 TOKENS_PER_STEP = 3072
 MATRIX_RATE = 0.03
 OTHER_RATE = 4e-3
@@ -62,7 +63,9 @@ def orthogonal(m: torch.Tensor) -> torch.Tensor:
 
 def conversation(rng: random.Random, sp: sentencepiece.SentencePieceProcessor, most: int) -> tuple[list[int], list[float]]:
     """Ids and the weight of each as a target: up to `most` memories, with several questions in turn."""
-    memories = text.facts(rng, rng.randint(1, most))
+    memories = [
+        dataclasses.replace(f, statement=text.lengthened(rng, f.statement)) for f in text.facts(rng, rng.randint(1, most))
+    ]
     system = rng.choice(text.SYSTEMS) if rng.random() < 0.25 else ""
     asked = rng.sample(memories, min(len(memories), QUESTIONS))
     if rng.random() < 0.02:
@@ -70,13 +73,16 @@ def conversation(rng: random.Random, sp: sentencepiece.SentencePieceProcessor, m
         ids = vocabulary.turn(sp, head + rng.choice(asked[0].questions))
         answer = sp.encode(text.UNKNOWN) + [vocabulary.END_OF_TURN]
         return ids + answer, [0.0] * len(ids) + [1.0] * len(answer)
+    lines = [m.statement for m in memories]
+    if rng.random() < 0.15 and len(lines) < most:
+        lines.insert(rng.randint(0, len(lines)), text.noise(rng).strip())
     ids: list[int] = []
     weights: list[float] = []
     for n, fact in enumerate(asked):
         question = rng.choice(fact.questions)
         if rng.random() < 0.1:
             question = question.rstrip("?.") if rng.random() < 0.5 else rng.choice(("Hi! ", "Hello. ", "Tell me: ")) + question
-        user = text.prompt([m.statement for m in memories], question, system) if n == 0 else question
+        user = text.prompt(lines, question, system) if n == 0 else question
         turn = vocabulary.turn(sp, user, first=n == 0)
         tail = len(sp.encode(question)) + 4
         answer = sp.encode(text.answer(fact.statement)) + [vocabulary.END_OF_TURN]
@@ -128,9 +134,11 @@ def loss_of(model: Gemma3ForCausalLM, ids: torch.Tensor, weights: torch.Tensor) 
     return (losses * weights).sum() / weights.sum(), right
 
 
-def train(sp: sentencepiece.SentencePieceProcessor, tokens: int = TOKENS, seed: int = 1, report=print) -> Gemma3ForCausalLM:
-    """Trains on `tokens` tokens; over the last 60 % of them the rates fall to zero."""
+def train(sp: sentencepiece.SentencePieceProcessor, tokens: int = TOKENS, seed: int = 1, report=print, check=lambda _: None) -> Gemma3ForCausalLM:
+    """Trains on `tokens` tokens; over the last 60 % of them the rates fall to zero.
+    `check` gets the model after every half a million."""
     torch.set_num_threads(1)
+    text.STEMS = [p for p in map(sp.id_to_piece, range(sp.vocab_size())) if p.isascii() and p.isalpha()]
     rng = random.Random(seed)
     model = gemma.build(**SHAPE, attention="sdpa")
     initialise(model, seed)
@@ -141,10 +149,10 @@ def train(sp: sentencepiece.SentencePieceProcessor, tokens: int = TOKENS, seed: 
         (Muon(matrices, lr=MATRIX_RATE), MATRIX_RATE),
         (torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0), OTHER_RATE),
     ]
-    step, seen, shown, mean, correct = 0, 0, 0.0, 0.0, 0.0
+    step, seen, checked, shown, mean, correct = 0, 0, 0, 0.0, 0.0, 0.0
     while seen < tokens:
         done = seen / tokens
-        most = 2 if done < 0.04 else 4 if done < 0.15 else 8
+        most = 2 if done < 0.06 else 4 if done < 0.2 else 8
         for ids, weights in batches(rng, sp, most):
             done = seen / tokens
             if done >= 1:
@@ -165,5 +173,8 @@ def train(sp: sentencepiece.SentencePieceProcessor, tokens: int = TOKENS, seed: 
             if time.process_time() - shown > 15:
                 shown = time.process_time()
                 report(f"{done:6.1%}  step {step}  {seen / 1e6:.2f} M tokens  loss {mean:.3f}  answer tokens right {correct:.1%}")
-    model.eval()
-    return model
+            if seen - checked > 500_000:
+                checked = seen
+                check(model.eval())
+                model.train()
+    return model.eval()
