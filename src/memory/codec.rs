@@ -1,0 +1,497 @@
+//! Effects as bytes: one form for snapshot files, the append-only file, replication, DUMP and the fuzzer.
+//!
+//! A batch is a version byte and effects until its end; an effect is a tag byte and its fields in order. Whole numbers are
+//! LEB128 (7 bits per byte, lowest first), floats their little-endian bits, texts and lists have their length in front, options
+//! a 0 or 1, META is its JSON text. The bytes may come from anyone: each length is checked against its limit and against the
+//! bytes that are left before anything is allocated for it, each value against its range. What the space must agree to (does the
+//! memory exist, does the dimension fit) is checked when the effect is applied.
+//!
+//! Rejected: a self-describing form (three times the size, and its freedom would have to be checked too) and a length per effect
+//! for skipping unknown ones: a reader that skips a change it does not know holds other data than its primary.
+
+use crate::effect::{Counters, Effect, Patch, Removal};
+use crate::entry::{Entry, Meta};
+use crate::{Error, MemoryId, Millis, Result, Tier, limits};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// The version of the form that is written. Readers take this one.
+pub const VERSION: u8 = 1;
+
+mod tag {
+    pub const MODEL: u8 = 1;
+    pub const PUT: u8 = 2;
+    pub const PATCH: u8 = 3;
+    pub const REMOVE: u8 = 4;
+    pub const DUPLICATE: u8 = 5;
+    pub const USE: u8 = 6;
+    pub const SET: u8 = 7;
+    pub const COUNTERS: u8 = 8;
+    pub const LAST_ID: u8 = 9;
+}
+
+/// Writes effects as one batch behind what `out` holds.
+pub fn encode_batch<'a>(effects: impl IntoIterator<Item = &'a Effect>, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    for effect in effects {
+        effect.encode(out);
+    }
+}
+
+/// Reads a batch. Errors say what was wrong and at which byte.
+pub fn decode_batch(bytes: &[u8]) -> Result<Vec<Effect>> {
+    let mut reader = Reader { bytes, at: 0 };
+    let version = reader.byte()?;
+    if version != VERSION {
+        return Err(Error::new(format!("effects of version {version}: this build reads version {VERSION}")));
+    }
+    let mut effects = Vec::new();
+    while reader.at < bytes.len() {
+        effects.push(reader.effect()?);
+    }
+    Ok(effects)
+}
+
+impl Effect {
+    /// Writes the effect. Several after a version byte are a batch: see [`encode_batch`].
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Effect::Model { model, dim } => {
+                out.push(tag::MODEL);
+                put_option(out, model, |out, model| put_text(out, model));
+                put(out, u64::from(*dim));
+            }
+            Effect::Put { entry, vectors } => {
+                out.push(tag::PUT);
+                put_entry(out, entry);
+                put_vectors(out, vectors.len(), vectors.first().map_or(0, Vec::len), vectors.iter().map(Vec::as_slice));
+            }
+            Effect::Patch { id, patch } => {
+                out.push(tag::PATCH);
+                put_id(out, *id);
+                put_patch(out, patch);
+            }
+            Effect::Remove { ids, reason } => {
+                out.push(tag::REMOVE);
+                out.push(*reason as u8);
+                put_list(out, ids, |out, id| put_id(out, *id));
+            }
+            Effect::Duplicate { id, importance, accessed, uses } => {
+                out.push(tag::DUPLICATE);
+                put_id(out, *id);
+                put_f64(out, *importance);
+                put(out, *accessed);
+                put(out, u64::from(*uses));
+            }
+            Effect::Use(uses) => {
+                out.push(tag::USE);
+                put_list(out, uses, |out, (id, accessed, uses)| {
+                    put_id(out, *id);
+                    put(out, *accessed);
+                    put(out, u64::from(*uses));
+                });
+            }
+            Effect::Set { name, value } => {
+                out.push(tag::SET);
+                put_text(out, name);
+                put_text(out, value);
+            }
+            Effect::Counters(counters) => {
+                out.push(tag::COUNTERS);
+                let c = counters;
+                for n in [c.hits, c.misses, c.stores, c.duplicates, c.evictions, c.promotions, c.expirations, c.merges]
+                {
+                    put(out, n);
+                }
+            }
+            Effect::LastId(id) => {
+                out.push(tag::LAST_ID);
+                put_id(out, *id);
+            }
+        }
+    }
+}
+
+/// Writes a PUT without an [`Effect`] around it: a space saves itself without copying its vectors.
+pub(crate) fn encode_put<'a>(
+    out: &mut Vec<u8>,
+    entry: &Entry,
+    count: usize,
+    dim: usize,
+    rows: impl Iterator<Item = &'a [f32]>,
+) {
+    out.push(tag::PUT);
+    put_entry(out, entry);
+    put_vectors(out, count, dim, rows);
+}
+
+fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_f64(out: &mut Vec<u8>, value: f64) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_id(out: &mut Vec<u8>, id: MemoryId) {
+    put(out, id.ms);
+    put(out, id.seq);
+}
+
+fn put_option<T>(out: &mut Vec<u8>, value: &Option<T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
+    match value {
+        None => out.push(0),
+        Some(value) => {
+            out.push(1);
+            put(out, value);
+        }
+    }
+}
+
+fn put_list<T>(out: &mut Vec<u8>, items: &[T], mut put_item: impl FnMut(&mut Vec<u8>, &T)) {
+    put(out, items.len() as u64);
+    for item in items {
+        put_item(out, item);
+    }
+}
+
+fn put_name(out: &mut Vec<u8>, name: &Option<Box<str>>) {
+    put_option(out, name, |out, name| put_text(out, name));
+}
+
+fn put_meta(out: &mut Vec<u8>, meta: &Option<Meta>) {
+    put_option(out, meta, |out, meta| {
+        // A JSON map with text keys always has a text.
+        put_text(out, &serde_json::to_string(meta).unwrap_or_else(|_| "{}".into()));
+    });
+}
+
+pub(crate) fn put_vectors<'a>(out: &mut Vec<u8>, count: usize, dim: usize, rows: impl Iterator<Item = &'a [f32]>) {
+    put(out, count as u64);
+    if count == 0 {
+        return;
+    }
+    put(out, dim as u64);
+    out.reserve(count * dim * size_of::<f32>());
+    for row in rows {
+        for x in row {
+            out.extend_from_slice(&x.to_le_bytes());
+        }
+    }
+}
+
+fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    put_entry_data(out, entry);
+    put(out, entry.accessed());
+    put(out, u64::from(entry.uses()));
+}
+
+/// The bytes of an entry without its use: the digest is made of them too.
+pub(crate) fn put_entry_data(out: &mut Vec<u8>, entry: &Entry) {
+    put_id(out, entry.id);
+    out.push(entry.tier as u8);
+    put_text(out, &entry.content);
+    put_text(out, &entry.kind);
+    put_f64(out, entry.importance);
+    put_f64(out, entry.confidence);
+    for name in [&entry.outcome, &entry.session, &entry.speaker, &entry.role, &entry.source] {
+        put_name(out, name);
+    }
+    put_list(out, &entry.from, |out, id| put_id(out, *id));
+    put(out, entry.at);
+    put(out, entry.created);
+    put(out, entry.entered);
+    put_option(out, &entry.expires, |out, expires| put(out, *expires));
+    out.push(u8::from(entry.own_expiry));
+    out.push(u8::from(entry.pinned));
+    put_list(out, &entry.tags, |out, tag| put_text(out, tag));
+    put_meta(out, &entry.meta);
+    put(out, u64::from(entry.template));
+}
+
+fn put_patch(out: &mut Vec<u8>, patch: &Patch) {
+    put_option(out, &patch.content, |out, content| put_text(out, content));
+    put_option(out, &patch.vectors, |out, (template, vectors)| {
+        put(out, u64::from(*template));
+        put_vectors(out, vectors.len(), vectors.first().map_or(0, Vec::len), vectors.iter().map(Vec::as_slice));
+    });
+    put_option(out, &patch.tier, |out, (tier, entered)| {
+        out.push(*tier as u8);
+        put(out, *entered);
+    });
+    put_option(out, &patch.expiry, |out, (expires, own)| {
+        put_option(out, expires, |out, expires| put(out, *expires));
+        out.push(u8::from(*own));
+    });
+    put_option(out, &patch.kind, |out, kind| put_text(out, kind));
+    put_option(out, &patch.importance, |out, importance| put_f64(out, *importance));
+    put_option(out, &patch.confidence, |out, confidence| put_f64(out, *confidence));
+    for name in [&patch.outcome, &patch.session, &patch.speaker, &patch.role, &patch.source] {
+        put_option(out, name, put_name);
+    }
+    put_option(out, &patch.from, |out, from| put_list(out, from, |out, id| put_id(out, *id)));
+    put_option(out, &patch.at, |out, at| put(out, *at));
+    put_option(out, &patch.pinned, |out, pinned| out.push(u8::from(*pinned)));
+    put_option(out, &patch.tags, |out, tags| put_list(out, tags, |out, tag| put_text(out, tag)));
+    put_option(out, &patch.meta, put_meta);
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn error(&self, what: impl std::fmt::Display) -> Error {
+        Error::new(format!("bad effect: {what}, at byte {} of {}", self.at, self.bytes.len()))
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let end = self.at.checked_add(len);
+        match end.and_then(|end| self.bytes.get(self.at..end)) {
+            Some(bytes) => {
+                self.at += len;
+                Ok(bytes)
+            }
+            None => Err(self.error(format!("it ends where {len} more bytes belong"))),
+        }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let bytes = self.take(N)?;
+        <[u8; N]>::try_from(bytes).map_err(|_| self.error("it is cut off"))
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn flag(&mut self, field: &str) -> Result<bool> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(self.error(format!("{field} is {other}, neither 0 nor 1"))),
+        }
+    }
+
+    fn number(&mut self, field: &str) -> Result<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                return Err(self.error(format!("{field} has more than 64 bits")));
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(self.error(format!("{field} has more than 64 bits")))
+    }
+
+    fn below(&mut self, field: &str, limit: usize) -> Result<usize> {
+        let value = self.number(field)?;
+        usize::try_from(value)
+            .ok()
+            .filter(|value| *value <= limit)
+            .ok_or_else(|| self.error(format!("{field} is {value}, at most {limit} is accepted")))
+    }
+
+    fn time(&mut self, field: &str) -> Result<Millis> {
+        let value = self.number(field)?;
+        if value > limits::TIME_MS {
+            return Err(self.error(format!("{field} is {value}, beyond the largest time")));
+        }
+        Ok(value)
+    }
+
+    fn f64(&mut self) -> Result<f64> {
+        Ok(f64::from_le_bytes(self.array()?))
+    }
+
+    fn text(&mut self, field: &str, limit: usize) -> Result<Box<str>> {
+        let len = self.below(field, limit)?;
+        let bytes = self.take(len)?;
+        std::str::from_utf8(bytes).map(Box::from).map_err(|_| self.error(format!("{field} is not UTF-8")))
+    }
+
+    fn option<T>(&mut self, field: &str, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<Option<T>> {
+        if self.flag(field)? { read(self).map(Some) } else { Ok(None) }
+    }
+
+    /// A list grows as its items are read: its claimed length reserves nothing.
+    fn list<T>(&mut self, field: &str, limit: usize, mut read: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        let len = self.below(field, limit)?;
+        let mut items = Vec::new();
+        for _ in 0..len {
+            items.push(read(self)?);
+        }
+        items.shrink_to_fit();
+        Ok(items)
+    }
+
+    fn id(&mut self) -> Result<MemoryId> {
+        let id = MemoryId { ms: self.number("an id's time")?, seq: self.number("an id's number")? };
+        if id.is_valid() { Ok(id) } else { Err(self.error(format!("{id} is not a memory id"))) }
+    }
+
+    fn tier(&mut self) -> Result<Tier> {
+        let index = self.byte()?;
+        Tier::at(usize::from(index)).ok_or_else(|| self.error(format!("there is no tier {index}")))
+    }
+
+    fn template(&mut self) -> Result<u16> {
+        self.below("template", usize::from(u16::MAX)).map(|n| n as u16)
+    }
+
+    fn uses(&mut self) -> Result<u32> {
+        self.below("uses", u32::MAX as usize).map(|n| n as u32)
+    }
+
+    fn name(&mut self, field: &str, limit: usize) -> Result<Option<Box<str>>> {
+        self.option(field, |r| r.text(field, limit))
+    }
+
+    fn from(&mut self) -> Result<Vec<MemoryId>> {
+        self.list("FROM", limits::FROM, Reader::id)
+    }
+
+    fn tags(&mut self) -> Result<Vec<Box<str>>> {
+        self.list("TAGS", limits::TAGS, |r| r.text("a tag", limits::TAG_BYTES))
+    }
+
+    fn meta(&mut self) -> Result<Option<Meta>> {
+        self.option("META", |r| {
+            // The JSON text of what the limit lets through can be longer than the limit: characters are escaped.
+            let text = r.text("META", limits::META_BYTES * 6)?;
+            serde_json::from_str(&text).map_err(|error| r.error(format!("META is not a JSON object ({error})")))
+        })
+    }
+
+    fn vectors(&mut self) -> Result<Vec<Vec<f32>>> {
+        let count = self.below("the number of vectors", limits::WINDOWS)?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let dim = self.below("the dimension", limits::DIMENSIONS)?;
+        if dim == 0 {
+            return Err(self.error("a vector has at least one dimension"));
+        }
+        let bytes = self.take(count * dim * size_of::<f32>())?;
+        let float = |b: &[u8]| <[u8; 4]>::try_from(b).map_or(0.0, f32::from_le_bytes);
+        Ok(bytes.chunks_exact(dim * size_of::<f32>()).map(|row| row.chunks_exact(4).map(float).collect()).collect())
+    }
+
+    fn effect(&mut self) -> Result<Effect> {
+        Ok(match self.byte()? {
+            tag::MODEL => Effect::Model {
+                model: self.option("model", |r| r.text("model", limits::MODEL_BYTES))?.map(String::from),
+                dim: self.below("the dimension", limits::DIMENSIONS)? as u32,
+            },
+            tag::PUT => {
+                let mut entry = self.entry()?;
+                let vectors = self.vectors()?;
+                entry.windows = vectors.len() as u16;
+                Effect::Put { entry: Arc::new(entry), vectors }
+            }
+            tag::PATCH => Effect::Patch { id: self.id()?, patch: Box::new(self.patch()?) },
+            tag::REMOVE => {
+                let reason = self.byte()?;
+                let reason = *Removal::ALL
+                    .get(usize::from(reason))
+                    .ok_or_else(|| self.error(format!("there is no removal for reason {reason}")))?;
+                Effect::Remove { reason, ids: self.list("the number of ids", limits::EFFECT_IDS, Reader::id)? }
+            }
+            tag::DUPLICATE => Effect::Duplicate {
+                id: self.id()?,
+                importance: self.f64()?,
+                accessed: self.time("accessed")?,
+                uses: self.uses()?,
+            },
+            tag::USE => Effect::Use(
+                self.list("the number of ids", limits::EFFECT_IDS, |r| Ok((r.id()?, r.time("accessed")?, r.uses()?)))?,
+            ),
+            tag::SET => Effect::Set {
+                name: self.text("a setting's name", limits::NAME_BYTES)?.into(),
+                value: self.text("a setting's value", limits::SETTING_BYTES)?.into(),
+            },
+            tag::COUNTERS => {
+                let mut next = || self.number("a counter");
+                Effect::Counters(Counters {
+                    hits: next()?,
+                    misses: next()?,
+                    stores: next()?,
+                    duplicates: next()?,
+                    evictions: next()?,
+                    promotions: next()?,
+                    expirations: next()?,
+                    merges: next()?,
+                })
+            }
+            tag::LAST_ID => Effect::LastId(self.id()?),
+            other => return Err(self.error(format!("there is no effect {other}"))),
+        })
+    }
+
+    fn entry(&mut self) -> Result<Entry> {
+        Ok(Entry {
+            id: self.id()?,
+            tier: self.tier()?,
+            content: self.text("the content", limits::CONTENT_BYTES)?,
+            kind: self.text("TYPE", limits::NAME_BYTES)?,
+            importance: self.f64()?,
+            confidence: self.f64()?,
+            outcome: self.name("OUTCOME", limits::NAME_BYTES)?,
+            session: self.name("SESSION", limits::NAME_BYTES)?,
+            speaker: self.name("SPEAKER", limits::NAME_BYTES)?,
+            role: self.name("ROLE", limits::NAME_BYTES)?,
+            source: self.name("SOURCE", limits::SOURCE_BYTES)?,
+            from: self.from()?,
+            at: self.time("AT")?,
+            created: self.time("created")?,
+            entered: self.time("entered")?,
+            expires: self.option("expires", |r| r.time("expires"))?,
+            own_expiry: self.flag("own expiry")?,
+            pinned: self.flag("PIN")?,
+            tags: self.tags()?,
+            meta: self.meta()?,
+            template: self.template()?,
+            windows: 0,
+            accessed: AtomicU64::new(self.time("accessed")?),
+            uses: AtomicU32::new(self.uses()?),
+        })
+    }
+
+    fn patch(&mut self) -> Result<Patch> {
+        Ok(Patch {
+            content: self.name("the content", limits::CONTENT_BYTES)?,
+            vectors: self.option("vectors", |r| Ok((r.template()?, r.vectors()?)))?,
+            tier: self.option("tier", |r| Ok((r.tier()?, r.time("entered")?)))?,
+            expiry: self
+                .option("expiry", |r| Ok((r.option("expires", |r| r.time("expires"))?, r.flag("own expiry")?)))?,
+            kind: self.name("TYPE", limits::NAME_BYTES)?,
+            importance: self.option("IMPORTANCE", Reader::f64)?,
+            confidence: self.option("CONFIDENCE", Reader::f64)?,
+            outcome: self.option("OUTCOME", |r| r.name("OUTCOME", limits::NAME_BYTES))?,
+            session: self.option("SESSION", |r| r.name("SESSION", limits::NAME_BYTES))?,
+            speaker: self.option("SPEAKER", |r| r.name("SPEAKER", limits::NAME_BYTES))?,
+            role: self.option("ROLE", |r| r.name("ROLE", limits::NAME_BYTES))?,
+            source: self.option("SOURCE", |r| r.name("SOURCE", limits::SOURCE_BYTES))?,
+            from: self.option("FROM", Reader::from)?,
+            at: self.option("AT", |r| r.time("AT"))?,
+            pinned: self.option("PIN", |r| r.flag("PIN"))?,
+            tags: self.option("TAGS", Reader::tags)?,
+            meta: self.option("META", Reader::meta)?,
+        })
+    }
+}

@@ -1,0 +1,367 @@
+//! Consolidation: what expires, merges, rises and gives way.
+//!
+//! It runs in two halves. [`Snapshot::plan_consolidation`] walks everything, on any thread, and writes down steps with the
+//! entries that each was decided on. [`Space::decide_step`] turns one step into effects on the thread that owns the space, if
+//! those entries still stand unchanged (pointer equality: an entry never changes in place) and gives nothing if not. One step is
+//! one atomic unit of bounded work; between two of them the space serves others. Every step is worked out on its own, so a
+//! stale plan is incomplete, never wrong.
+
+use crate::effect::{Effect, Patch, Removal};
+use crate::entry::{Entry, check_unit};
+use crate::snapshot::Snapshot;
+use crate::space::{Space, hash_of, removals};
+use crate::text::normalised;
+use crate::vectors;
+use crate::{Error, MemoryId, Millis, Result, Tier, limits};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What to consolidate.
+#[derive(Debug, Clone, Default)]
+pub struct Consolidate {
+    /// Only memories of this tier.
+    pub from: Option<Tier>,
+    /// Only promotions into this tier.
+    pub to: Option<Tier>,
+    /// Importance from which a memory is promoted; None = the setting.
+    pub threshold: Option<f64>,
+    /// Cosine from which memories are merged, above 0; None = the setting, where 0 = equal text only.
+    pub dedup: Option<f64>,
+    /// At most so many changes; None = [`limits::PLAN_STEPS`].
+    pub limit: Option<usize>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A memory rises into a tier.
+    Promote {
+        /// The memory.
+        id: MemoryId,
+        /// The tier that it leaves.
+        from: Tier,
+        /// The tier that it enters.
+        to: Tier,
+    },
+    /// Duplicates become one.
+    Merge {
+        /// The memory that stays.
+        keep: MemoryId,
+        /// Those that go into it.
+        drop: Vec<MemoryId>,
+    },
+    /// A memory leaves a tier that is over its capacity.
+    Evict {
+        /// The memory.
+        id: MemoryId,
+    },
+    /// A memory whose time is over goes.
+    Expire {
+        /// The memory.
+        id: MemoryId,
+    },
+}
+
+/// A change with its reason and what it was decided on.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The change.
+    pub change: Change,
+    /// Why, in words.
+    pub reason: String,
+    /// The memories as the plan saw them, the one that stays first.
+    read: Vec<Arc<Entry>>,
+}
+
+/// The steps of a consolidation, in the order in which they are to be taken.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// The steps; no memory is in two of them.
+    pub steps: Vec<Step>,
+    /// Whether the limit on changes or on comparisons cut it short: another run finds more.
+    pub cut_short: bool,
+}
+
+impl Snapshot {
+    /// Plans a consolidation: what has expired goes; duplicates (equal text, or similar) of one session and speaker merge, turns
+    /// of a conversation never; memories at or above the threshold rise one tier, those first that would expire before the next
+    /// run; tiers over capacity give up their lowest. Equal snapshots give equal plans.
+    ///
+    /// Merging by similarity compares every pair of one session and speaker: quadratic, and bounded by
+    /// [`limits::MERGE_COMPARISONS`].
+    ///
+    /// Errors: a threshold or a cosine out of range.
+    pub fn plan_consolidation(&self, now: Millis, what: &Consolidate) -> Result<Plan> {
+        let threshold = what.threshold.unwrap_or(self.settings.consolidate_threshold);
+        check_unit("THRESHOLD", threshold)?;
+        let dedup = match what.dedup {
+            Some(f) if f > 0.0 && f <= 1.0 => f,
+            Some(f) => return Err(Error::new(format!("DEDUP is {f}: it takes a cosine above 0 and up to 1"))),
+            None => self.settings.dedup,
+        };
+        let mut entries: Vec<(&Arc<Entry>, u32)> = (0..self.slots.len() as u32)
+            .filter_map(|slot| Some((&self.slots.get(slot)?.entry, slot)))
+            .filter(|(entry, _)| what.from.is_none_or(|from| entry.tier == from))
+            .collect();
+        entries.sort_unstable_by_key(|(entry, _)| entry.id);
+        let mut planner = Planner {
+            view: self,
+            now,
+            taken: BTreeSet::new(),
+            plan: Plan::default(),
+            limit: what.limit.unwrap_or(limits::PLAN_STEPS).min(limits::PLAN_STEPS),
+        };
+        planner.expire(&entries);
+        entries.retain(|(entry, _)| !entry.is_expired(now));
+        planner.merge_equal(&entries);
+        if dedup > 0.0 {
+            planner.merge_similar(&entries, dedup);
+        }
+        planner.promote(&entries, threshold, what.to);
+        planner.evict(&entries);
+        Ok(planner.plan)
+    }
+}
+
+struct Planner<'a> {
+    view: &'a Snapshot,
+    now: Millis,
+    /// Memories that have their step.
+    taken: BTreeSet<MemoryId>,
+    plan: Plan,
+    limit: usize,
+}
+
+type Entries<'a> = [(&'a Arc<Entry>, u32)];
+
+impl Planner<'_> {
+    fn step(&mut self, change: Change, reason: String, read: Vec<Arc<Entry>>) {
+        if self.plan.steps.len() >= self.limit {
+            self.plan.cut_short = true;
+            return;
+        }
+        self.taken.extend(read.iter().map(|entry| entry.id));
+        self.plan.steps.push(Step { change, reason, read });
+    }
+
+    fn expire(&mut self, entries: &Entries) {
+        for (entry, _) in entries {
+            if entry.is_expired(self.now) {
+                let reason = format!("its time in {} was over", entry.tier);
+                self.step(Change::Expire { id: entry.id }, reason, vec![(*entry).clone()]);
+            }
+        }
+    }
+
+    /// Memories that could be merged, the best to keep first: higher importance, then older.
+    fn mergeable<'e>(&self, entries: &Entries<'e>) -> Vec<(&'e Arc<Entry>, u32)> {
+        let mut free: Vec<_> = entries
+            .iter()
+            .filter(|(entry, _)| entry.role.is_none() && !self.taken.contains(&entry.id))
+            .copied()
+            .collect();
+        free.sort_by(|(a, _), (b, _)| b.importance.total_cmp(&a.importance).then(a.id.cmp(&b.id)));
+        free
+    }
+
+    fn merge(&mut self, group: Vec<Arc<Entry>>, how: &str) {
+        let Some((keep, rest)) = group.split_first() else { return };
+        let mut members = vec![keep.clone()];
+        for entry in rest {
+            if members.len() > limits::MERGE_GROUP {
+                self.plan.cut_short = true;
+                break;
+            }
+            // What a memory came from and is tagged with must fit into the one that stays, whole.
+            members.push(entry.clone());
+            if merged(keep, members.get(1..).unwrap_or(&[])).check().is_err() {
+                members.pop();
+            }
+        }
+        if members.len() > 1 {
+            let drop: Vec<MemoryId> = members.iter().skip(1).map(|entry| entry.id).collect();
+            let reason = format!("{how} {}", keep.id);
+            self.step(Change::Merge { keep: keep.id, drop }, reason, members);
+        }
+    }
+
+    fn merge_equal(&mut self, entries: &Entries) {
+        let mut groups: BTreeMap<u64, Vec<Arc<Entry>>> = BTreeMap::new();
+        for (entry, _) in self.mergeable(entries) {
+            groups.entry(hash_of(entry)).or_default().push(entry.clone());
+        }
+        for mut group in groups.into_values() {
+            // Equal hashes are nearly always equal texts; what differs from the first is looked at again.
+            while group.len() > 1 {
+                let Some(first) = group.first() else { break };
+                let text = normalised(&first.content);
+                let equal = |entry: &Arc<Entry>| same_owner(entry, first) && normalised(&entry.content) == text;
+                let (same, other) = group.iter().cloned().partition(equal);
+                self.merge(same, "the same text as");
+                group = other;
+            }
+        }
+    }
+
+    fn merge_similar(&mut self, entries: &Entries, least: f64) {
+        type Owner<'e> = (Option<&'e str>, Option<&'e str>);
+        let mut groups: BTreeMap<Owner, Vec<(&Arc<Entry>, u32)>> = BTreeMap::new();
+        for (entry, slot) in self.mergeable(entries) {
+            if entry.windows > 0 {
+                groups.entry((entry.session.as_deref(), entry.speaker.as_deref())).or_default().push((entry, slot));
+            }
+        }
+        let mut comparisons = 0;
+        for group in groups.values() {
+            for (n, (keep, slot)) in group.iter().enumerate() {
+                if self.taken.contains(&keep.id) {
+                    continue;
+                }
+                let vectors = self.vectors(*slot);
+                let mut alike = vec![(*keep).clone()];
+                for (entry, slot) in group.iter().skip(n + 1) {
+                    if entry.windows != keep.windows || self.taken.contains(&entry.id) {
+                        continue;
+                    }
+                    comparisons += vectors.len();
+                    if comparisons > limits::MERGE_COMPARISONS {
+                        self.plan.cut_short = true;
+                        return;
+                    }
+                    if vectors::pair_similarity(&vectors, &self.vectors(*slot)).is_some_and(|cosine| cosine >= least) {
+                        alike.push((*entry).clone());
+                    }
+                }
+                self.merge(alike, &format!("a cosine of {least} or more to"));
+            }
+        }
+    }
+
+    fn vectors(&self, slot: u32) -> Vec<&[f32]> {
+        let rows = self.view.slots.get(slot).map_or(&[][..], |slot| slot.rows.as_slice());
+        rows.iter().map(|row| self.view.vectors.padded_row(*row)).collect()
+    }
+
+    fn promote(&mut self, entries: &Entries, threshold: f64, to: Option<Tier>) {
+        let next_run = self.now.saturating_add(self.view.settings.consolidate_interval.saturating_mul(1000));
+        let mut rising: Vec<(&Arc<Entry>, Tier, Millis)> = entries
+            .iter()
+            .filter(|(entry, _)| entry.importance >= threshold && !self.taken.contains(&entry.id))
+            .filter_map(|(entry, _)| Some((*entry, entry.tier.promotion(&entry.kind)?)))
+            .filter(|(_, target)| to.is_none_or(|to| *target == to))
+            .map(|(entry, target)| (entry, target, entry.expires.filter(|at| *at <= next_run).unwrap_or(Millis::MAX)))
+            .collect();
+        rising.sort_by(|(a, _, a_ends), (b, _, b_ends)| {
+            a_ends.cmp(b_ends).then(b.importance.total_cmp(&a.importance)).then(a.id.cmp(&b.id))
+        });
+        for (entry, to, ends) in rising {
+            let soon = if ends < Millis::MAX { " and it would expire before the next run" } else { "" };
+            let reason = format!("importance {} is at least {threshold}{soon}", entry.importance);
+            self.step(Change::Promote { id: entry.id, from: entry.tier, to }, reason, vec![entry.clone()]);
+        }
+    }
+
+    fn evict(&mut self, entries: &Entries) {
+        for tier in Tier::ALL {
+            let Some(capacity) = self.view.settings.capacity(tier) else { continue };
+            let held: Vec<&Arc<Entry>> =
+                entries.iter().map(|(entry, _)| *entry).filter(|entry| entry.tier == tier).collect();
+            let excess = held.len().saturating_sub(capacity);
+            let mut lowest: Vec<_> =
+                held.into_iter().filter(|entry| !entry.pinned && !self.taken.contains(&entry.id)).collect();
+            lowest.sort_by_key(|entry| (self.view.retention(entry), entry.id));
+            for entry in lowest.into_iter().take(excess) {
+                let reason =
+                    format!("{tier} is over its capacity of {capacity} and this has the lowest retention value");
+                self.step(Change::Evict { id: entry.id }, reason, vec![entry.clone()]);
+            }
+        }
+    }
+}
+
+fn same_owner(a: &Entry, b: &Entry) -> bool {
+    a.session == b.session && a.speaker == b.speaker
+}
+
+/// What becomes of the first when the others go into it: the larger importance and confidence, pins, tags and provenance of all,
+/// and the longest life with its tier, so that a merge never shortens what was to be kept.
+fn merged(keep: &Entry, rest: &[Arc<Entry>]) -> Entry {
+    let mut result = keep.clone();
+    for entry in rest {
+        result.importance = result.importance.max(entry.importance);
+        result.confidence = result.confidence.max(entry.confidence);
+        result.pinned |= entry.pinned;
+        let tags: Vec<_> = entry.tags.iter().filter(|tag| !result.tags.contains(tag)).cloned().collect();
+        result.tags.extend(tags);
+        let from: Vec<_> = entry.from.iter().filter(|id| !result.from.contains(id)).copied().collect();
+        result.from.extend(from);
+        let life = |entry: &Entry| (entry.expires.unwrap_or(Millis::MAX), entry.tier);
+        if life(entry) > life(&result) {
+            (result.tier, result.entered) = (entry.tier, entry.entered);
+            (result.expires, result.own_expiry) = (entry.expires, entry.own_expiry);
+        }
+    }
+    result.from.retain(|id| *id != keep.id);
+    result
+}
+
+impl Space {
+    /// The effects of one step of a plan, to be applied together; None if anything that the plan saw has changed, or the step is
+    /// no longer due.
+    pub fn decide_step(&self, now: Millis, step: &Step) -> Option<Vec<Effect>> {
+        let stands = |read: &Arc<Entry>| self.slot(read.id).is_some_and(|slot| Arc::ptr_eq(&slot.entry, read));
+        let first = step.read.first()?;
+        if !step.read.iter().all(stands) {
+            return None;
+        }
+        let alive = step.read.iter().all(|entry| !entry.is_expired(now));
+        match &step.change {
+            Change::Expire { id } => (!alive).then(|| removals(&[*id], Removal::Expired)),
+            Change::Evict { id } => {
+                let over = self
+                    .config()
+                    .capacity(first.tier)
+                    .is_some_and(|capacity| self.live_count(first.tier, now) > capacity);
+                (alive && over).then(|| removals(&[*id], Removal::Evicted))
+            }
+            // A tier full of pins takes nothing: the memory stays where it is.
+            Change::Promote { to, .. } if alive => {
+                self.move_to(now, first, *to).ok().filter(|effects| !effects.is_empty())
+            }
+            Change::Merge { keep, drop } if alive => Some(self.merge_effects(*keep, drop, &step.read)),
+            Change::Promote { .. } | Change::Merge { .. } => None,
+        }
+    }
+
+    fn merge_effects(&self, keep: MemoryId, drop: &[MemoryId], members: &[Arc<Entry>]) -> Vec<Effect> {
+        fn changed<T: PartialEq>(new: T, old: &T) -> Option<T> {
+            Some(new).filter(|new| new != old)
+        }
+        let Some((old, rest)) = members.split_first() else { return Vec::new() };
+        let new = merged(old, rest);
+        // Stored without an embedding and again with one: the one that stays gets it.
+        let vectors = members
+            .iter()
+            .find(|entry| old.windows == 0 && entry.windows > 0)
+            .map(|entry| (entry.template, self.vectors(entry).into_iter().map(<[f32]>::to_vec).collect()));
+        let patch = Patch {
+            vectors,
+            tier: changed((new.tier, new.entered), &(old.tier, old.entered)),
+            expiry: changed((new.expires, new.own_expiry), &(old.expires, old.own_expiry)),
+            importance: changed(new.importance, &old.importance),
+            confidence: changed(new.confidence, &old.confidence),
+            pinned: changed(new.pinned, &old.pinned),
+            tags: changed(new.tags, &old.tags),
+            from: changed(new.from, &old.from),
+            ..Patch::default()
+        };
+        let uses = members.iter().fold(0u32, |uses, entry| uses.saturating_add(entry.uses()));
+        let accessed = members.iter().map(|entry| entry.accessed()).max().unwrap_or(0);
+        let mut effects = removals(drop, Removal::Merged);
+        if patch != Patch::default() {
+            effects.push(Effect::Patch { id: keep, patch: Box::new(patch) });
+        }
+        effects.push(Effect::Use(vec![(keep, accessed, uses)]));
+        effects
+    }
+}

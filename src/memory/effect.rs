@@ -1,0 +1,177 @@
+//! What happened to a space, decided.
+//!
+//! Every change of a space is an effect, and [`crate::Space::apply`] is the only way to make one: on the primary that decided
+//! it, on a replica, from an append-only file, from a snapshot file. So an effect carries results (ids, times, vectors), never
+//! causes, and applying the same effects to two spaces makes them the same.
+
+use crate::entry::{Entry, Meta};
+use crate::{MemoryId, Millis, Tier};
+use std::sync::Arc;
+
+/// One change of a space.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// The model (None = the caller's own vectors) and the dimension, fixed before the first vector.
+    Model {
+        /// The model that made the vectors.
+        model: Option<String>,
+        /// The length of every vector.
+        dim: u32,
+    },
+    /// A memory as it is stored.
+    Put {
+        /// The memory. The space that applies the effect shares it: decode a copy for each of several spaces in one process.
+        entry: Arc<Entry>,
+        /// Its vectors, of length one.
+        vectors: Vec<Vec<f32>>,
+    },
+    /// Changed fields of a memory.
+    Patch {
+        /// The memory.
+        id: MemoryId,
+        /// What changed.
+        patch: Box<Patch>,
+    },
+    /// Memories that go. Those that are gone already are passed over.
+    Remove {
+        /// At most [`crate::limits::EFFECT_IDS`].
+        ids: Vec<MemoryId>,
+        /// Why.
+        reason: Removal,
+    },
+    /// A memory was stored again: its importance and use, as they are then.
+    Duplicate {
+        /// The memory that stands.
+        id: MemoryId,
+        /// Its importance.
+        importance: f64,
+        /// Its last use.
+        accessed: Millis,
+        /// Its number of uses.
+        uses: u32,
+    },
+    /// The use of memories, as it is then: (id, last use, number of uses).
+    Use(Vec<(MemoryId, Millis, u32)>),
+    /// A setting, in its canonical form.
+    Set {
+        /// The name.
+        name: String,
+        /// The value.
+        value: String,
+    },
+    /// The counters of the space, when it is loaded.
+    Counters(Counters),
+    /// The largest id seen, which may be that of a memory long gone.
+    LastId(MemoryId),
+}
+
+/// Why a memory went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// The caller said so.
+    Forgotten,
+    /// Its tier or the space was full.
+    Evicted,
+    /// Its time was over.
+    Expired,
+    /// It went into another one.
+    Merged,
+}
+
+impl Removal {
+    /// All reasons, in the order of their codes.
+    pub(crate) const ALL: [Removal; 4] = [Removal::Forgotten, Removal::Evicted, Removal::Expired, Removal::Merged];
+}
+
+/// Changed fields. None = as before; the inner None of an optional field = unset.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[expect(missing_docs, reason = "every field is the field of the same name in Entry")]
+pub struct Patch {
+    pub content: Option<Box<str>>,
+    /// The embedding template and all vectors.
+    pub vectors: Option<(u16, Vec<Vec<f32>>)>,
+    /// The tier and when it was entered.
+    pub tier: Option<(Tier, Millis)>,
+    /// When it expires, and whether the caller said so.
+    pub expiry: Option<(Option<Millis>, bool)>,
+    pub kind: Option<Box<str>>,
+    pub importance: Option<f64>,
+    pub confidence: Option<f64>,
+    pub outcome: Option<Option<Box<str>>>,
+    pub session: Option<Option<Box<str>>>,
+    pub speaker: Option<Option<Box<str>>>,
+    pub role: Option<Option<Box<str>>>,
+    pub source: Option<Option<Box<str>>>,
+    pub from: Option<Vec<MemoryId>>,
+    pub at: Option<Millis>,
+    pub pinned: Option<bool>,
+    pub tags: Option<Vec<Box<str>>>,
+    pub meta: Option<Option<Meta>>,
+}
+
+impl Patch {
+    /// The entry after the patch. `vectors` are the space's to write; here only their number changes.
+    pub(crate) fn applied_to(&self, entry: &Entry) -> Entry {
+        fn put<T: Clone>(to: &mut T, from: &Option<T>) {
+            if let Some(value) = from {
+                *to = value.clone();
+            }
+        }
+        let mut new = entry.clone();
+        put(&mut new.content, &self.content);
+        put(&mut new.kind, &self.kind);
+        put(&mut new.importance, &self.importance);
+        put(&mut new.confidence, &self.confidence);
+        put(&mut new.outcome, &self.outcome);
+        put(&mut new.session, &self.session);
+        put(&mut new.speaker, &self.speaker);
+        put(&mut new.role, &self.role);
+        put(&mut new.source, &self.source);
+        put(&mut new.from, &self.from);
+        put(&mut new.at, &self.at);
+        put(&mut new.pinned, &self.pinned);
+        put(&mut new.tags, &self.tags);
+        put(&mut new.meta, &self.meta);
+        if let Some((template, vectors)) = &self.vectors {
+            new.template = *template;
+            new.windows = u16::try_from(vectors.len()).unwrap_or(u16::MAX);
+        }
+        if let Some((tier, entered)) = self.tier {
+            new.tier = tier;
+            new.entered = entered;
+        }
+        if let Some((expires, own)) = self.expiry {
+            new.expires = expires;
+            new.own_expiry = own;
+        }
+        new
+    }
+}
+
+/// What a space counted since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Recalls with at least one result.
+    pub hits: u64,
+    /// Recalls without.
+    pub misses: u64,
+    /// Memories stored.
+    pub stores: u64,
+    /// Stores that found what they would store.
+    pub duplicates: u64,
+    /// Memories that gave way to others.
+    pub evictions: u64,
+    /// Memories that changed their tier.
+    pub promotions: u64,
+    /// Memories whose time was over.
+    pub expirations: u64,
+    /// Memories that went into others.
+    pub merges: u64,
+}
+
+/// What applying an effect did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Memories put, changed or removed.
+    pub memories: usize,
+}

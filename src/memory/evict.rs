@@ -1,0 +1,164 @@
+//! What gives way: expiry, eviction from full tiers, memory pressure; and the settings that bound them.
+//!
+//! Decisions only: each gives the effects that carry it out.
+
+use crate::effect::{Effect, Removal};
+use crate::entry::Entry;
+use crate::settings::{NAMES, Settings};
+use crate::space::{Space, keys, removals};
+use crate::{Error, MemoryId, Millis, Result, Tier};
+use std::collections::{BTreeSet, BinaryHeap};
+
+impl Space {
+    /// The effects that take away up to `limit` memories whose time is over.
+    pub fn expire_due(&self, now: Millis, limit: usize) -> Vec<Effect> {
+        let due = self.tiers.iter().flat_map(|tier| tier.expiry.range(keys(0, now))).map(|(_, id)| *id);
+        removals(&due.take(limit).collect::<Vec<_>>(), Removal::Expired)
+    }
+
+    /// When the next memory expires.
+    pub fn next_expiry(&self) -> Option<Millis> {
+        self.tiers.iter().filter_map(|tier| tier.expiry.first()).map(|(expires, _)| *expires).min()
+    }
+
+    /// The effects that free `bytes` bytes, if so many can be: from the working tier upward, the lowest retention value first,
+    /// never semantic, never pinned.
+    pub fn shrink(&self, now: Millis, bytes: usize) -> Vec<Effect> {
+        removals(&self.shrinkable(now, bytes, &BTreeSet::new()).0, Removal::Evicted)
+    }
+
+    /// What [`Space::shrink`] would take, and the bytes that this frees.
+    pub(crate) fn shrinkable(&self, now: Millis, bytes: usize, spared: &BTreeSet<MemoryId>) -> (Vec<MemoryId>, usize) {
+        let (mut victims, mut freed) = (Vec::new(), 0);
+        for tier in [Tier::Working, Tier::ShortTerm, Tier::LongTerm, Tier::Episodic] {
+            let mut wanted = 16;
+            let (mut taken, mut with_tier) = (Vec::new(), freed);
+            while with_tier < bytes {
+                let lowest = self.lowest(tier, now, wanted, spared);
+                (taken, with_tier) = (Vec::new(), freed);
+                let exhausted = lowest.len() < wanted;
+                for id in lowest {
+                    if with_tier >= bytes {
+                        break;
+                    }
+                    with_tier += self.slot(id).map_or(0, |slot| self.cost(&slot.entry, self.view.vectors.row_bytes()));
+                    taken.push(id);
+                }
+                if exhausted {
+                    break;
+                }
+                wanted *= 2;
+            }
+            victims.append(&mut taken);
+            freed = with_tier;
+        }
+        (victims, freed)
+    }
+
+    /// Up to `wanted` memories of a tier with the lowest retention keys, lowest first; never pinned or expired ones, nor those
+    /// to be spared.
+    ///
+    /// The index holds lower bounds. So it is read in its order, each true key computed, and reading ends when the next bound
+    /// is above the largest key that would be taken.
+    pub(crate) fn lowest(&self, tier: Tier, now: Millis, wanted: usize, spared: &BTreeSet<MemoryId>) -> Vec<MemoryId> {
+        let mut taken: BinaryHeap<(u64, MemoryId)> = BinaryHeap::new();
+        if wanted == 0 {
+            return Vec::new();
+        }
+        for (bound, id) in &self.tiers[tier.index()].retention {
+            if taken.len() == wanted && taken.peek().is_some_and(|highest| (*bound, *id) > *highest) {
+                break;
+            }
+            let Some(slot) = self.slot(*id) else { continue };
+            if slot.entry.is_expired(now) || spared.contains(id) {
+                continue;
+            }
+            taken.push((self.view.retention(&slot.entry), *id));
+            if taken.len() > wanted {
+                taken.pop();
+            }
+        }
+        taken.into_sorted_vec().into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// The memories that must leave a tier so that `entering` more fit into it.
+    pub(crate) fn make_room(
+        &self,
+        now: Millis,
+        tier: Tier,
+        entering: usize,
+        spared: &BTreeSet<MemoryId>,
+    ) -> Result<Vec<MemoryId>> {
+        let Some(capacity) = self.view.settings.capacity(tier) else { return Ok(Vec::new()) };
+        if entering > capacity {
+            return Err(Error::new(format!("tier {tier} holds {capacity} memories: {entering} at once do not fit")));
+        }
+        let excess = (self.live_count(tier, now) + entering).saturating_sub(capacity);
+        let victims = self.lowest(tier, now, excess, spared);
+        if victims.len() < excess {
+            return Err(Error::new(format!(
+                "tier {tier} is full: all of its {capacity} places are taken by memories that are pinned or stored by this \
+                 call; unpin or forget one, or raise {tier}.capacity"
+            )));
+        }
+        Ok(victims)
+    }
+
+    /// Changes a setting. A lower capacity evicts what no longer fits; a lifetime counts for what enters the tier from then on;
+    /// a lower `max-memory` counts with the next store or [`Space::shrink`].
+    ///
+    /// Errors: unknown name, a value that the setting does not take, more pinned memories than a capacity would hold.
+    pub fn set(&self, now: Millis, name: &str, value: &str) -> Result<Vec<Effect>> {
+        let mut settings = Settings::clone(&self.view.settings);
+        settings.set(name, value)?;
+        self.change_settings(now, &settings)
+    }
+
+    /// Sets capacities and lifetimes to those of a preset: default, chatbot, research or personal. Other settings stay.
+    pub fn preset(&self, now: Millis, name: &str) -> Result<Vec<Effect>> {
+        self.change_settings(now, &self.view.settings.preset(name)?)
+    }
+
+    fn change_settings(&self, now: Millis, new: &Settings) -> Result<Vec<Effect>> {
+        let mut effects = Vec::new();
+        for name in NAMES {
+            if let Some(value) = new.get(name)
+                && self.view.settings.get(name).as_ref() != Some(&value)
+            {
+                effects.push(Effect::Set { name: name.into(), value });
+            }
+        }
+        for tier in Tier::ALL {
+            let Some(capacity) = new.capacity(tier) else { continue };
+            let excess = self.live_count(tier, now).saturating_sub(capacity);
+            let victims = self.lowest(tier, now, excess, &BTreeSet::new());
+            if victims.len() < excess {
+                return Err(Error::new(format!(
+                    "tier {tier} has {} pinned memories: a capacity of {capacity} does not hold them",
+                    self.tiers[tier.index()].pinned
+                )));
+            }
+            effects.extend(removals(&victims, Removal::Evicted));
+        }
+        Ok(effects)
+    }
+
+    /// Moves a memory to a tier, any to any, and evicts there what no longer fits. Its lifetime is the new tier's from now on,
+    /// unless the caller gave it one of its own. No effect if it is there already.
+    pub fn promote(&self, now: Millis, id: MemoryId, tier: Tier) -> Result<Vec<Effect>> {
+        let entry = self.existing(now, id)?;
+        self.move_to(now, entry, tier)
+    }
+
+    pub(crate) fn move_to(&self, now: Millis, entry: &Entry, tier: Tier) -> Result<Vec<Effect>> {
+        if entry.tier == tier {
+            return Ok(Vec::new());
+        }
+        let victims = self.make_room(now, tier, 1, &BTreeSet::from([entry.id]))?;
+        let expiry = (!entry.own_expiry).then(|| (self.view.settings.expiry(tier, now), false));
+        let patch = crate::effect::Patch { tier: Some((tier, now)), expiry, ..Default::default() };
+        let mut effects = removals(&victims, Removal::Evicted);
+        effects.push(Effect::Patch { id: entry.id, patch: Box::new(patch) });
+        Ok(effects)
+    }
+}

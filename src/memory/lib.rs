@@ -1,0 +1,60 @@
+//! The memory engine: spaces of tiered memories with vectors, filters, a lifecycle and a codec.
+//!
+//! Pure Rust: it knows no Redis, no model, no clock, no thread and no environment. The caller gives the time, the vectors and
+//! takes what is decided; so the same calls give the same bytes, and everything can be simulated, replayed and fuzzed.
+//!
+//! A [`Space`] is what one key holds. Methods that take `&self` decide and give [`Effect`]s; [`Space::apply`] carries them out,
+//! here, on a replica or from a file. [`Space::snapshot`] freezes it for threads that read all of it: recall, selection,
+//! consolidation.
+//!
+//! ```
+//! use engram_memory::{NewMemory, Recall, Space, Vectors};
+//!
+//! let mut space = Space::new();
+//! let new = NewMemory { content: "The cat sat.".into(), vectors: Vectors::Given(vec![1.0, 2.0]), ..NewMemory::default() };
+//! let stored = space.store(1_700_000_000_000, new)?;
+//! for effect in &stored.effects {
+//!     space.apply(effect)?;
+//! }
+//! let recall = Recall { queries: vec![vec![1.0, 2.0]], k: 10, ..Recall::default() };
+//! let hits = space.snapshot().recall(1_700_000_000_000, &recall)?;
+//! assert_eq!(hits[0].entry.id, stored.id);
+//! # Ok::<(), engram_memory::Error>(())
+//! ```
+
+pub mod limits;
+
+mod codec;
+mod consolidate;
+mod effect;
+mod entry;
+mod error;
+mod evict;
+mod filter;
+mod id;
+mod invariants;
+mod save;
+mod settings;
+mod slots;
+mod snapshot;
+mod space;
+mod stats;
+mod store;
+mod text;
+mod tier;
+mod vectors;
+
+pub use codec::{VERSION, decode_batch, encode_batch};
+pub use consolidate::{Change, Consolidate, Plan, Step};
+pub use effect::{Applied, Counters, Effect, Patch, Removal};
+pub use entry::{Entry, Meta};
+pub use error::{Error, Result};
+pub use filter::Filter;
+pub use id::{MemoryId, Millis};
+pub use settings::{Eviction, NAMES as SETTINGS, Settings, TierSettings};
+pub use snapshot::{Hit, Recall, Selection, Snapshot};
+pub use space::Space;
+pub use stats::{Stats, TierStats};
+pub use store::{Dedup, NewMemory, Stored, Ttl, Update, Vectors};
+pub use text::normalised;
+pub use tier::Tier;

@@ -1,0 +1,390 @@
+//! The settings of a space: names, defaults, presets, parsing.
+//!
+//! One function, [`Settings::set`], reads a value, whoever it comes from; [`Settings::get`] writes the canonical form that
+//! `set` takes back, and that is what travels in effects and files.
+
+use crate::error::nearest;
+use crate::tier::TIERS;
+use crate::{Error, Result, Tier, limits};
+
+/// What is evicted first from a full tier. Pinned memories never are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// The lowest retention value: importance, recency and use.
+    Value,
+    /// The one that entered the tier first.
+    Fifo,
+}
+
+/// Capacity and lifetime of one tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TierSettings {
+    /// Memories that the tier holds; 0 = unlimited.
+    pub capacity: u64,
+    /// Seconds from entering the tier to expiry; 0 = unlimited.
+    pub ttl: u64,
+}
+
+/// The settings of one space.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    tiers: [TierSettings; TIERS],
+    /// What gives way in a full tier.
+    pub eviction: Eviction,
+    /// Bytes that the space may take; 0 = unlimited.
+    pub max_memory: u64,
+    /// Cosine from which two memories of one session and speaker are duplicates; 0 = equal text only.
+    pub dedup: f64,
+    /// Seconds between two consolidations by the timer; 0 = none.
+    pub consolidate_interval: u64,
+    /// Importance from which consolidation promotes.
+    pub consolidate_threshold: f64,
+}
+
+/// Every setting, in the order in which they are listed.
+pub const NAMES: [&str; 15] = [
+    "working.capacity",
+    "working.ttl",
+    "short_term.capacity",
+    "short_term.ttl",
+    "long_term.capacity",
+    "long_term.ttl",
+    "episodic.capacity",
+    "episodic.ttl",
+    "semantic.capacity",
+    "semantic.ttl",
+    "eviction",
+    "max-memory",
+    "dedup",
+    "consolidate-interval",
+    "consolidate-threshold",
+];
+
+/// The presets and what they set besides the defaults (requirements, "Tiers").
+const PRESETS: [(&str, &[(&str, &str)]); 4] = [
+    ("default", &[]),
+    (
+        "chatbot",
+        &[
+            ("working.capacity", "20"),
+            ("working.ttl", "30m"),
+            ("short_term.capacity", "200"),
+            ("short_term.ttl", "12h"),
+            ("long_term.capacity", "5000"),
+            ("long_term.ttl", "7d"),
+        ],
+    ),
+    (
+        "research",
+        &[
+            ("working.capacity", "50"),
+            ("working.ttl", "2h"),
+            ("short_term.capacity", "500"),
+            ("short_term.ttl", "2d"),
+            ("long_term.capacity", "20000"),
+            ("long_term.ttl", "0"),
+            ("semantic.capacity", "10000"),
+            ("semantic.ttl", "0"),
+        ],
+    ),
+    (
+        "personal",
+        &[
+            ("working.capacity", "30"),
+            ("working.ttl", "1h"),
+            ("episodic.capacity", "2000"),
+            ("episodic.ttl", "365d"),
+            ("semantic.capacity", "5000"),
+            ("semantic.ttl", "0"),
+        ],
+    ),
+];
+
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+impl Default for Settings {
+    fn default() -> Self {
+        let tier = |capacity, ttl| TierSettings { capacity, ttl };
+        Settings {
+            tiers: [tier(10, HOUR), tier(100, DAY), tier(10_000, 30 * DAY), tier(1000, 90 * DAY), tier(5000, 0)],
+            eviction: Eviction::Value,
+            max_memory: 0,
+            dedup: 0.0,
+            consolidate_interval: 300,
+            consolidate_threshold: 0.7,
+        }
+    }
+}
+
+impl Settings {
+    /// Capacity and lifetime of a tier.
+    pub fn tier(&self, tier: Tier) -> TierSettings {
+        self.tiers[tier.index()]
+    }
+
+    /// How many memories a tier holds; None = unlimited.
+    pub(crate) fn capacity(&self, tier: Tier) -> Option<usize> {
+        let capacity = self.tier(tier).capacity;
+        (capacity > 0).then(|| usize::try_from(capacity).unwrap_or(usize::MAX))
+    }
+
+    /// When a memory that enters a tier at `now` expires by the tier's lifetime.
+    pub(crate) fn expiry(&self, tier: Tier, now: u64) -> Option<u64> {
+        let ttl = self.tier(tier).ttl;
+        (ttl > 0).then(|| now.saturating_add(ttl.saturating_mul(1000)))
+    }
+
+    /// The half-life of recency in the retention value of a tier, in milliseconds: its lifetime, 30 days if unlimited.
+    pub(crate) fn half_life_ms(&self, tier: Tier) -> f64 {
+        let ttl = self.tier(tier).ttl;
+        (if ttl > 0 { ttl } else { 30 * DAY }) as f64 * 1000.0
+    }
+
+    /// Sets one setting and returns its name as listed. Errors: unknown name, a value that the setting does not take.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<&'static str> {
+        let known = NAMES.into_iter().find(|known| known.eq_ignore_ascii_case(name)).ok_or_else(|| unknown(name))?;
+        if value.len() > limits::SETTING_BYTES {
+            return Err(Error::new(format!("{known}: a value has at most {} bytes", limits::SETTING_BYTES)));
+        }
+        match known {
+            "eviction" => {
+                self.eviction = match value.to_ascii_lowercase().as_str() {
+                    "value" => Eviction::Value,
+                    "fifo" => Eviction::Fifo,
+                    _ => return Err(bad(known, value, "value or fifo")),
+                }
+            }
+            "max-memory" => self.max_memory = bytes(value).ok_or_else(|| bad(known, value, BYTES_FORM))?,
+            "dedup" => self.dedup = unit(value).ok_or_else(|| bad(known, value, UNIT_FORM))?,
+            "consolidate-interval" => {
+                self.consolidate_interval = seconds(value).ok_or_else(|| bad(known, value, SECONDS_FORM))?
+            }
+            "consolidate-threshold" => {
+                self.consolidate_threshold = unit(value).ok_or_else(|| bad(known, value, UNIT_FORM))?
+            }
+            _ => {
+                let (tier, field) = known.split_once('.').ok_or_else(|| unknown(name))?;
+                let tier = &mut self.tiers[Tier::parse(tier)?.index()];
+                if field == "capacity" {
+                    let max = limits::MEMORIES as u64;
+                    tier.capacity = whole(value).filter(|n| *n <= max).ok_or_else(|| {
+                        bad(known, value, &format!("a number of memories up to {max}, 0 = unlimited"))
+                    })?;
+                } else {
+                    tier.ttl = seconds(value).ok_or_else(|| bad(known, value, SECONDS_FORM))?;
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// The canonical value of a setting: what [`Settings::set`] takes back to the same effect.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        Some(match name {
+            "eviction" => match self.eviction {
+                Eviction::Value => "value".into(),
+                Eviction::Fifo => "fifo".into(),
+            },
+            "max-memory" => self.max_memory.to_string(),
+            "dedup" => self.dedup.to_string(),
+            "consolidate-interval" => self.consolidate_interval.to_string(),
+            "consolidate-threshold" => self.consolidate_threshold.to_string(),
+            _ => {
+                let (tier, field) = name.split_once('.')?;
+                let tier = self.tier(Tier::parse(tier).ok()?);
+                if field == "capacity" { tier.capacity } else { tier.ttl }.to_string()
+            }
+        })
+    }
+
+    /// The settings whose names match a glob pattern, with their canonical values.
+    pub(crate) fn matching(&self, pattern: &str) -> Vec<(&'static str, String)> {
+        let pattern = pattern.to_ascii_lowercase();
+        NAMES
+            .into_iter()
+            .filter(|name| glob(pattern.as_bytes(), name.as_bytes()))
+            .filter_map(|name| Some((name, self.get(name)?)))
+            .collect()
+    }
+
+    /// The settings of a preset: tiers that it does not name have their defaults; what is not about tiers stays.
+    pub(crate) fn preset(&self, name: &str) -> Result<Settings> {
+        let (_, values) = PRESETS.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let shown: String = name.chars().take(64).collect();
+            Error::new(format!("unknown preset '{shown}': a preset is default, chatbot, research or personal"))
+        })?;
+        let mut settings = Settings { tiers: Settings::default().tiers, ..self.clone() };
+        for (name, value) in values {
+            settings.set(name, value)?;
+        }
+        Ok(settings)
+    }
+}
+
+const SECONDS_FORM: &str = "seconds, or a number with s, m, h or d such as 30m, up to 100 years, 0 = unlimited";
+const BYTES_FORM: &str = "a number of bytes, or one with kb, mb or gb such as 100mb, 0 = unlimited";
+const UNIT_FORM: &str = "a number from 0 to 1";
+
+fn unknown(name: &str) -> Error {
+    let shown: String = name.chars().take(64).collect();
+    match nearest(name, NAMES.into_iter()) {
+        Some(near) => Error::new(format!("unknown setting '{shown}': did you mean {near}?")),
+        None => Error::new(format!("unknown setting '{shown}': the settings are {}", NAMES.join(", "))),
+    }
+}
+
+fn bad(name: &str, value: &str, accepted: &str) -> Error {
+    let shown: String = value.chars().take(64).collect();
+    Error::new(format!("{name}: '{shown}' is not accepted: it takes {accepted}"))
+}
+
+fn whole(text: &str) -> Option<u64> {
+    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+}
+
+/// A number with one of the given units behind it; without one, the number.
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.to_ascii_lowercase();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = if unit.is_empty() { 1 } else { units.iter().find(|(name, _)| *name == unit)?.1 };
+    whole(number)?.checked_mul(factor)
+}
+
+fn seconds(text: &str) -> Option<u64> {
+    with_unit(text, &[("s", 1), ("m", 60), ("h", HOUR), ("d", DAY)]).filter(|s| *s <= limits::TTL_SECONDS)
+}
+
+/// Bytes, with the units of redis.conf: k = 1000, kb = 1024.
+fn bytes(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 7] = [
+        ("b", 1),
+        ("k", 1000),
+        ("kb", 1 << 10),
+        ("m", 1_000_000),
+        ("mb", 1 << 20),
+        ("g", 1_000_000_000),
+        ("gb", 1 << 30),
+    ];
+    with_unit(text, &UNITS)
+}
+
+fn unit(text: &str) -> Option<f64> {
+    // "nan" and "inf" parse as floats; the range refuses them.
+    text.parse().ok().filter(|f: &f64| (0.0..=1.0).contains(f)).map(|f| f + 0.0)
+}
+
+/// Redis's glob without character classes: `*` is any run of characters, `?` any one. No setting's name needs a class.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    // The two positions to go back to when what follows a star does not match: linear in practice, quadratic at worst.
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || Some(&c) == text.get(t) => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    p = at + 1;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.iter().skip(p).all(|c| *c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_reads_back() {
+        let mut settings = Settings::default();
+        for (name, value) in Settings::default().matching("*") {
+            assert_eq!(settings.set(name, &value), Ok(name));
+        }
+        assert_eq!(settings, Settings::default());
+        assert_eq!(settings.matching("*").len(), NAMES.len());
+    }
+
+    #[test]
+    fn values() {
+        let mut s = Settings::default();
+        for (name, value, canonical) in [
+            ("working.ttl", "30m", "1800"),
+            ("WORKING.TTL", "7d", "604800"),
+            ("long_term.capacity", "0", "0"),
+            ("max-memory", "100mb", "104857600"),
+            ("max-memory", "1k", "1000"),
+            ("eviction", "FIFO", "fifo"),
+            ("dedup", "0.95", "0.95"),
+            ("consolidate-interval", "0", "0"),
+            ("consolidate-threshold", "1", "1"),
+        ] {
+            let known = s.set(name, value).unwrap();
+            assert_eq!(s.get(known).as_deref(), Some(canonical), "{name} {value}");
+        }
+        for (name, value) in [
+            ("working.ttl", "-1"),
+            ("working.ttl", "1.5h"),
+            ("working.ttl", ""),
+            ("working.ttl", "h"),
+            ("working.ttl", "99999999999d"),
+            ("working.capacity", "ten"),
+            ("working.capacity", "10000001"),
+            ("eviction", "lru"),
+            ("dedup", "nan"),
+            ("dedup", "1.1"),
+            ("max-memory", "100tb"),
+            ("max-memory", "99999999999999999999"),
+        ] {
+            let before = s.clone();
+            assert!(s.set(name, value).unwrap_err().message().contains("it takes"), "{name} {value}");
+            assert_eq!(s, before);
+        }
+        assert!(s.set("working.capcity", "1").unwrap_err().message().contains("working.capacity"));
+    }
+
+    #[test]
+    fn presets() {
+        let mut own = Settings::default();
+        own.set("episodic.capacity", "7").unwrap();
+        own.set("dedup", "0.9").unwrap();
+        let chatbot = own.preset("chatbot").unwrap();
+        assert_eq!(chatbot.tier(Tier::Working), TierSettings { capacity: 20, ttl: 1800 });
+        assert_eq!(chatbot.tier(Tier::LongTerm), TierSettings { capacity: 5000, ttl: 7 * DAY });
+        assert_eq!(chatbot.tier(Tier::Episodic), TierSettings { capacity: 1000, ttl: 90 * DAY });
+        assert_eq!(chatbot.dedup, 0.9);
+        assert_eq!(own.preset("Research").unwrap().tier(Tier::LongTerm), TierSettings { capacity: 20_000, ttl: 0 });
+        assert_eq!(own.preset("personal").unwrap().tier(Tier::Episodic).ttl, 365 * DAY);
+        assert!(own.preset("gamer").is_err());
+    }
+
+    #[test]
+    fn globs() {
+        for (pattern, text, yes) in [
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("*b*", "abc", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("*.ttl", "working.ttl", true),
+            ("*a*a*", "aba", true),
+            ("*a*a*", "ab", false),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), yes, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Numbers about a space.
+
+use crate::effect::Counters;
+use crate::entry::Entry;
+use crate::space::{Space, keys};
+use crate::{Millis, Tier};
+
+/// Numbers about a tier. What has expired is not in them, whether it has been removed or not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TierStats {
+    /// The tier.
+    pub tier: Tier,
+    /// Memories.
+    pub count: usize,
+    /// Those of them that are pinned.
+    pub pinned: usize,
+    /// Memories that it holds; 0 = unlimited.
+    pub capacity: u64,
+    /// Count by capacity; 0 if that is unlimited.
+    pub utilisation: f64,
+    /// Bytes of its memories with their indexes and vectors.
+    pub bytes: usize,
+}
+
+/// Numbers about a space.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stats {
+    /// Per tier, in order.
+    pub tiers: Vec<TierStats>,
+    /// Memories.
+    pub count: usize,
+    /// Bytes of all memories with their indexes and vectors.
+    pub bytes: usize,
+    /// Bytes that the space takes in all: [`Space::memory_usage`].
+    pub memory: usize,
+    /// What it counted.
+    pub counters: Counters,
+    /// Hits by recalls; None before the first.
+    pub hit_rate: Option<f64>,
+    /// Vectors: more than memories where long texts have several, fewer where some have none.
+    pub vectors: usize,
+    /// The dimension, once it is fixed.
+    pub dim: Option<usize>,
+    /// The model, if one made the vectors.
+    pub model: Option<String>,
+}
+
+impl Space {
+    /// The numbers, exact at `now`. Takes time for the tiers and for what has expired and not been removed, not for the rest.
+    pub fn stats(&self, now: Millis) -> Stats {
+        let tiers: Vec<TierStats> = Tier::ALL.into_iter().map(|tier| self.tier_stats(tier, now)).collect();
+        let counters = self.counters();
+        let recalls = counters.hits.saturating_add(counters.misses);
+        Stats {
+            count: tiers.iter().map(|tier| tier.count).sum(),
+            bytes: tiers.iter().map(|tier| tier.bytes).sum(),
+            memory: self.memory_usage(),
+            hit_rate: (recalls > 0).then(|| counters.hits as f64 / recalls as f64),
+            counters,
+            vectors: self.vector_counts.live,
+            dim: self.dim(),
+            model: self.model().map(String::from),
+            tiers,
+        }
+    }
+
+    fn tier_stats(&self, tier: Tier, now: Millis) -> TierStats {
+        let index = &self.tiers[tier.index()];
+        let row_bytes = self.view.vectors.row_bytes();
+        let expired = || index.expiry.range(keys(0, now)).filter_map(|(_, id)| self.slot(*id)).map(|slot| &*slot.entry);
+        let count = index.count - expired().count();
+        let capacity = self.config().tier(tier).capacity;
+        TierStats {
+            tier,
+            count,
+            pinned: index.pinned - expired().filter(|entry| entry.pinned).count(),
+            capacity,
+            utilisation: if capacity == 0 { 0.0 } else { count as f64 / capacity as f64 },
+            bytes: index.bytes - expired().map(|entry: &Entry| self.cost(entry, row_bytes)).sum::<usize>(),
+        }
+    }
+}

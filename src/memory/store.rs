@@ -1,0 +1,520 @@
+//! Storing and changing memories: from what a command says to effects.
+//!
+//! A store of one memory is a batch of one. A batch is decided against the space as it stands plus what the batch has decided
+//! so far (ids, duplicates, the model), and what must give way is found once, at its end; so all of it is applied or nothing.
+
+use crate::effect::{Effect, Patch, Removal};
+use crate::entry::{Entry, Meta, check_time};
+use crate::snapshot::{check_dimension, no_direction};
+use crate::space::{Space, check_vector_bytes, keys, removals};
+use crate::text::{duplicate_hash, normalised};
+use crate::vectors;
+use crate::{Error, MemoryId, Millis, Result, Tier, limits};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// The vectors of a memory.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Vectors {
+    /// None: it is not found by vector.
+    #[default]
+    None,
+    /// The caller's own, of any length but zero.
+    Given(Vec<f32>),
+    /// Made from the content by a model.
+    Embedded {
+        /// The model.
+        model: String,
+        /// The version of the text that was embedded, from 1: 1 = the bare content.
+        template: u16,
+        /// One vector per window of the content, at least one.
+        windows: Vec<Vec<f32>>,
+    },
+}
+
+/// How long a memory lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ttl {
+    /// As long as its tier says, from entering it.
+    #[default]
+    Tier,
+    /// So many seconds from now, whatever the tier.
+    Seconds(u64),
+    /// For good, whatever the tier.
+    Persist,
+}
+
+/// What counts as stored already, within one session and speaker.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Dedup {
+    /// Equal normalised text, and similarity if the setting `dedup` says so.
+    #[default]
+    Default,
+    /// Equal normalised text.
+    Exact,
+    /// Equal normalised text, or at least this cosine (each window with its counterpart), above 0 and up to 1.
+    Similar(f64),
+    /// Nothing.
+    Off,
+}
+
+/// A memory to be stored. Unset fields get the defaults of STORE.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "the fields are those of Entry and the options of MEM.STORE")]
+pub struct NewMemory {
+    pub tier: Option<Tier>,
+    pub id: Option<MemoryId>,
+    pub content: String,
+    pub vectors: Vectors,
+    pub importance: Option<f64>,
+    pub confidence: Option<f64>,
+    pub kind: Option<String>,
+    pub outcome: Option<String>,
+    pub session: Option<String>,
+    pub speaker: Option<String>,
+    pub role: Option<String>,
+    pub source: Option<String>,
+    pub from: Vec<MemoryId>,
+    pub at: Option<Millis>,
+    pub ttl: Ttl,
+    pub pinned: bool,
+    pub tags: Vec<String>,
+    pub meta: Option<Meta>,
+    pub dedup: Dedup,
+}
+
+/// What a store decided.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The id of the memory, or of the one that stood already.
+    pub id: MemoryId,
+    /// Whether one stood already.
+    pub duplicate: bool,
+    /// What to apply.
+    pub effects: Vec<Effect>,
+}
+
+/// Fields to change; None = as before, the inner None of an optional field = unset.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "the fields are those of Entry and the options of MEM.UPDATE")]
+pub struct Update {
+    pub content: Option<String>,
+    /// New vectors. A new content needs them: the old ones are of the old text. [`Vectors::None`] drops them.
+    pub vectors: Option<Vectors>,
+    pub tier: Option<Tier>,
+    pub importance: Option<f64>,
+    pub confidence: Option<f64>,
+    pub kind: Option<String>,
+    pub outcome: Option<Option<String>>,
+    pub session: Option<Option<String>>,
+    pub speaker: Option<Option<String>>,
+    pub role: Option<Option<String>>,
+    pub source: Option<Option<String>>,
+    pub from: Option<Vec<MemoryId>>,
+    pub at: Option<Millis>,
+    pub ttl: Option<Ttl>,
+    pub pinned: Option<bool>,
+    pub tags: Option<Vec<String>>,
+    pub meta: Option<Option<Meta>>,
+}
+
+/// The model and the dimension that a space has, or that a batch is about to fix.
+struct Fixed {
+    model: Option<String>,
+    dim: Option<usize>,
+    /// Whether the batch fixes it.
+    new: bool,
+}
+
+impl Fixed {
+    fn of(space: &Space) -> Fixed {
+        Fixed { model: space.model().map(String::from), dim: space.dim(), new: false }
+    }
+
+    /// Checks vectors against the space, fixing its model and dimension if they are the first, and normalises them. Gives them
+    /// with their template.
+    fn take(&mut self, vectors: Vectors) -> Result<(u16, Vec<Vec<f32>>)> {
+        let (model, template, windows) = match vectors {
+            Vectors::None => return Ok((0, Vec::new())),
+            Vectors::Given(vector) => (None, 0, vec![vector]),
+            Vectors::Embedded { model, template, windows } => {
+                if template == 0 || windows.is_empty() || model.is_empty() || model.len() > limits::MODEL_BYTES {
+                    return Err(Error::new(
+                        "an embedding needs a model's name, a template from 1 and at least one vector",
+                    ));
+                }
+                (Some(model), template, windows)
+            }
+        };
+        let len = windows.first().map_or(0, Vec::len);
+        if len == 0 || len > limits::DIMENSIONS {
+            return Err(Error::new(format!("the vector has {len} dimensions: it takes 1 to {}", limits::DIMENSIONS)));
+        }
+        match (self.dim, &model) {
+            (None, _) => *self = Fixed { model, dim: Some(len), new: true },
+            (Some(dim), Some(model)) => match &self.model {
+                None => {
+                    return Err(Error::new(format!(
+                        "this space holds the caller's own vectors of {dim} dimensions, which no model made: give a VECTOR \
+                         of that length or VALUES, or NOEMBED"
+                    )));
+                }
+                Some(own) if own != model => {
+                    return Err(Error::new(format!(
+                        "this space is embedded by the model {own}, the text was embedded by {model}: the two do not compare"
+                    )));
+                }
+                Some(_) => {}
+            },
+            (Some(_), None) => {}
+        }
+        let dim = self.dim.unwrap_or(len);
+        check_vector_bytes(windows.len(), dim)?;
+        let normalise = |window: Vec<f32>| {
+            check_dimension(window.len(), dim)?;
+            vectors::normalised(&window).ok_or_else(no_direction)
+        };
+        Ok((template, windows.into_iter().map(normalise).collect::<Result<_>>()?))
+    }
+
+    fn effect(&self) -> Option<Effect> {
+        let dim = self.dim.filter(|_| self.new)?;
+        Some(Effect::Model { model: self.model.clone(), dim: dim as u32 })
+    }
+}
+
+/// A memory that the batch will store.
+struct Pending {
+    entry: Entry,
+    vectors: Vec<Vec<f32>>,
+    text: String,
+    hash: u64,
+}
+
+struct Batch<'a> {
+    space: &'a Space,
+    now: Millis,
+    fixed: Fixed,
+    last: MemoryId,
+    pending: Vec<Pending>,
+    /// Where in `pending` an id is, and the pending ones of a hash.
+    by_id: BTreeMap<MemoryId, usize>,
+    by_hash: BTreeMap<u64, Vec<usize>>,
+    /// Memories that stand and were stored again, with their importance and uses by now.
+    standing: BTreeMap<MemoryId, (f64, u32)>,
+    duplicates: Vec<Effect>,
+    /// Expired memories whose ids are given again.
+    replaced: BTreeSet<MemoryId>,
+}
+
+impl Space {
+    /// Decides a store: the id, whether it is a duplicate, and the effects, which fix the model, take away what has expired or
+    /// must give way, and put the memory or raise the one that stands. Nothing is changed.
+    ///
+    /// Errors: a field out of range, an id in use, vectors that do not fit the space, a tier full of pins, `max-memory` (OOM).
+    pub fn store(&self, now: Millis, new: NewMemory) -> Result<Stored> {
+        let (ids, effects) = self.store_many(now, vec![new])?;
+        let id = ids.first().copied().ok_or_else(|| Error::new("nothing to store"))?;
+        let duplicate = effects.iter().any(|effect| matches!(effect, Effect::Duplicate { .. }));
+        Ok(Stored { id, duplicate, effects })
+    }
+
+    /// Decides the store of several memories: all or nothing. The ids are in the order of the memories; a duplicate has the id
+    /// of the one that stands, which may be one of this call. Errors name the place in the list.
+    pub fn store_many(&self, now: Millis, new: Vec<NewMemory>) -> Result<(Vec<MemoryId>, Vec<Effect>)> {
+        if new.len() > limits::BATCH {
+            return Err(Error::new(format!("{} memories at once: at most {} are accepted", new.len(), limits::BATCH)));
+        }
+        check_time("the time", now)?;
+        let given = new.iter().filter_map(|new| new.id).max();
+        let mut batch = Batch {
+            space: self,
+            now,
+            fixed: Fixed::of(self),
+            // Ids of the server lie above all that are given, in this call too.
+            last: self.last_id.max(given.filter(|id| id.is_valid()).unwrap_or_default()),
+            pending: Vec::new(),
+            by_id: BTreeMap::new(),
+            by_hash: BTreeMap::new(),
+            standing: BTreeMap::new(),
+            duplicates: Vec::new(),
+            replaced: BTreeSet::new(),
+        };
+        let several = new.len() > 1;
+        let mut ids = Vec::with_capacity(new.len());
+        for (n, memory) in new.into_iter().enumerate() {
+            let id = batch.add(memory).map_err(|error| {
+                if several { Error::with_code(error.code(), format!("memory {}: {error}", n + 1)) } else { error }
+            })?;
+            ids.push(id);
+        }
+        Ok((ids, batch.finish()?))
+    }
+
+    /// Decides a change. The effects are few, or none if nothing would change.
+    ///
+    /// Errors: no such memory, a field out of range, new content without its vectors, and those of a store.
+    pub fn update(&self, now: Millis, id: MemoryId, update: Update) -> Result<Vec<Effect>> {
+        fn changed<T: PartialEq>(new: Option<T>, old: &T) -> Option<T> {
+            new.filter(|new| new != old)
+        }
+        fn name(new: Option<Option<String>>, old: &Option<Box<str>>) -> Option<Option<Box<str>>> {
+            changed(new.map(|new| new.map(Into::into)), old)
+        }
+        check_time("the time", now)?;
+        let entry = self.existing(now, id)?;
+        let mut fixed = Fixed::of(self);
+        let content = changed(update.content.map(Into::into), &entry.content);
+        if content.is_some() && update.vectors.is_none() {
+            return Err(Error::new("the content is new and its vectors are not: give both, or none at all"));
+        }
+        let vectors = update.vectors.map(|vectors| fixed.take(vectors)).transpose()?;
+        let vectors = vectors.filter(|(template, vectors)| {
+            let old = self.vectors(entry);
+            *template != entry.template
+                || old.len() != vectors.len()
+                || old.iter().zip(vectors).any(|(old, new)| old != new)
+        });
+        let tier = changed(update.tier, &entry.tier);
+        let settings = self.config();
+        let expiry = match update.ttl {
+            Some(ttl) => Some(expiry(settings.expiry(tier.unwrap_or(entry.tier), now), ttl, now)?),
+            None if entry.own_expiry => None,
+            None => tier.map(|tier| (settings.expiry(tier, now), false)),
+        };
+        let patch = Patch {
+            content,
+            vectors,
+            tier: tier.map(|tier| (tier, now)),
+            expiry: changed(expiry, &(entry.expires, entry.own_expiry)),
+            kind: changed(update.kind.map(Into::into), &entry.kind),
+            importance: changed(update.importance, &entry.importance),
+            confidence: changed(update.confidence, &entry.confidence),
+            outcome: name(update.outcome, &entry.outcome),
+            session: name(update.session, &entry.session),
+            speaker: name(update.speaker, &entry.speaker),
+            role: name(update.role, &entry.role),
+            source: name(update.source, &entry.source),
+            from: changed(update.from, &entry.from),
+            at: changed(update.at, &entry.at),
+            pinned: changed(update.pinned, &entry.pinned),
+            tags: changed(update.tags.map(distinct), &entry.tags),
+            meta: changed(update.meta, &entry.meta),
+        };
+        if patch == Patch::default() {
+            return Ok(Vec::new());
+        }
+        patch.applied_to(entry).check()?;
+        let mut effects: Vec<Effect> = fixed.effect().into_iter().collect();
+        if let Some(tier) = tier {
+            effects.extend(removals(&self.make_room(now, tier, 1, &BTreeSet::from([id]))?, Removal::Evicted));
+        }
+        effects.push(Effect::Patch { id, patch: Box::new(patch) });
+        Ok(effects)
+    }
+}
+
+/// When a memory expires and whether the caller said so.
+fn expiry(of_tier: Option<Millis>, ttl: Ttl, now: Millis) -> Result<(Option<Millis>, bool)> {
+    Ok(match ttl {
+        Ttl::Tier => (of_tier, false),
+        Ttl::Persist => (None, true),
+        Ttl::Seconds(seconds) if (1..=limits::TTL_SECONDS).contains(&seconds) => {
+            (Some(now.saturating_add(seconds * 1000).min(limits::TIME_MS)), true)
+        }
+        Ttl::Seconds(seconds) => {
+            return Err(Error::new(format!("TTL is {seconds}: it takes 1 to {} seconds", limits::TTL_SECONDS)));
+        }
+    })
+}
+
+/// Tags are a set; the order is that of the first mention.
+fn distinct(tags: Vec<String>) -> Vec<Box<str>> {
+    let mut seen = BTreeSet::new();
+    tags.into_iter().filter(|tag| seen.insert(tag.clone())).map(Into::into).collect()
+}
+
+impl Batch<'_> {
+    fn add(&mut self, new: NewMemory) -> Result<MemoryId> {
+        let (template, vectors) = self.fixed.take(new.vectors)?;
+        let similar = match new.dedup {
+            Dedup::Similar(f) if f > 0.0 && f <= 1.0 => Some(f),
+            Dedup::Similar(f) => {
+                return Err(Error::new(format!("DEDUP is {f}: it takes a cosine above 0 and up to 1")));
+            }
+            Dedup::Default => Some(self.space.config().dedup).filter(|f| *f > 0.0),
+            Dedup::Exact | Dedup::Off => None,
+        };
+        let tier = new.tier.unwrap_or(Tier::ShortTerm);
+        let (expires, own_expiry) = expiry(self.space.config().expiry(tier, self.now), new.ttl, self.now)?;
+        let entry = Entry {
+            // A place until it is certain that the memory is new; valid, so that the checks see the other fields.
+            id: new.id.unwrap_or(MemoryId { ms: 0, seq: 1 }),
+            tier,
+            content: new.content.into(),
+            kind: new.kind.map_or_else(|| "fact".into(), Into::into),
+            importance: new.importance.unwrap_or(0.5),
+            confidence: new.confidence.unwrap_or(1.0),
+            outcome: new.outcome.map(Into::into),
+            session: new.session.map(Into::into),
+            speaker: new.speaker.map(Into::into),
+            role: new.role.map(Into::into),
+            source: new.source.map(Into::into),
+            from: new.from,
+            at: new.at.unwrap_or(self.now),
+            created: self.now,
+            entered: self.now,
+            expires: expires.map(|expires| expires.min(limits::TIME_MS)),
+            own_expiry,
+            pinned: new.pinned,
+            tags: distinct(new.tags),
+            meta: new.meta,
+            template,
+            windows: vectors.len() as u16,
+            accessed: AtomicU64::new(self.now),
+            uses: AtomicU32::new(0),
+        };
+        entry.check()?;
+        if let Some(id) = new.id
+            && let Some(id) = self.given_id(id, &entry.content)?
+        {
+            return Ok(self.again(id, entry.importance));
+        }
+        let text = normalised(&entry.content);
+        let hash = duplicate_hash(&text, entry.session.as_deref(), entry.speaker.as_deref());
+        let mut pending = Pending { entry, vectors, text, hash };
+        if new.dedup != Dedup::Off
+            && let Some(id) = self.equal(&pending).or_else(|| self.similar(&pending, similar?))
+        {
+            return Ok(self.again(id, pending.entry.importance));
+        }
+        if new.id.is_none() {
+            let id = self.last.following(self.now).ok_or_else(|| Error::new("the ids of this space are used up"))?;
+            pending.entry.id = id;
+            self.last = id;
+        }
+        let id = pending.entry.id;
+        self.by_id.insert(id, self.pending.len());
+        self.by_hash.entry(hash).or_default().push(self.pending.len());
+        self.pending.push(pending);
+        Ok(id)
+    }
+
+    /// Checks that a given id is unused; gives it back if the same content stands there already.
+    fn given_id(&mut self, id: MemoryId, content: &str) -> Result<Option<MemoryId>> {
+        let standing = match (self.by_id.get(&id), self.space.slot(id)) {
+            (Some(n), _) => self.pending.get(*n).map(|pending| &*pending.entry.content),
+            (None, Some(slot)) if slot.entry.is_expired(self.now) => {
+                self.replaced.insert(id);
+                None
+            }
+            (None, slot) => slot.map(|slot| &*slot.entry.content),
+        };
+        match standing {
+            None => Ok(None),
+            Some(standing) if standing == content => Ok(Some(id)),
+            Some(_) => Err(Error::new(format!("id exists, use MEM.UPDATE: {id} holds another content"))),
+        }
+    }
+
+    /// The oldest memory that has the same normalised text, session and speaker, of those that stand before those of the batch.
+    fn equal(&self, new: &Pending) -> Option<MemoryId> {
+        let same = |entry: &Entry| entry.session == new.entry.session && entry.speaker == new.entry.speaker;
+        let stands = |id: &MemoryId| {
+            self.space.get(self.now, *id).is_some_and(|old| same(old) && normalised(&old.content) == new.text)
+        };
+        let standing = self.space.duplicates.range(keys(new.hash, new.hash)).map(|(_, id)| *id).find(stands);
+        standing.or_else(|| {
+            let pending = self.by_hash.get(&new.hash)?.iter().filter_map(|n| self.pending.get(*n));
+            pending.filter(|old| same(&old.entry) && old.text == new.text).map(|old| old.entry.id).min()
+        })
+    }
+
+    /// The most similar memory of the same session and speaker, if it is similar enough.
+    fn similar(&self, new: &Pending, least: f64) -> Option<MemoryId> {
+        let first = new.vectors.first()?;
+        let same = |entry: &Entry| {
+            entry.session == new.entry.session
+                && entry.speaker == new.entry.speaker
+                && entry.windows == new.entry.windows
+        };
+        let view = &self.space.view;
+        let enough = |old: &[&[f32]]| vectors::pair_similarity(old, &new.vectors).is_some_and(|cosine| cosine >= least);
+        if self.space.dim().is_some() {
+            let best = view.nearest(&[view.vectors.padded(first)], 1, Some(least - 1e-6), |entry| {
+                same(entry) && !entry.is_expired(self.now) && enough(&self.space.vectors(entry))
+            });
+            if let Some(slot) = best.first().and_then(|(_, slot)| view.slots.get(*slot)) {
+                return Some(slot.entry.id);
+            }
+        }
+        let alike = |old: &&Pending| {
+            let vectors: Vec<&[f32]> = old.vectors.iter().map(Vec::as_slice).collect();
+            same(&old.entry) && enough(&vectors)
+        };
+        self.pending.iter().find(alike).map(|old| old.entry.id)
+    }
+
+    /// Notes that a memory is stored again.
+    fn again(&mut self, id: MemoryId, importance: f64) -> MemoryId {
+        if let Some(pending) = self.by_id.get(&id).and_then(|n| self.pending.get_mut(*n)) {
+            pending.entry.importance = pending.entry.importance.max(importance);
+            pending.entry.touch(self.now);
+            return id;
+        }
+        let Some(entry) = self.space.get(self.now, id) else { return id };
+        let (standing, uses) = self.standing.entry(id).or_insert((entry.importance, entry.uses()));
+        *standing = standing.max(importance);
+        *uses = uses.saturating_add(1);
+        let accessed = entry.accessed().max(self.now);
+        self.duplicates.push(Effect::Duplicate { id, importance: *standing, accessed, uses: *uses });
+        id
+    }
+
+    /// What must give way, and all effects in the order in which they apply.
+    fn finish(mut self) -> Result<Vec<Effect>> {
+        let space = self.space;
+        let mut spared: BTreeSet<MemoryId> = self.standing.keys().copied().collect();
+        let mut victims = Vec::new();
+        for tier in Tier::ALL {
+            let entering = self.pending.iter().filter(|pending| pending.entry.tier == tier).count();
+            if entering > 0 {
+                victims.extend(space.make_room(self.now, tier, entering, &spared)?);
+            }
+        }
+        if space.len() + self.pending.len() > limits::MEMORIES + victims.len() {
+            return Err(Error::with_code("OOM", format!("a space holds at most {} memories", limits::MEMORIES)));
+        }
+        let max = usize::try_from(space.config().max_memory).unwrap_or(usize::MAX);
+        if max > 0 && !self.pending.is_empty() {
+            let row_bytes = space.row_bytes_of(self.fixed.dim.unwrap_or(0));
+            let cost = |entry: &Entry| space.cost(entry, row_bytes);
+            let entering: usize = self.pending.iter().map(|pending| cost(&pending.entry)).sum();
+            let leaving: usize = victims.iter().filter_map(|id| space.slot(*id)).map(|slot| cost(&slot.entry)).sum();
+            let excess = (space.live_bytes() + entering).saturating_sub(leaving).saturating_sub(max);
+            if excess > 0 {
+                spared.extend(&victims);
+                let (more, freed) = space.shrinkable(self.now, excess, &spared);
+                if freed < excess {
+                    return Err(Error::with_code(
+                        "OOM",
+                        format!(
+                            "the space is at its max-memory of {max} bytes, and what it holds is semantic, pinned or stored by \
+                             this call: forget some of it, or raise max-memory"
+                        ),
+                    ));
+                }
+                victims.extend(more);
+            }
+        }
+        let mut effects = space.expire_due(self.now, limits::EXPIRE_IN_PASSING);
+        effects.extend(removals(&self.replaced.iter().copied().collect::<Vec<_>>(), Removal::Expired));
+        effects.extend(removals(&victims, Removal::Evicted));
+        effects.extend(self.fixed.effect().filter(|_| self.pending.iter().any(|pending| pending.entry.windows > 0)));
+        effects.append(&mut self.duplicates);
+        let put = |pending: Pending| Effect::Put { entry: Arc::new(pending.entry), vectors: pending.vectors };
+        effects.extend(self.pending.into_iter().map(put));
+        Ok(effects)
+    }
+}
