@@ -36,8 +36,12 @@ def main() -> None:
     """Reads the command line and makes what it asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder that holds models/ and golden/")
-    parser.add_argument("--only", choices=("random", "copy"), help="make the random models and the tokenizer's files, or the copy model")
-    parser.add_argument("--tokens", type=float, default=train.TOKENS / 1e6, help="millions of tokens that the copy model learns from")
+    parser.add_argument(
+        "--only", choices=("random", "copy"), help="make the random models and the tokenizer's files, or the copy model"
+    )
+    parser.add_argument(
+        "--tokens", type=float, default=train.TOKENS / 1e6, help="millions of tokens that the copy model learns from"
+    )
     arguments = parser.parse_args()
     models, goldens = arguments.out / "models", arguments.out / "golden"
     models.mkdir(parents=True, exist_ok=True)
@@ -65,8 +69,12 @@ def make_random(models: Path, goldens: Path, sp) -> None:
 
 def make_copy(models: Path, goldens: Path, sp, tokens: int) -> None:
     """The copy model, its facts and answers; refuses to write a model that has not learnt to copy."""
+
     def check(model) -> None:
-        report("held-out facts right: {} of 10; altered: {} of 10".format(*golden.copy_score(model, sp, lambda _: None)))
+        """Reports how far the model is."""
+        report(
+            "held-out facts right: {} of 10; altered: {} of 10".format(*golden.copy_score(model, sp, lambda _: None))
+        )
 
     model = gemma.half(train.train(sp, tokens, report=report, check=check))
     right, altered = golden.copy_score(model, sp, report)

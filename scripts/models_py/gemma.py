@@ -8,6 +8,8 @@ import sentencepiece
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
+from .vocabulary import USER_DEFINED
+
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else "
     "message['role']) + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
@@ -28,8 +30,20 @@ TYPES = {
 }
 
 
-def build(*, vocabulary: int, width: int, feed_forward: int, layers: int, heads: int, kv_heads: int, head_dim: int,
-          window: int, context: int, global_scaling: float | None = None, attention: str = "eager") -> Gemma3ForCausalLM:  # fmt: skip
+def build(
+    *,
+    vocabulary: int,
+    width: int,
+    feed_forward: int,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    window: int,
+    context: int,
+    global_scaling: float | None = None,
+    attention: str = "eager",
+) -> Gemma3ForCausalLM:
     """An untrained model. `global_scaling` is the linear RoPE scaling of the global layers (every sixth)."""
     scaling = {"rope_type": "linear", "factor": global_scaling} if global_scaling else {"rope_type": "default"}
     config = Gemma3TextConfig(
@@ -123,7 +137,8 @@ def vocabulary(out: gguf.GGUFWriter, sp: sentencepiece.SentencePieceProcessor, s
         elif sp.is_byte(i):
             types.append(gguf.TokenType.BYTE)
         else:
-            types.append(user_type(sp, i))
+            # The processor does not tell these two apart.
+            types.append(gguf.TokenType.USER_DEFINED if pieces[-1].decode() in USER_DEFINED else gguf.TokenType.NORMAL)
     out.add_tokenizer_model("llama")
     out.add_tokenizer_pre("default")
     out.add_token_list(pieces)
@@ -137,14 +152,6 @@ def vocabulary(out: gguf.GGUFWriter, sp: sentencepiece.SentencePieceProcessor, s
     out.add_add_eos_token(False)
     out.add_add_space_prefix(False)
     out.add_chat_template(CHAT_TEMPLATE)
-
-
-def user_type(sp: sentencepiece.SentencePieceProcessor, i: int) -> gguf.TokenType:
-    """NORMAL or USER_DEFINED, which the processor does not tell apart: a user-defined piece has score 0, as no other has
-    but the first merge, which is a pair of letters."""
-    from .vocabulary import USER_DEFINED
-
-    return gguf.TokenType.USER_DEFINED if sp.id_to_piece(i) in USER_DEFINED else gguf.TokenType.NORMAL
 
 
 @torch.no_grad()

@@ -6,12 +6,14 @@ things are such words too: what stays constant is only that a question shares wo
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import held_out
+from . import held_out, sentences
 
 SYLLABLE_ONSETS = (
-    "b c d f g h j k l m n p r s t v w y z br cr dr fr gr pr tr bl cl fl gl pl sl st sp sk sh ch th qu".split() + [""] * 4
+    "b c d f g h j k l m n p r s t v w y z br cr dr fr gr pr tr bl cl fl gl pl sl st sp sk sh ch th qu".split()
+    + [""] * 4
 )
 SYLLABLE_VOWELS = "a e i o u a e i o u ai ea ee ia ie oa oo ou ay y".split()
 SYLLABLE_CODAS = "n r l s t m d k p x ck nd nt rn st th ng rt sh ll ss".split() + [""] * 22
@@ -77,7 +79,10 @@ ATTRIBUTES = [a.strip() for part in ATTRIBUTES.split("|") for a in ([part] if le
 
 SYSTEMS = """You are a helpful assistant.|Answer from the memories.|Use the memories below to answer the question.|Be brief.
 |You are a friendly helper. Answer in one sentence.|Answer the question with the help of the memories.|Keep it short.
-|You remember what people told you. Answer from memory.|Reply in plain English.|Answer truthfully.""".replace("\n", "").split("|")
+|You remember what people told you. Answer from memory.|Reply in plain English.|Answer truthfully.""".replace(
+    "\n", ""
+).split("|")
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -133,13 +138,17 @@ def code(rng: random.Random) -> str:
     """A password-like value: a word with digits, or a code of letters and digits."""
     digits = "".join(rng.choice("0123456789") for _ in range(rng.randint(1, 5)))
     letters = "".join(rng.choice("ABCDEFGHKLMNPQRSTUVWXZ") for _ in range(rng.randint(1, 3)))
-    return rng.choice((word(rng, 1, 3) + digits, letters + digits, f"{letters}-{digits}", digits, word(rng) + "-" + word(rng)))
+    return rng.choice(
+        (word(rng, 1, 3) + digits, letters + digits, f"{letters}-{digits}", digits, word(rng) + "-" + word(rng))
+    )
 
 
 def number(rng: random.Random) -> str:
     """A number, sometimes with a unit."""
     n = str(rng.randint(1, 10 ** rng.randint(1, 5)))
-    return n + rng.choice(("", "", " euros", " dollars", " years", " km", " metres", " kg", " minutes", " percent", " degrees"))
+    return n + rng.choice(
+        ("", "", " euros", " dollars", " years", " km", " metres", " kg", " minutes", " percent", " degrees")
+    )
 
 
 def value(rng: random.Random) -> str:
@@ -209,12 +218,19 @@ def attribute_of_thing(rng: random.Random, what: str) -> Fact:
     v, t = value(rng), thing(rng)
     kind = rng.random()
     if kind < 0.35:
-        statement = rng.choice((f"The {what} is {v}.", f"My {what} is {v}.", f"Our {what} is {v}.", f"Remember: the {what} is {v}."))
+        statement = rng.choice(
+            (f"The {what} is {v}.", f"My {what} is {v}.", f"Our {what} is {v}.", f"Remember: the {what} is {v}.")
+        )
         questions = (f"What is the {what}?", f"What is my {what}?", f"What's the {what}?", f"Tell me the {what}.",
                      f"Do you remember the {what}?", f"What was the {what} again?", f"What is our {what}?")  # fmt: skip
         return Fact(statement, questions, v, ("", what))
     statement = rng.choice(
-        (f"The {what} of the {t} is {v}.", f"The {t}'s {what} is {v}.", f"The {what} for the {t} is {v}.", f"The {t} {what} is {v}.")
+        (
+            f"The {what} of the {t} is {v}.",
+            f"The {t}'s {what} is {v}.",
+            f"The {what} for the {t} is {v}.",
+            f"The {t} {what} is {v}.",
+        )
     )
     questions = (
         f"What is the {what} of the {t}?", f"What is the {what} for the {t}?", f"What is the {t} {what}?",
@@ -228,49 +244,29 @@ def place(rng: random.Random) -> str:
     return rng.choice(PLACES) if rng.random() < 0.3 else word(rng).capitalize()
 
 
-# (statements, questions, value): {n} a name, {t} a thing, {w} an invented verb, {v} the value.
-SENTENCES = [
-    (("{n} lives in {v}.", "{n} has lived in {v} for {k} years.", "{n}: I live in {v}."), ("Where does {n} live?", "In which town does {n} live?"), place),
-    (("{n} moved to {v}.", "{n} moved to {v} last year.", "{n}: I moved to {v} in {m}."), ("Where did {n} move?", "Where did {n} move to?"), place),
-    (("{n} was born in {v}.", "{n}: I was born in {v}."), ("Where was {n} born?", "When was {n} born?"), place),
-    (("{n} works as a {v}.", "{n} works as a {v} in {p}.", "{n}: I work as a {v}."), ("What does {n} work as?", "What work does {n} do?", "As what does {n} work?"), lambda r: r.choice(JOBS) if r.random() < 0.5 else word(r)),
-    (("{n} works at {v}.", "{n}: I work at {v}."), ("Where does {n} work?",), lambda r: word(r).capitalize()),
-    (("{n} likes {v}.", "{n} likes {v} most of all.", "{n}: I really like {v}."), ("What does {n} like?", "What does {n} like most?"), lambda r: r.choice(FOODS + HOBBIES) if r.random() < 0.5 else word(r)),
-    (("{n} loves {v}.", "{n}: I love {v}."), ("What does {n} love?",), lambda r: r.choice(FOODS + HOBBIES) if r.random() < 0.5 else word(r)),
-    (("{n} hates {v}.", "{n}: I hate {v}."), ("What does {n} hate?",), lambda r: r.choice(FOODS) if r.random() < 0.5 else word(r)),
-    (("{n} is allergic to {v}.", "{n}: I am allergic to {v}."), ("What is {n} allergic to?", "Is {n} allergic to anything?"), lambda r: r.choice(FOODS) if r.random() < 0.5 else word(r)),
-    (("{n} plays the {v}.", "{n} plays the {v} in a band.", "{n}: I play the {v}."), ("What does {n} play?", "Which instrument does {n} play?"), lambda r: r.choice(INSTRUMENTS) if r.random() < 0.5 else word(r)),
-    (("{n} speaks {v}.", "{n} speaks {v} at home."), ("What does {n} speak?", "Which language does {n} speak?"), lambda r: word(r).capitalize()),
-    (("{n} drives a {v}.", "{n} drives a {v} to work."), ("What does {n} drive?",), lambda r: r.choice(COLOURS) + " " + word(r)),
-    (("{n} bought a {v}.", "{n} bought a {v} in {p}.", "{n}: I bought a {v} yesterday."), ("What did {n} buy?",), thing),
-    (("{n} lost a {v}.", "{n} lost a {v} on {d}."), ("What did {n} lose?", "What has {n} lost?"), thing),
-    (("{n} paid {v} for the {t}.",), ("How much did {n} pay for the {t}?", "What did {n} pay for the {t}?"), number),
-    (("{n} has a {a} named {v}.", "{n} adopted a {a} named {v}.", "{n}: I adopted a {a} named {v}.", "{n} has a {a} called {v}."), ("What is the name of {n}'s {a}?", "What is {n}'s {a} called?", "What is the {a} of {n} called?"), lambda r: word(r).capitalize()),
-    (("The {t} is called {v}.", "The {t} was named {v}."), ("What is the {t} called?", "What is the name of the {t}?"), lambda r: word(r).capitalize()),
-    (("The {t} is in the {v}.", "I put the {t} in the {v}.", "The {t} is behind the {v}.", "The {t} is under the {v}."), ("Where is the {t}?", "Where did I put the {t}?", "Where can I find the {t}?"), thing),
-    (("The {t} is {v}.", "The {t} is painted {v}."), ("What colour is the {t}?", "What color is the {t}?", "Which colour has the {t}?"), lambda r: r.choice(COLOURS) if r.random() < 0.6 else word(r)),
-    (("The {t} costs {v}.", "The {t} costs {v} in {p}."), ("How much does the {t} cost?", "What does the {t} cost?"), number),
-    (("The {t} was built in {v}.",), ("When was the {t} built?", "In which year was the {t} built?"), date),
-    (("The {t} opens at {v}.", "The {t} opens at {v} on {d}."), ("When does the {t} open?", "At what time does the {t} open?"), clock),
-    (("The {t} closes at {v}.",), ("When does the {t} close?",), clock),
-    (("The {t} to {p} leaves at {v}.",), ("When does the {t} to {p} leave?", "At what time does the {t} to {p} leave?"), clock),
-    (("The meeting with {n} is on {v}.", "The meeting with {n} is at {v}."), ("When is the meeting with {n}?", "When do I meet {n}?"), lambda r: r.choice((date, clock))(r)),
-    (("The {w} meeting is on {v}.", "The {w} meeting starts at {v}."), ("When is the {w} meeting?", "When does the {w} meeting start?"), lambda r: r.choice((date, clock))(r)),
-    (("{n}'s birthday is on {v}.", "{n} has a birthday on {v}."), ("When is {n}'s birthday?", "When is the birthday of {n}?"), date),
-    (("{n} married {v}.", "{n} married {v} in {m}."), ("Who did {n} marry?", "Whom did {n} marry?"), name),
-    (("{v} wrote the book {q}.", "{q} was written by {v}."), ("Who wrote {q}?", "Who wrote the book {q}?"), name),
-    (("{v} built the {t}.", "{v} repaired the {t}.", "{v} has the {t}.", "{v} owns the {t}."), ("Who built the {t}?", "Who repaired the {t}?", "Who has the {t}?", "Who owns the {t}?"), name),
-    (("{n} {w}s {v}.", "{n} {w}s the {v}.", "{n}: I {w} {v}."), ("What does {n} {w}?",), lambda r: word(r)),
-    (("{n} {w}ed the {v}.", "{n} {w}ed a {v} in {p}."), ("What did {n} {w}?", "What has {n} {w}ed?"), thing),
-    (("The {w} of {v} is near {p}.", "In {v} there is a {w} near {p}."), ("Where is the {w} near {p}?", "What is near {p}?"), place),
-    (("{n} is {v} years old.", "{n}: I am {v} years old."), ("How old is {n}?",), lambda r: str(r.randint(1, 99))),
-    (("{n} is training for the {v} in {p}.", "{n} signed up for a {v} class."), ("What is {n} training for?", "What did {n} sign up for?"), lambda r: r.choice(HOBBIES) if r.random() < 0.5 else word(r)),
-    (("{n} went to {v} with {f}.", "{n}: I went to {v} with {f}."), ("Where did {n} go with {f}?", "Where did {n} go?"), place),
-    (("{n} gave {f} a {v}.",), ("What did {n} give {f}?", "What did {n} give to {f}?"), thing),
-    (("{n} wants to become a {v}.", "{n}: I want to become a {v}."), ("What does {n} want to become?", "What does {n} want to be?"), lambda r: r.choice(JOBS) if r.random() < 0.5 else word(r)),
-    (("{n} studies {v}.", "{n} studies {v} in {p}."), ("What does {n} study?",), word),
-    (("{n} goes {v} every {d}.", "{n} does {v} on {d}."), ("What does {n} do every {d}?", "What does {n} do on {d}?"), lambda r: r.choice(HOBBIES) if r.random() < 0.5 else word(r)),
-]  # fmt: skip
+def of(words: list[str], share: float = 0.5) -> Callable[[random.Random], str]:
+    """A value that is one of `words` or, for the rest of `share`, an invented one."""
+    return lambda r: r.choice(words) if r.random() < share else word(r)
+
+
+KINDS: dict[str, Callable[[random.Random], str]] = {
+    "place": place, "job": of(JOBS), "liking": of(FOODS + HOBBIES), "food": of(FOODS), "instrument": of(INSTRUMENTS),
+    "hobby": of(HOBBIES), "colour": of(COLOURS, 0.6), "coloured": lambda r: r.choice(COLOURS) + " " + word(r), "thing": thing,
+    "number": number, "date": date, "clock": clock, "moment": lambda r: r.choice((date, clock))(r), "name": name,
+    "proper": lambda r: word(r).capitalize(), "word": word, "age": lambda r: str(r.randint(1, 99)),
+}  # fmt: skip
+
+
+def patterns() -> list[tuple[tuple[str, ...], tuple[str, ...], Callable[[random.Random], str]]]:
+    """The statements, the questions and the kind of value of each pattern."""
+    lines = sentences.PATTERNS.strip().split("\n")
+    return [
+        (tuple(s.strip().split(" | ")), tuple(q.strip().removeprefix("? ").split(" | ")), KINDS[kind])
+        for kind, s, q in zip(lines[::3], lines[1::3], lines[2::3], strict=True)
+    ]
+
+
+SENTENCES = patterns()
 
 
 def sentence(rng: random.Random, who: str, index: int) -> Fact:
@@ -283,7 +279,15 @@ def sentence(rng: random.Random, who: str, index: int) -> Fact:
         "k": str(rng.randint(2, 40)), "q": word(rng).capitalize() + " " + word(rng).capitalize(),
     }  # fmt: skip
     statement = rng.choice(statements)
-    about = who if "{n}" in statement else fill["q"] if "{q}" in statement else fill["w"] if "{w}" in statement else fill["t"]
+    about = (
+        who
+        if "{n}" in statement
+        else fill["q"]
+        if "{q}" in statement
+        else fill["w"]
+        if "{w}" in statement
+        else fill["t"]
+    )
     return Fact(statement.format(**fill), tuple(q.format(**fill) for q in questions), v, (about, f"#{index}"))
 
 
@@ -359,6 +363,11 @@ UNKNOWN = "I do not know."
 
 def noise(rng: random.Random) -> str:
     """A line of prose-like text for the vocabulary: spaces, indents, punctuation, digits and a few accents."""
-    words = [word(rng, 1, 3) if rng.random() < 0.5 else rng.choice(THINGS + ATTRIBUTES + FOODS) for _ in range(rng.randint(3, 12))]
+    words = [
+        word(rng, 1, 3) if rng.random() < 0.5 else rng.choice(THINGS + ATTRIBUTES + FOODS)
+        for _ in range(rng.randint(3, 12))
+    ]
     line = " ".join(words).capitalize() + rng.choice((".", "!", "?", "…", ";", " — yes.", ", no?", " (no)"))
-    return rng.choice(("", "", "", "    ", "  ")) + line.replace("ee", rng.choice(("ee", "ee", "é", "ü", "ñ", "ö", "ä")))
+    return rng.choice(("", "", "", "    ", "  ")) + line.replace(
+        "ee", rng.choice(("ee", "ee", "é", "ü", "ñ", "ö", "ä"))
+    )

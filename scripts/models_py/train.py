@@ -61,10 +61,13 @@ def orthogonal(m: torch.Tensor) -> torch.Tensor:
     return x.mT if tall else x
 
 
-def conversation(rng: random.Random, sp: sentencepiece.SentencePieceProcessor, most: int) -> tuple[list[int], list[float]]:
+def conversation(
+    rng: random.Random, sp: sentencepiece.SentencePieceProcessor, most: int
+) -> tuple[list[int], list[float]]:
     """Ids and the weight of each as a target: up to `most` memories, with several questions in turn."""
     memories = [
-        dataclasses.replace(f, statement=text.lengthened(rng, f.statement)) for f in text.facts(rng, rng.randint(1, most))
+        dataclasses.replace(f, statement=text.lengthened(rng, f.statement))
+        for f in text.facts(rng, rng.randint(1, most))
     ]
     system = rng.choice(text.SYSTEMS) if rng.random() < 0.25 else ""
     asked = rng.sample(memories, min(len(memories), QUESTIONS))
@@ -81,7 +84,9 @@ def conversation(rng: random.Random, sp: sentencepiece.SentencePieceProcessor, m
     for n, fact in enumerate(asked):
         question = rng.choice(fact.questions)
         if rng.random() < 0.1:
-            question = question.rstrip("?.") if rng.random() < 0.5 else rng.choice(("Hi! ", "Hello. ", "Tell me: ")) + question
+            question = (
+                question.rstrip("?.") if rng.random() < 0.5 else rng.choice(("Hi! ", "Hello. ", "Tell me: ")) + question
+            )
         user = text.prompt(lines, question, system) if n == 0 else question
         turn = vocabulary.turn(sp, user, first=n == 0)
         tail = len(sp.encode(question)) + 4
@@ -134,7 +139,9 @@ def loss_of(model: Gemma3ForCausalLM, ids: torch.Tensor, weights: torch.Tensor) 
     return (losses * weights).sum() / weights.sum(), right
 
 
-def train(sp: sentencepiece.SentencePieceProcessor, tokens: int = TOKENS, seed: int = 1, report=print, check=lambda _: None) -> Gemma3ForCausalLM:
+def train(
+    sp: sentencepiece.SentencePieceProcessor, tokens: int = TOKENS, seed: int = 1, report=print, check=lambda _: None
+) -> Gemma3ForCausalLM:
     """Trains on `tokens` tokens; over the last 60 % of them the rates fall to zero.
     `check` gets the model after every half a million."""
     torch.set_num_threads(1)
@@ -172,7 +179,9 @@ def train(sp: sentencepiece.SentencePieceProcessor, tokens: int = TOKENS, seed: 
             correct = right if step == 1 else 0.97 * correct + 0.03 * right
             if time.process_time() - shown > 15:
                 shown = time.process_time()
-                report(f"{done:6.1%}  step {step}  {seen / 1e6:.2f} M tokens  loss {mean:.3f}  answer tokens right {correct:.1%}")
+                report(
+                    f"{done:6.1%}  step {step}  {seen / 1e6:.2f} M tokens  loss {mean:.3f}  answer tokens right {correct:.1%}"
+                )
             if seen - checked > 500_000:
                 checked = seen
                 check(model.eval())

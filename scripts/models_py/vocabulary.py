@@ -10,13 +10,20 @@ from . import text
 PIECES = 2048
 PAD, EOS, BOS, UNK, START_OF_TURN, END_OF_TURN = range(6)
 USER_DEFINED = (
-    [chr(10) * n for n in range(1, 9)] + ["\t", "\t\t"] + ["▁" * n for n in range(2, 9)] + ["<table>", "</table>", "[multimodal]"]
+    [chr(10) * n for n in range(1, 9)]
+    + ["\t", "\t\t"]
+    + ["▁" * n for n in range(2, 9)]
+    + ["<table>", "</table>", "[multimodal]"]
 )
 
 
 def corpus(rng: random.Random) -> list[str]:
     """Lines of prompts, statements and noise for the vocabulary to be trained on."""
-    lines = [w for group in (text.ATTRIBUTES, text.THINGS, text.FIRST_NAMES, text.FOODS, text.COLOURS, text.SYSTEMS) for w in group] * 8
+    lines = [
+        w
+        for group in (text.ATTRIBUTES, text.THINGS, text.FIRST_NAMES, text.FOODS, text.COLOURS, text.SYSTEMS)
+        for w in group
+    ] * 8
     for _ in range(6000):
         for fact in text.facts(rng, 3):
             lines += ["- " + fact.statement, rng.choice(fact.questions)]
@@ -52,4 +59,6 @@ def load(model: bytes) -> sentencepiece.SentencePieceProcessor:
 def turn(sp: sentencepiece.SentencePieceProcessor, user: str, first: bool = True) -> list[int]:
     """The ids of a user turn and of the opening of the model's turn; text is never parsed for control tokens."""
     opening = [BOS, START_OF_TURN] if first else sp.encode("\n") + [START_OF_TURN]
-    return opening + sp.encode("user\n" + user) + [END_OF_TURN] + sp.encode("\n") + [START_OF_TURN] + sp.encode("model\n")
+    return (
+        opening + sp.encode("user\n" + user) + [END_OF_TURN] + sp.encode("\n") + [START_OF_TURN] + sp.encode("model\n")
+    )
