@@ -1,0 +1,322 @@
+//! Reading a sentence-transformers folder.
+
+use super::{Encoder, Layer, Linear, Norm, Pooling, Shape};
+use crate::Error;
+use crate::kernels::{Format, kernels};
+use crate::memory::{MappedFile, MappedVec};
+use crate::product::Matrix;
+use candle_core::DType;
+use candle_core::safetensors::SliceSafetensors;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+/// No configuration file comes near this many bytes.
+const MAX_CONFIG: u64 = 4 << 20;
+/// Nor does a tokenizer.
+const MAX_TOKENIZER: u64 = 256 << 20;
+/// Larger figures in a configuration are refused before anything is computed with them.
+const MAX_SIZE: usize = 1 << 20;
+/// Attention needs memory that grows with the square of the window.
+const MAX_POSITIONS: usize = 8192;
+
+/// One step of the model, in the order of `modules.json`.
+#[derive(Deserialize)]
+struct Module {
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    architectures: Vec<String>,
+    hidden_act: String,
+    hidden_size: usize,
+    intermediate_size: usize,
+    layer_norm_eps: f64,
+    max_position_embeddings: usize,
+    num_attention_heads: usize,
+    num_hidden_layers: usize,
+    position_embedding_type: Option<String>,
+    vocab_size: usize,
+}
+
+#[derive(Deserialize, Default)]
+struct SentenceConfig {
+    max_seq_length: Option<usize>,
+}
+
+pub(super) fn load(dir: &Path) -> Result<Encoder, Error> {
+    let (transformer, pooling, normalize) = modules(dir)?;
+    let config: Config = json(&transformer.join("config.json"))?;
+    let limit = match transformer.join("sentence_bert_config.json") {
+        path if path.exists() => json::<SentenceConfig>(&path)?.max_seq_length,
+        _ => None,
+    };
+    let shape = shape(config, limit)?;
+    let (tokenizer, continues, edges) = tokenizer(&transformer.join("tokenizer.json"), shape.vocabulary)?;
+    let path = transformer.join("model.safetensors");
+    let file = Arc::new(MappedFile::open(&path)?);
+    let name = dir.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
+    let name = name.ok_or_else(|| Error::new("the folder has no name"))?;
+    weights(&file, shape)
+        .map(|Weights { words, positions, norm, layers }| Encoder {
+            name,
+            shape,
+            tokenizer,
+            continues,
+            edges,
+            pooling,
+            normalize,
+            words,
+            positions,
+            norm,
+            layers,
+        })
+        .map_err(|error| error.at("model.safetensors"))
+}
+
+/// The folder of the transformer, the pooling and whether vectors are normalised.
+fn modules(dir: &Path) -> Result<(PathBuf, Pooling, bool), Error> {
+    let modules: Vec<Module> = json(&dir.join("modules.json"))?;
+    let mut kinds = Vec::new();
+    for module in &modules {
+        if !Path::new(&module.path).components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(Error::new(format!("modules.json: the path {:?} does not stay in the folder", module.path)));
+        }
+        kinds.push((module.kind.rsplit('.').next().unwrap_or_default(), dir.join(&module.path)));
+    }
+    match kinds.as_slice() {
+        [("Transformer", transformer), ("Pooling", pooling), rest @ ..] if rest.len() <= 1 => {
+            let normalize = match rest.first() {
+                None => false,
+                Some(("Normalize", _)) => true,
+                Some((other, _)) => return Err(unsupported(other)),
+            };
+            Ok((transformer.clone(), self::pooling(&pooling.join("config.json"))?, normalize))
+        }
+        _ => Err(unsupported(&kinds.iter().map(|(kind, _)| *kind).collect::<Vec<_>>().join(", "))),
+    }
+}
+
+fn unsupported(modules: &str) -> Error {
+    Error::new(format!(
+        "modules.json: Transformer, Pooling and optionally Normalize are supported, in this order; found {modules}"
+    ))
+}
+
+/// Which pooling the configuration turns on: keys `pooling_mode_…` that are true.
+fn pooling(path: &Path) -> Result<Pooling, Error> {
+    let config: serde_json::Map<String, serde_json::Value> = json(path)?;
+    let modes = config.iter().filter_map(|(key, value)| key.strip_prefix("pooling_mode_").zip(value.as_bool()));
+    let on: Vec<&str> = modes.filter(|(_, on)| *on).map(|(mode, _)| mode).collect();
+    match on.as_slice() {
+        ["mean_tokens"] => Ok(Pooling::Mean),
+        ["cls_token"] => Ok(Pooling::First),
+        other => Err(Error::new(format!(
+            "{}: exactly one of mean_tokens and cls_token is supported as pooling mode; found {other:?}",
+            path.display()
+        ))),
+    }
+}
+
+fn shape(config: Config, limit: Option<usize>) -> Result<Shape, Error> {
+    let refuse = |what: String| Err(Error::new(format!("config.json: {what}")));
+    if config.architectures != ["BertModel"] {
+        return refuse(format!("the architecture must be [\"BertModel\"]; found {:?}", config.architectures));
+    }
+    if config.hidden_act != "gelu" {
+        return refuse(format!("hidden_act must be \"gelu\"; found {:?}", config.hidden_act));
+    }
+    if let Some(kind) = config.position_embedding_type.filter(|kind| kind != "absolute") {
+        return refuse(format!("position_embedding_type must be \"absolute\"; found {kind:?}"));
+    }
+    let sizes = [
+        ("hidden_size", config.hidden_size, MAX_SIZE),
+        ("intermediate_size", config.intermediate_size, MAX_SIZE),
+        ("max_position_embeddings", config.max_position_embeddings, MAX_POSITIONS),
+        ("num_attention_heads", config.num_attention_heads, MAX_SIZE),
+        ("num_hidden_layers", config.num_hidden_layers, MAX_SIZE),
+        ("vocab_size", config.vocab_size, MAX_SIZE),
+    ];
+    if let Some((key, size, most)) = sizes.into_iter().find(|(_, size, most)| !(1..=*most).contains(size)) {
+        return refuse(format!("{key} is {size}; 1 to {most} are accepted"));
+    }
+    if config.hidden_size % config.num_attention_heads != 0 {
+        return refuse(format!(
+            "hidden_size {} is not a multiple of num_attention_heads {}",
+            config.hidden_size, config.num_attention_heads
+        ));
+    }
+    if !(config.layer_norm_eps > 0.0 && config.layer_norm_eps < 1.0) {
+        return refuse(format!("layer_norm_eps must be between 0 and 1; found {}", config.layer_norm_eps));
+    }
+    let window = limit.unwrap_or(config.max_position_embeddings).min(config.max_position_embeddings);
+    if window < 3 {
+        return Err(Error::new(format!("a window of {window} tokens holds no text; at least 3 are needed")));
+    }
+    Ok(Shape {
+        width: config.hidden_size,
+        heads: config.num_attention_heads,
+        inner: config.intermediate_size,
+        layers: config.num_hidden_layers,
+        vocabulary: config.vocab_size,
+        positions: config.max_position_embeddings,
+        window,
+        epsilon: config.layer_norm_eps as f32,
+    })
+}
+
+/// The tokenizer without the truncation and padding that its file may ask for, which pieces continue a word, and the two
+/// tokens around a text.
+fn tokenizer(path: &Path, vocabulary: usize) -> Result<(tokenizers::Tokenizer, Vec<bool>, [u32; 2]), Error> {
+    // One text is one thread's work here.
+    tokenizers::utils::parallelism::set_parallelism(false);
+    let refuse = |what: String| Error::new(format!("tokenizer.json: {what}"));
+    let bytes = read(path, MAX_TOKENIZER)?;
+    let mut tokenizer =
+        tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|error| refuse(format!("cannot be used: {error}")))?;
+    let tokenizers::ModelWrapper::WordPiece(model) = tokenizer.get_model() else {
+        return Err(refuse("the model must be WordPiece".into()));
+    };
+    let (unknown, prefix) = (model.unk_token.clone(), model.continuing_subword_prefix.clone());
+    let pieces = tokenizer.get_vocab(true);
+    if !pieces.contains_key(&unknown) {
+        return Err(refuse(format!("the unknown piece {unknown:?} is not in the vocabulary")));
+    }
+    let mut continues = vec![false; vocabulary];
+    for (piece, id) in &pieces {
+        match continues.get_mut(*id as usize) {
+            Some(continues) => *continues = !prefix.is_empty() && piece.starts_with(&prefix),
+            None => {
+                return Err(refuse(format!(
+                    "the piece {piece:?} has id {id}, beyond the vocab_size {vocabulary} of config.json"
+                )));
+            }
+        }
+    }
+    let empty = tokenizer.encode_fast("", true).map_err(|error| refuse(format!("cannot be used: {error}")))?;
+    let edges = empty.get_ids().try_into().map_err(|_| {
+        refuse(format!("one token before and one after a text are supported; found {:?}", empty.get_tokens()))
+    })?;
+    Ok((tokenizer, continues, edges))
+}
+
+struct Weights {
+    words: Matrix,
+    positions: MappedVec<f32>,
+    norm: Norm,
+    layers: Vec<Layer>,
+}
+
+fn weights(file: &Arc<MappedFile>, shape: Shape) -> Result<Weights, Error> {
+    let Shape { width, inner, vocabulary, positions: rows, .. } = shape;
+    let tensors = Tensors::new(file)?;
+    let (format, words) = tensors.find("embeddings.word_embeddings.weight", &[Some(vocabulary), Some(width)])?;
+    let start = words.as_ptr() as usize - file.as_ptr() as usize;
+    let words = Matrix::in_file(file, start..start + words.len(), format, vocabulary, width)?;
+    let one = |name: String, shape: &[usize]| tensors.read(&[name], shape);
+    let mut positions = one("embeddings.position_embeddings.weight".into(), &[rows, width])?;
+    let (format, types) = tensors.find("embeddings.token_type_embeddings.weight", &[None, Some(width)])?;
+    let Some(first) = format.row_bytes(width).and_then(|bytes| types.get(..bytes)) else {
+        return Err(Error::new("the tensor embeddings.token_type_embeddings.weight has no row"));
+    };
+    let mut first_type = MappedVec::zeroed(width)?;
+    kernels().decode_row(format, first, &mut first_type);
+    for row in positions.chunks_exact_mut(width) {
+        kernels().add(row, &first_type);
+    }
+    let norm = |name: &str| {
+        let (gain, offset) = (one(format!("{name}.weight"), &[width])?, one(format!("{name}.bias"), &[width])?);
+        Ok::<_, Error>(Norm { gain, offset })
+    };
+    // `names` are layers of the same size, stacked.
+    let linear = |names: &[String], outputs: usize, inputs: usize| {
+        let with = |suffix: &str| names.iter().map(|name| format!("{name}.{suffix}")).collect::<Vec<_>>();
+        let weight = tensors.read(&with("weight"), &[outputs, inputs])?;
+        let weight = Matrix::from_f32(&weight, outputs * names.len(), inputs)?;
+        Ok::<_, Error>(Linear { weight, bias: tensors.read(&with("bias"), &[outputs])? })
+    };
+    let layers = (0..shape.layers).map(|index| {
+        let at = |name: &str| format!("encoder.layer.{index}.{name}");
+        Ok(Layer {
+            qkv: linear(&["query", "key", "value"].map(|part| at(&format!("attention.self.{part}"))), width, width)?,
+            output: linear(&[at("attention.output.dense")], width, width)?,
+            attention_norm: norm(&at("attention.output.LayerNorm"))?,
+            up: linear(&[at("intermediate.dense")], inner, width)?,
+            down: linear(&[at("output.dense")], width, inner)?,
+            norm: norm(&at("output.LayerNorm"))?,
+        })
+    });
+    let layers = layers.collect::<Result<_, Error>>()?;
+    Ok(Weights { words, positions, norm: norm("embeddings.LayerNorm")?, layers })
+}
+
+/// The tensors of a safetensors file, by name.
+struct Tensors<'a>(SliceSafetensors<'a>);
+
+impl<'a> Tensors<'a> {
+    fn new(file: &'a [u8]) -> Result<Tensors<'a>, Error> {
+        let tensors = SliceSafetensors::new(file).map_err(|error| Error::new(format!("cannot be read: {error}")))?;
+        Ok(Tensors(tensors))
+    }
+
+    /// The format and the bytes of the tensor with this name, with or without `bert.` in front, and this shape; `None` in
+    /// `shape` stands for any size.
+    fn find(&self, name: &str, shape: &[Option<usize>]) -> Result<(Format, &[u8]), Error> {
+        let tensor = self.0.get(name).or_else(|_| self.0.get(&format!("bert.{name}")));
+        let tensor = tensor.map_err(|_| Error::new(format!("the tensor {name} is missing")))?;
+        let found = tensor.shape();
+        if found.len() != shape.len() || found.iter().zip(shape).any(|(found, size)| size.is_some_and(|s| s != *found))
+        {
+            let sizes: Vec<String> = shape.iter().map(|size| size.map_or("any".into(), |s| s.to_string())).collect();
+            return Err(Error::new(format!("the tensor {name} must be [{}]; found {found:?}", sizes.join(", "))));
+        }
+        let format = match DType::try_from(tensor.dtype()) {
+            Ok(DType::F32) => Format::F32,
+            Ok(DType::F16) => Format::F16,
+            Ok(DType::BF16) => Format::BF16,
+            _ => {
+                return Err(Error::new(format!(
+                    "the tensor {name} is {:?}; F32, F16 and BF16 are supported",
+                    tensor.dtype()
+                )));
+            }
+        };
+        Ok((format, tensor.data()))
+    }
+
+    /// The numbers of the named tensors, all of this shape, one after the other.
+    fn read(&self, names: &[String], shape: &[usize]) -> Result<MappedVec<f32>, Error> {
+        let sizes: Vec<Option<usize>> = shape.iter().copied().map(Some).collect();
+        let found = names.iter().map(|name| self.find(name, &sizes)).collect::<Result<Vec<_>, _>>()?;
+        let count: usize = shape.iter().product();
+        let mut numbers = MappedVec::zeroed(count * names.len())?;
+        for ((format, bytes), numbers) in found.into_iter().zip(numbers.chunks_exact_mut(count)) {
+            kernels().decode_row(format, bytes, numbers);
+        }
+        Ok(numbers)
+    }
+}
+
+/// Reads and parses a JSON file.
+fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let place = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    serde_json::from_slice(&read(path, MAX_CONFIG)?).map_err(|error| Error::new(error.to_string()).at(place()))
+}
+
+/// Reads a file that has at most `limit` bytes.
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let place = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let fail = |error: std::io::Error| Error::new(format!("cannot be read: {error}")).at(place());
+    let size = std::fs::metadata(path).map_err(fail)?.len();
+    if size > limit {
+        return Err(Error::new(format!("has {size} bytes; at most {limit} are accepted")).at(place()));
+    }
+    std::fs::read(path).map_err(fail)
+}

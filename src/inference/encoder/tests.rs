@@ -1,0 +1,310 @@
+use super::*;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// The folder of all-MiniLM-L6-v2: in `ENGRAM_MODEL_DIR` if that is set, else where `scripts/fetch-embedder` puts it.
+fn folder() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::env::var_os("ENGRAM_MODEL_DIR").map_or(root.join("models"), PathBuf::from).join("all-MiniLM-L6-v2")
+}
+
+fn encoder() -> &'static Encoder {
+    static ENCODER: OnceLock<Encoder> = OnceLock::new();
+    ENCODER.get_or_init(|| match Encoder::load(&folder()) {
+        Ok(encoder) => encoder,
+        Err(error) => panic!("{error}; scripts/fetch-embedder gets the model"),
+    })
+}
+
+fn encode(windows: &[Window]) -> Vec<Vec<f32>> {
+    encoder().encode(windows, &mut Scratch::default()).unwrap()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn agrees_with_the_reference() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/minilm.json");
+    let golden: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let texts = golden["texts"].as_array().unwrap();
+    assert!(texts.len() >= 30);
+    let mut several = 0;
+    for entry in texts {
+        let text = entry["text"].as_str().unwrap();
+        let tokens: Vec<u32> = serde_json::from_value(entry["tokens"].clone()).unwrap();
+        assert_eq!(encoder().tokens(text), tokens, "{text:?}");
+        let windows = encoder().windows(text);
+        let lengths: Vec<usize> = windows.iter().map(|window| window.tokens().len() - 2).collect();
+        assert_eq!(json!(lengths), entry["lengths"], "{text:?}");
+        let expected: Vec<Vec<f32>> = serde_json::from_value(entry["vectors"].clone()).unwrap();
+        let vectors = encode(&windows);
+        assert_eq!(vectors.len(), expected.len());
+        for (vector, expected) in vectors.iter().zip(&expected) {
+            let cosine = cosine(vector, expected);
+            assert!(cosine >= 0.9999, "{text:?}: {cosine}");
+            // The file's six digits allow this much; a wrong norm or a swapped dimension does not pass.
+            for (a, b) in vector.iter().zip(expected) {
+                assert!((a - b).abs() < 1e-5, "{text:?}: {a} instead of {b}");
+            }
+        }
+        several += usize::from(vectors.len() > 1);
+    }
+    assert!(several >= 3, "the golden set must hold texts of several windows");
+}
+
+#[test]
+fn a_vector_has_the_same_bits_in_any_batch() {
+    let texts = ["", "a", "the quick brown fox", &"some longer text, ".repeat(20), "ünïcode 🦜", &"word ".repeat(300)];
+    let alone: Vec<Vec<f32>> = texts.iter().flat_map(|text| encode(&encoder().windows(text))).collect();
+    let mut scratch = Scratch::default();
+    for turn in 0..texts.len() {
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.rotate_left(turn);
+        let windows: Vec<Window> = order.iter().flat_map(|index| encoder().windows(texts[*index])).collect();
+        for (window, vector) in windows.iter().zip(encoder().encode(&windows, &mut scratch).unwrap()) {
+            let of_alone = texts.iter().flat_map(|text| encoder().windows(text)).position(|other| other == *window);
+            assert!(alone[of_alone.unwrap()].iter().map(|x| x.to_bits()).eq(vector.iter().map(|x| x.to_bits())));
+        }
+    }
+}
+
+#[test]
+fn windows_hold_the_whole_text() {
+    let encoder = encoder();
+    let edges = encoder.windows("");
+    assert_eq!(edges.iter().map(Window::tokens).collect::<Vec<_>>(), [[101, 102]]);
+    for text in ["electroencephalographic ".repeat(90), "ab".repeat(40) + " " + &"x y, z; ".repeat(400)] {
+        let windows = encoder.windows(&text);
+        assert!(windows.len() > 1);
+        let mut joined = Vec::new();
+        for (index, window) in windows.iter().enumerate() {
+            let tokens = window.tokens();
+            assert!(tokens.len() <= encoder.window());
+            assert_eq!((tokens[0], tokens[tokens.len() - 1]), (101, 102));
+            assert!(index == 0 || !encoder.continues[tokens[1] as usize], "window {index} begins inside a word");
+            joined.extend_from_slice(&tokens[1..tokens.len() - 1]);
+        }
+        assert_eq!(joined, encoder.tokens(&text));
+    }
+}
+
+#[test]
+fn similar_texts_are_near() {
+    let vectors: Vec<Vec<f32>> = ["My cat loves tuna.", "The kitten enjoys eating fish.", "The bank raised its rates."]
+        .iter()
+        .flat_map(|text| encode(&encoder().windows(text)))
+        .collect();
+    assert!(cosine(&vectors[0], &vectors[1]) > cosine(&vectors[0], &vectors[2]) + 0.3);
+}
+
+/// A folder with a tiny model: 1 layer, width 8, 2 heads, 7 pieces, 6 positions. `change` may spoil its files, given by
+/// name, before they are written; a file that is set to null is left out.
+fn tiny(change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> tempfile::TempDir {
+    let (width, inner) = (8, 12);
+    let mut tensors = json!({
+        "embeddings.word_embeddings.weight": [7, width],
+        "embeddings.position_embeddings.weight": [6, width],
+        "embeddings.token_type_embeddings.weight": [2, width],
+        "embeddings.LayerNorm.weight": [width],
+        "embeddings.LayerNorm.bias": [width],
+    });
+    for (name, outputs, inputs) in [
+        ("attention.self.query", width, width),
+        ("attention.self.key", width, width),
+        ("attention.self.value", width, width),
+        ("attention.output.dense", width, width),
+        ("intermediate.dense", inner, width),
+        ("output.dense", width, inner),
+    ] {
+        tensors[format!("encoder.layer.0.{name}.weight")] = json!([outputs, inputs]);
+        tensors[format!("encoder.layer.0.{name}.bias")] = json!([outputs]);
+    }
+    for name in ["attention.output.LayerNorm", "output.LayerNorm"] {
+        tensors[format!("encoder.layer.0.{name}.weight")] = json!([width]);
+        tensors[format!("encoder.layer.0.{name}.bias")] = json!([width]);
+    }
+    let files = json!({
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "pool", "type": "sentence_transformers.models.Pooling"},
+        ],
+        "pool/config.json": {"word_embedding_dimension": width, "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false},
+        "config.json": {
+            "architectures": ["BertModel"], "hidden_act": "gelu", "hidden_size": width, "intermediate_size": inner,
+            "layer_norm_eps": 1e-12, "max_position_embeddings": 6, "num_attention_heads": 2, "num_hidden_layers": 1,
+            "vocab_size": 7,
+        },
+        "tokenizer.json": {
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                    {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [1], "tokens": ["[CLS]"]},
+                    "[SEP]": {"id": "[SEP]", "ids": [2], "tokens": ["[SEP]"]}},
+            },
+            "decoder": null,
+            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100,
+                "vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "b": 4, "##a": 5, "##b": 6}},
+        },
+        "tensors": tensors,
+        "dtype": "F32",
+    });
+    let Value::Object(mut files) = files else { unreachable!() };
+    change(&mut files);
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("pool")).unwrap();
+    let dtype = files.remove("dtype").unwrap();
+    let tensors = files.remove("tensors").unwrap();
+    fs::write(dir.path().join("model.safetensors"), safetensors(&tensors, dtype.as_str().unwrap())).unwrap();
+    for (name, content) in files.into_iter().filter(|(_, content)| !content.is_null()) {
+        fs::write(dir.path().join(name), content.to_string()).unwrap();
+    }
+    dir
+}
+
+/// A safetensors file with these shapes and varied small values, each exact in bfloat16.
+fn safetensors(shapes: &Value, dtype: &str) -> Vec<u8> {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape) in shapes.as_object().unwrap() {
+        let start = data.len();
+        let count: u64 = shape.as_array().unwrap().iter().map(|size| size.as_u64().unwrap()).product();
+        for index in 0..count {
+            let value = ((index * 37 + name.len() as u64 * 11) % 29) as f32 / 16.0 - 0.75;
+            match dtype {
+                "F32" => data.extend(value.to_le_bytes()),
+                "F16" => data.extend(half::f16::from_f32(value).to_le_bytes()),
+                "BF16" => data.extend(half::bf16::from_f32(value).to_le_bytes()),
+                _ => data.extend((value as f64).to_le_bytes()),
+            }
+        }
+        header.insert(name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]}));
+    }
+    let header = Value::Object(header).to_string();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
+}
+
+fn vector(dir: &tempfile::TempDir, text: &str) -> Vec<f32> {
+    let encoder = Encoder::load(dir.path()).unwrap();
+    encoder.encode(&encoder.windows(text), &mut Scratch::default()).unwrap().remove(0)
+}
+
+#[test]
+fn follows_the_folder() {
+    let dir = tiny(|_| {});
+    let encoder = Encoder::load(dir.path()).unwrap();
+    assert_eq!((encoder.dim(), encoder.window()), (8, 6));
+    assert_eq!(encoder.info().name, dir.path().file_name().unwrap().to_str().unwrap());
+    assert_eq!(encoder.windows("ab ab").iter().map(Window::tokens).collect::<Vec<_>>(), [[1, 3, 6, 3, 6, 2]]);
+    // "abb" stays whole, a word longer than a window is cut inside.
+    let windows = encoder.windows("a ab abb ababab");
+    let tokens: Vec<&[u32]> = windows.iter().map(Window::tokens).collect();
+    assert_eq!(tokens, [&[1, 3, 3, 6, 2][..], &[1, 3, 6, 6, 2], &[1, 3, 6, 5, 6, 2], &[1, 5, 6, 2]]);
+
+    // Other element types hold the same numbers.
+    let expected = vector(&dir, "ab b");
+    for dtype in ["F16", "BF16"] {
+        assert_eq!(vector(&tiny(|files| files["dtype"] = dtype.into()), "ab b"), expected);
+    }
+    // Mean and first-token pooling differ, and normalising gives the first its direction.
+    let mean = |files: &mut serde_json::Map<String, Value>| {
+        files["pool/config.json"] = json!({"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true});
+    };
+    assert_ne!(vector(&tiny(mean), "ab b"), expected);
+    let normalized = vector(
+        &tiny(|files| {
+            let module = json!({"path": "norm", "type": "sentence_transformers.models.Normalize"});
+            files["modules.json"].as_array_mut().unwrap().push(module);
+        }),
+        "ab b",
+    );
+    assert!((cosine(&normalized, &expected) - 1.0).abs() < 1e-6);
+    assert!((normalized.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-6);
+    assert!((expected.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() > 1e-3);
+}
+
+#[test]
+fn a_scratch_serves_encoders_of_any_size_and_foreign_windows_are_refused() {
+    let dir = tiny(|_| {});
+    let small = Encoder::load(dir.path()).unwrap();
+    let mut scratch = Scratch::default();
+    let before = small.encode(&small.windows("ab b"), &mut scratch).unwrap();
+    let large = encoder().encode(&encoder().windows("ab b"), &mut scratch).unwrap();
+    assert_eq!(large, encode(&encoder().windows("ab b")));
+    assert_eq!(small.encode(&small.windows("ab b"), &mut scratch).unwrap(), before);
+    let error = small.encode(&encoder().windows("ab b"), &mut scratch).unwrap_err().to_string();
+    assert!(error.contains("was not made by this encoder"), "{error}");
+}
+
+#[test]
+fn a_broken_folder_is_refused_with_a_reason() {
+    type Files = serde_json::Map<String, Value>;
+    fn refusal(change: impl FnOnce(&mut Files)) -> String {
+        let dir = tiny(change);
+        Encoder::load(dir.path()).err().unwrap().to_string()
+    }
+    let cases: [(&str, &dyn Fn(&mut Files)); 20] = [
+        ("modules.json: cannot be read", &|f| f["modules.json"] = Value::Null),
+        ("found Transformer, Pooling, Dense, Normalize", &|f| {
+            for kind in ["Dense", "Normalize"] {
+                f["modules.json"].as_array_mut().unwrap().push(json!({"path": "x", "type": format!("m.{kind}")}));
+            }
+        }),
+        ("found Dense", &|f| f["modules.json"].as_array_mut().unwrap().push(json!({"path": "x", "type": "Dense"}))),
+        ("\"../pool\" does not stay", &|f| f["modules.json"][1]["path"] = "../pool".into()),
+        ("found [\"cls_token\", \"max_tokens\"]", &|f| f["pool/config.json"]["pooling_mode_max_tokens"] = true.into()),
+        ("found []", &|f| f["pool/config.json"]["pooling_mode_cls_token"] = false.into()),
+        ("found [\"RobertaModel\"]", &|f| f["config.json"]["architectures"] = json!(["RobertaModel"])),
+        ("found \"relu\"", &|f| f["config.json"]["hidden_act"] = "relu".into()),
+        ("found \"relative_key\"", &|f| f["config.json"]["position_embedding_type"] = "relative_key".into()),
+        ("hidden_size 8 is not a multiple", &|f| f["config.json"]["num_attention_heads"] = 3.into()),
+        ("num_attention_heads is 0", &|f| f["config.json"]["num_attention_heads"] = 0.into()),
+        ("max_position_embeddings is 9000000", &|f| f["config.json"]["max_position_embeddings"] = 9_000_000.into()),
+        ("layer_norm_eps must be", &|f| f["config.json"]["layer_norm_eps"] = (-1.0).into()),
+        ("a window of 2 tokens", &|f| {
+            f.insert("sentence_bert_config.json".into(), json!({"max_seq_length": 2}));
+        }),
+        ("must be WordPiece", &|f| {
+            f["tokenizer.json"]["model"] = json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"});
+        }),
+        ("has id 70", &|f| f["tokenizer.json"]["model"]["vocab"]["c"] = 70.into()),
+        ("\"[UNK]\" is not in the vocabulary", &|f| {
+            f["tokenizer.json"]["model"]["vocab"].as_object_mut().unwrap().remove("[UNK]");
+        }),
+        ("one token before and one after", &|f| f["tokenizer.json"]["post_processor"] = Value::Null),
+        ("encoder.layer.0.output.dense.bias is missing", &|f| {
+            f["tensors"].as_object_mut().unwrap().remove("encoder.layer.0.output.dense.bias");
+        }),
+        ("must be [7, 8]; found [7, 9]", &|f| f["tensors"]["embeddings.word_embeddings.weight"] = json!([7, 9])),
+    ];
+    for (reason, change) in cases {
+        let message = refusal(change);
+        assert!(message.contains(reason), "{message:?} does not say {reason:?}");
+    }
+    assert!(refusal(|f| f["dtype"] = "F64".into()).contains("F64; F32, F16 and BF16 are supported"));
+    let absent = Encoder::load(Path::new("/nonexistent")).err().unwrap().to_string();
+    assert!(absent.contains("/nonexistent: modules.json: cannot be read"), "{absent}");
+}
+
+#[test]
+fn a_truncated_or_lying_tensor_file_is_refused() {
+    let dir = tiny(|_| {});
+    let path = dir.path().join("model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = Encoder::load(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("model.safetensors"), "{length}: {error}");
+    }
+    let header_beyond_the_file = [&u64::MAX.to_le_bytes()[..], &whole[8..]].concat();
+    fs::write(&path, header_beyond_the_file).unwrap();
+    assert!(Encoder::load(dir.path()).is_err());
+}
