@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use engram_memory::{Applied, Effect, Space, encode_batch};
+use engram_memory::{Effect, Removal, Space, encode_batch};
 
 use crate::datatype::{self, Found, Held};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, flags};
@@ -166,8 +166,8 @@ fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
     let mut size = 0;
     for (i, effect) in effects.iter().enumerate() {
         match held.space.apply(effect) {
-            Ok(applied) => {
-                if let Some(event) = event_of(applied)
+            Ok(_) => {
+                if let Some(event) = event_of(effect)
                     && !events.contains(&event)
                 {
                     events.push(event);
@@ -178,7 +178,7 @@ fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
                 debug_assert!(false, "a decided effect did not apply: {e}");
             }
         }
-        size += effect.encoded_size_hint();
+        size += size_of_encoded(effect);
         if size >= BATCH || i + 1 == effects.len() {
             batch.clear();
             encode_batch(&effects[start..=i], &mut batch);
@@ -196,13 +196,28 @@ fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
     }
 }
 
-fn event_of(applied: Applied) -> Option<&'static CStr> {
-    match applied {
-        Applied::Stored => Some(c"mem.store"),
-        Applied::Promoted => Some(c"mem.promote"),
-        Applied::Forgotten => Some(c"mem.forget"),
-        Applied::Expired => Some(c"mem.expire"),
-        Applied::Nothing => None,
+/// The keyspace event that an effect is worth. An eviction and a merge are forgetting too: the memory is gone, and not because its time was over.
+fn event_of(effect: &Effect) -> Option<&'static CStr> {
+    match effect {
+        Effect::Put { .. } => Some(c"mem.store"),
+        Effect::Patch { patch, .. } if patch.tier.is_some() => Some(c"mem.promote"),
+        Effect::Remove { reason: Removal::Expired, .. } => Some(c"mem.expire"),
+        Effect::Remove { .. } => Some(c"mem.forget"),
+        _ => None,
+    }
+}
+
+/// About how many bytes an effect is encoded to: what is long in it.
+fn size_of_encoded(effect: &Effect) -> usize {
+    let floats = |vectors: &[Vec<f32>]| vectors.iter().map(|v| v.len() * size_of::<f32>()).sum::<usize>();
+    match effect {
+        Effect::Put { entry, vectors } => 512 + entry.content.len() + floats(vectors),
+        Effect::Patch { patch, .. } => {
+            512 + patch.content.as_ref().map_or(0, |c| c.len()) + patch.vectors.as_ref().map_or(0, |(_, vectors)| floats(vectors))
+        }
+        Effect::Remove { ids, .. } => 16 * ids.len(),
+        Effect::Use(uses) => 28 * uses.len(),
+        _ => 128,
     }
 }
 
@@ -211,6 +226,8 @@ fn event_of(applied: Applied) -> Option<&'static CStr> {
 pub enum Ran {
     /// It has been committed, or has failed and said so.
     Done,
+    /// One unit has been committed and there is more: it goes to the end of the queue, so that others get their turn.
+    Again,
     /// The server is paused: it stays in the queue.
     Later,
 }
@@ -226,15 +243,15 @@ fn queue() -> MutexGuard<'static, VecDeque<Pending>> {
 
 /// Commits a background result from the thread that made it. Never call it on the main thread.
 ///
-/// `result` may be called again after it answered [`Ran::Later`].
+/// `result` is called again after it answered [`Ran::Later`] or [`Ran::Again`].
 pub fn submit(result: impl FnMut(Ctx) -> Ran + Send + 'static) {
     queue().push_back(Box::new(result));
-    loop {
-        let more = ffi::locked(drain);
-        if more != Some(true) {
-            return;
-        }
-    }
+    drain_all();
+}
+
+/// Commits everything that waits, a slice at a time, from a background thread.
+pub fn drain_all() {
+    while ffi::locked(drain) == Some(true) {}
 }
 
 /// Commits what waits, for at most [`SLICE`], on the main thread or under the lock. True if there is more to do at once.
@@ -247,9 +264,13 @@ pub fn drain(ctx: Ctx) -> bool {
             ffi::log(Level::Warning, "engram: a panic while committing a result; please report it");
             Ran::Done
         });
-        if ran == Ran::Later {
-            queue().push_front(pending);
-            return false;
+        match ran {
+            Ran::Done => {}
+            Ran::Again => queue().push_back(pending),
+            Ran::Later => {
+                queue().push_front(pending);
+                return false;
+            }
         }
         if started.elapsed() >= SLICE {
             return !queue().is_empty();

@@ -8,13 +8,14 @@
 //! A value is freed by the main thread, by the server's lazy-free thread, or by our reaper: a large space is always handed to the reaper, because DEL
 //! frees in place and dropping a hundred thousand memories takes far longer than a client should wait.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, mpsc};
 
-use engram_memory::{Space, decode_batch};
+use engram_memory::{MemoryId, Space, decode_batch};
 use redis_module::raw;
 
 use crate::ffi::{self, Ctx, Key, Level, api};
@@ -40,13 +41,26 @@ pub struct Held {
     pub next_consolidation: u64,
     /// When use counters were last sent to the replicas, Unix milliseconds. Not saved.
     pub use_sent: u64,
+    /// Memories whose use was noted since then. Not saved.
+    pub used: BTreeSet<MemoryId>,
 }
+
+/// Memories whose use is remembered for the replicas between two sendings; that of more is kept here only.
+const USED_KEPT: usize = 4_096;
 
 impl Held {
     /// A value with a fresh incarnation around `space`.
     pub fn new(space: Space) -> Held {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Held { space, incarnation: NEXT.fetch_add(1, Ordering::Relaxed), next_consolidation: 0, use_sent: 0 }
+        Held { space, incarnation: NEXT.fetch_add(1, Ordering::Relaxed), next_consolidation: 0, use_sent: 0, used: BTreeSet::new() }
+    }
+
+    /// Notes that a memory was recalled.
+    pub fn touch(&mut self, id: MemoryId, now: u64) {
+        self.space.touch(id, now);
+        if self.used.len() < USED_KEPT {
+            self.used.insert(id);
+        }
     }
 }
 

@@ -55,6 +55,8 @@ pub mod flags {
     pub const REPLICATED: i32 = 1 << 12;
     /// An RDB or AOF is being loaded.
     pub const LOADING: i32 = 1 << 13;
+    /// A fork child saves or rewrites.
+    pub const ACTIVE_CHILD: i32 = 1 << 18;
     /// The client may not be blocked.
     pub const DENY_BLOCKING: i32 = 1 << 21;
 }
@@ -385,4 +387,24 @@ pub fn memory_ratio() -> f64 {
 /// Unix milliseconds.
 pub fn now() -> u64 {
     u64::try_from(api!(RedisModule_Milliseconds() else 0)).unwrap_or(0)
+}
+
+/// The id of the client that issued the command.
+pub fn client_id(ctx: Ctx) -> u64 {
+    api!(RedisModule_GetClientId(ctx.ptr()) else 0)
+}
+
+/// Runs `once` when the event loop turns next, outside any command. False where the server cannot. It may not replicate: see the head of `commit.rs`.
+pub fn one_shot(once: fn()) -> bool {
+    unsafe extern "C" fn run(data: *mut c_void) {
+        // SAFETY: the data is the function pointer given below.
+        let once = unsafe { std::mem::transmute::<*mut c_void, fn()>(data) };
+        let _ = std::panic::catch_unwind(once);
+    }
+    api!(RedisModule_EventLoopAddOneShot(Some(run), once as *mut c_void) else 1) == 0
+}
+
+/// Fills `bytes` from the server's random source.
+pub fn random(bytes: &mut [u8]) {
+    api!(RedisModule_GetRandomBytes(bytes.as_mut_ptr(), bytes.len()) else ());
 }

@@ -13,6 +13,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
@@ -47,6 +48,8 @@ unsafe impl Send for Waiter {}
 /// What the reply callback gets.
 struct Answer {
     result: Result<Value, Error>,
+    /// Runs on the main thread after the reply was written.
+    then: Option<Box<dyn FnOnce(Ctx) + Send>>,
 }
 
 impl Waiter {
@@ -81,13 +84,18 @@ impl Waiter {
 
     /// Answers and unblocks.
     pub fn answer(mut self, result: Result<Value, Error>) {
-        self.send(result);
+        self.send(Answer { result, then: None });
     }
 
-    fn send(&mut self, result: Result<Value, Error>) {
+    /// Answers and unblocks; `then` runs on the main thread after the reply was written, and not at all if the client has left.
+    pub fn answer_then(mut self, result: Result<Value, Error>, then: impl FnOnce(Ctx) + Send + 'static) {
+        self.send(Answer { result, then: Some(Box::new(then)) });
+    }
+
+    fn send(&mut self, answer: Answer) {
         let Some(handle) = self.handle.take() else { return };
         lock(&HANDLES).remove(&handle.addr().get());
-        let answer = Box::into_raw(Box::new(Answer { result }));
+        let answer = Box::into_raw(Box::new(answer));
         // The server takes the answer over and gives it to free_answer, whether the client is still there or not.
         api!(RedisModule_UnblockClient(handle.as_ptr(), answer.cast()) else 1);
     }
@@ -95,17 +103,25 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.send(Err(Error::err("the work was lost to an internal error, nothing was written; the server's log has more")));
+        let result = Err(Error::err("the work was lost to an internal error, nothing was written; the server's log has more"));
+        self.send(Answer { result, then: None });
     }
 }
 
 unsafe extern "C" fn on_reply(ctx: *mut raw::RedisModuleCtx, _argv: *mut *mut raw::RedisModuleString, _argc: c_int) -> c_int {
     let answer = api!(RedisModule_GetBlockedClientPrivateData(ctx) else std::ptr::null_mut());
     // SAFETY: the private data is the Answer given at unblocking, freed only after this callback.
-    if let Some(answer) = unsafe { answer.cast::<Answer>().as_ref() } {
+    if let Some(answer) = unsafe { answer.cast::<Answer>().as_mut() } {
         match &answer.result {
             Ok(value) => value.emit(ctx),
             Err(error) => error.emit(ctx),
+        }
+        if let Some(then) = answer.then.take() {
+            // SAFETY: the server's context for this callback, on the main thread.
+            let ctx = unsafe { Ctx::new(ctx) };
+            if catch_unwind(AssertUnwindSafe(|| then(ctx))).is_err() {
+                ctx.log(Level::Warning, "engram: a panic after a reply; please report it");
+            }
         }
     }
     0

@@ -4,7 +4,7 @@
 //! a write, and after RENAME and MOVE by a keyspace event, SWAPDB by a server event. Whoever uses an entry opens the key and compares the incarnation; one
 //! that does not match is dropped. Rejected: scanning the keyspace for our type, which finds a space only after walking all keys of all databases.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -22,10 +22,10 @@ pub struct Place {
     pub key: Box<[u8]>,
 }
 
-static PLACES: LazyLock<Mutex<HashMap<u64, Place>>> = LazyLock::new(Mutex::default);
+static PLACES: LazyLock<Mutex<BTreeMap<u64, Place>>> = LazyLock::new(Mutex::default);
 
 /// The lock is held for map operations only and is never taken by a fork child: saving, digesting and sizing do not come here.
-fn places() -> MutexGuard<'static, HashMap<u64, Place>> {
+fn places() -> MutexGuard<'static, BTreeMap<u64, Place>> {
     PLACES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -46,11 +46,11 @@ pub fn forget(incarnation: u64) {
     places().remove(&incarnation);
 }
 
-/// Every noted space, in the order of their incarnations.
-pub fn all() -> Vec<(u64, Place)> {
-    let mut all: Vec<_> = places().iter().map(|(incarnation, place)| (*incarnation, place.clone())).collect();
-    all.sort_unstable_by_key(|(incarnation, _)| *incarnation);
-    all
+/// The noted space after this incarnation, in a circle.
+pub fn next(after: u64) -> Option<(u64, Place)> {
+    let places = places();
+    let (incarnation, place) = places.range(after + 1..).next().or_else(|| places.iter().next())?;
+    Some((*incarnation, place.clone()))
 }
 
 /// How many spaces are noted.

@@ -1,0 +1,99 @@
+//! Commands that change a space without a model: FORGET, PROMOTE, CONFIG and the internal APPLY.
+
+use engram_memory::{Selection, Space, Tier};
+
+use super::{Outcome, fields, read, write};
+use crate::commit::Needs;
+use crate::datatype::{self, Found, Held};
+use crate::ffi::{self, Ctx, Key, Mode, Str, api, flags};
+use crate::grammar::Parsed;
+use crate::keyspace;
+use crate::reply::{Error, Value};
+
+/// `MEM.FORGET key id... | FILTER expr | TIER t | SESSION s [DRYRUN]`
+pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
+    fields::check_filter(args)?;
+    let tier = args.opt_text("tier").map(Tier::parse).transpose()?;
+    let select = |space: &Space| -> Result<Selection, Error> {
+        Ok(match (fields::filter(space, args)?, tier, args.opt_text("session")) {
+            (Some(filter), ..) => Selection::Filter(filter),
+            (None, Some(tier), _) => Selection::Tier(tier),
+            (None, None, Some(session)) => Selection::Session(session.to_owned()),
+            (None, None, None) => Selection::Ids(args.ids("id").to_vec()),
+        })
+    };
+    let key = args.key("key");
+    if args.flag("dryrun") {
+        let now = ffi::now();
+        let would = read(ctx, key, |held| Ok(held.space.forget(now, &select(&held.space)?)))?;
+        return Ok(Value::Array(would.unwrap_or_default().into_iter().map(|id| Value::from(id.to_string())).collect()).into());
+    }
+    if read(ctx, key, |_| Ok(()))?.is_none() {
+        return Ok(Value::from(0i64).into());
+    }
+    let count = write(ctx, key, Needs::FREE, |space, now| {
+        let ids = space.forget(now, &select(space)?);
+        let effects = space.forget_effects(&ids);
+        Ok((ids.len(), effects))
+    })?;
+    Ok(Value::from(count).into())
+}
+
+/// `MEM.PROMOTE key id tier`
+pub fn promote(ctx: Ctx, args: &Parsed) -> Outcome {
+    let id = args.id("id");
+    let tier = Tier::parse(args.text("tier"))?;
+    write(ctx, args.key("key"), Needs::FREE, |space, now| Ok(((), space.promote(now, id, tier)?)))?;
+    Ok(Value::Ok.into())
+}
+
+/// `MEM.CONFIG GET key [pattern]`: of a missing space the defaults, as it would have them.
+pub fn config_get(ctx: Ctx, args: &Parsed) -> Outcome {
+    let pattern = args.opt_text("pattern").unwrap_or("*");
+    let settings = read(ctx, args.key("key"), |held| Ok(held.space.settings(pattern)))?.unwrap_or_else(|| Space::new().settings(pattern));
+    Ok(Value::map(settings.into_iter().map(|(name, value)| (name, Value::from(value))).collect()).into())
+}
+
+/// `MEM.CONFIG SET key name value [name value ...]`: all or nothing.
+pub fn config_set(ctx: Ctx, args: &Parsed) -> Outcome {
+    write(ctx, args.key("key"), Needs::STORE, |space, now| {
+        // Each pair is decided against the space as it stands; what two of them evict alike goes once.
+        let mut effects = Vec::new();
+        for (name, value) in args.pairs("setting") {
+            effects.extend(space.set(now, name, value)?);
+        }
+        Ok(((), effects))
+    })?;
+    Ok(Value::Ok.into())
+}
+
+/// `MEM.CONFIG PRESET key name`
+pub fn config_preset(ctx: Ctx, args: &Parsed) -> Outcome {
+    write(ctx, args.key("key"), Needs::STORE, |space, now| Ok(((), space.preset(now, args.text("preset"))?)))?;
+    Ok(Value::Ok.into())
+}
+
+/// `MEM.APPLY key blob`: what replication and the AOF consist of. From anybody else it is refused; from them it is bounded like RESTORE, and hostile
+/// bytes change nothing beyond the batch they come in.
+pub fn apply(ctx: Ctx, args: &Parsed) -> Outcome {
+    if ctx.flags() & (flags::LOADING | flags::REPLICATED) == 0 {
+        return Err(Error::err("MEM.APPLY is how the server replicates memories to its replicas and its AOF; clients cannot call it"));
+    }
+    let name = Str::new(args.key("key"));
+    let mut key = Key::open(ctx, &name, Mode::Write);
+    match datatype::find(&mut key) {
+        Found::WrongType => return Err(Error::wrong_type()),
+        Found::Space(held) => datatype::apply_batch(&mut held.space, args.blob("blob")).map_err(Error::err)?,
+        Found::Missing => {
+            let mut held = Held::new(Space::new());
+            datatype::apply_batch(&mut held.space, args.blob("blob")).map_err(Error::err)?;
+            keyspace::note(held.incarnation, ctx.db(), name.bytes());
+            if !datatype::put(&key, held) {
+                return Err(Error::err("the server refused to create the key"));
+            }
+        }
+    }
+    // Passed on to replicas of this replica and to its AOF.
+    api!(RedisModule_ReplicateVerbatim(ctx.ptr()) else 0);
+    Ok(Value::Ok.into())
+}

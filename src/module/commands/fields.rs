@@ -1,0 +1,243 @@
+//! Between a memory of the engine and its fields as clients see them: options of MEM.STORE, JSON of MEM.MSTORE, maps of MEM.GET.
+
+use engram_memory::{Dedup, Entry, Filter, MemoryId, Meta, NewMemory, Tier, Ttl, Update, Vectors};
+use serde_json::Value as Json;
+
+use super::store::ttl;
+use crate::grammar::Parsed;
+use crate::reply::{Error, Value};
+
+/// The memory that the options of MEM.STORE describe.
+pub fn from_options(args: &Parsed, content: &str) -> Result<NewMemory, Error> {
+    let text = |name: &str| args.opt_text(name).map(str::to_owned);
+    Ok(NewMemory {
+        tier: args.opt_text("tier").map(Tier::parse).transpose()?,
+        id: args.opt_id("id"),
+        content: content.to_owned(),
+        vectors: vectors(args).unwrap_or_default(),
+        importance: args.opt_f64("importance"),
+        confidence: args.opt_f64("confidence"),
+        kind: text("type"),
+        outcome: text("outcome"),
+        session: text("session"),
+        speaker: text("speaker"),
+        role: None,
+        source: text("source"),
+        from: args.ids("from").to_vec(),
+        at: args.opt_u64("at"),
+        ttl: ttl(args),
+        pinned: args.flag("pin"),
+        tags: owned(args.list("tags")),
+        meta: args.object("meta").cloned(),
+        dedup: match args.opt_f64("dedup") {
+            Some(similarity) => Dedup::Similar(similarity),
+            None if args.flag("nodedup") => Dedup::Off,
+            None => Dedup::Default,
+        },
+    })
+}
+
+/// The changes that the options of MEM.UPDATE describe. An empty text unsets an optional field.
+pub fn update_from_options(args: &Parsed) -> Result<Update, Error> {
+    let text = |name: &str| args.opt_text(name).map(|t| (!t.is_empty()).then(|| t.to_owned()));
+    let lifetime = ttl(args);
+    let content = args.opt_text("content").map(str::to_owned);
+    let vectors = match vectors(args) {
+        Some(vectors) => Some(vectors),
+        // New content without an embedding: the old vectors are of the old text.
+        None => args.flag("noembed").then_some(Vectors::None),
+    };
+    Ok(Update {
+        content,
+        vectors,
+        tier: args.opt_text("tier").map(Tier::parse).transpose()?,
+        importance: args.opt_f64("importance"),
+        confidence: args.opt_f64("confidence"),
+        kind: args.opt_text("type").map(str::to_owned),
+        outcome: text("outcome"),
+        session: text("session"),
+        speaker: text("speaker"),
+        role: None,
+        source: text("source"),
+        from: args.given("from").then(|| args.ids("from").to_vec()),
+        at: args.opt_u64("at"),
+        ttl: (lifetime != Ttl::Tier).then_some(lifetime),
+        pinned: match (args.flag("pin"), args.flag("unpin")) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        },
+        tags: args.given("tags").then(|| owned(args.list("tags"))),
+        meta: args.object("meta").map(|meta| (!meta.is_empty()).then(|| meta.clone())),
+    })
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn vectors(args: &Parsed) -> Option<Vectors> {
+    args.vector().map(|vector| Vectors::Given(vector.to_vec()))
+}
+
+fn kind_of(json: &Json) -> &'static str {
+    match json {
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a string",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
+    }
+}
+
+/// Fields that MEM.MSTORE takes; those that MEM.GET shows and the server makes are refused with a reason.
+const JSON_FIELDS: &str =
+    "content, id, tier, type, importance, confidence, outcome, session, speaker, role, source, from, at, ttl, persist, pinned, tags, meta, vector, noembed, dedup";
+
+/// The memory that a JSON object describes, and whether it is not to be embedded.
+pub fn from_json(object: &Meta) -> Result<(NewMemory, bool), Error> {
+    let mut memory = NewMemory::default();
+    let mut noembed = false;
+    let mut content = None;
+    for (name, value) in object.clone() {
+        match name.as_str() {
+            "content" => content = Some(string(&name, value)?),
+            "id" => memory.id = Some(string(&name, value)?.parse()?),
+            "tier" => memory.tier = Some(Tier::parse(&string(&name, value)?)?),
+            "type" => memory.kind = Some(string(&name, value)?),
+            "importance" => memory.importance = Some(number(&name, &value)?),
+            "confidence" => memory.confidence = Some(number(&name, &value)?),
+            "outcome" => memory.outcome = Some(string(&name, value)?),
+            "session" => memory.session = Some(string(&name, value)?),
+            "speaker" => memory.speaker = Some(string(&name, value)?),
+            "role" => memory.role = Some(string(&name, value)?),
+            "source" => memory.source = Some(string(&name, value)?),
+            "from" => memory.from = strings(&name, value)?.iter().map(|id| id.parse()).collect::<Result<_, _>>()?,
+            "at" => memory.at = Some(whole(&name, &value)?),
+            "ttl" => memory.ttl = Ttl::Seconds(whole(&name, &value)?),
+            "persist" => {
+                if boolean(&name, &value)? {
+                    memory.ttl = Ttl::Persist;
+                }
+            }
+            "pinned" => memory.pinned = boolean(&name, &value)?,
+            "tags" => memory.tags = strings(&name, value)?,
+            "meta" => match value {
+                Json::Object(meta) => memory.meta = Some(meta),
+                other => return Err(wrong(&name, "an object", &other)),
+            },
+            "vector" => memory.vectors = Vectors::Given(floats(&name, value)?),
+            "noembed" => noembed = boolean(&name, &value)?,
+            "dedup" => {
+                memory.dedup = match &value {
+                    Json::Bool(false) => Dedup::Off,
+                    Json::Bool(true) => Dedup::Default,
+                    other => Dedup::Similar(number(&name, other)?),
+                }
+            }
+            other => return Err(Error::err(format!("unknown field '{other}'; accepted: {JSON_FIELDS}"))),
+        }
+    }
+    memory.content = content.ok_or_else(|| Error::err("the field 'content' is missing"))?;
+    Ok((memory, noembed))
+}
+
+fn wrong(name: &str, wanted: &str, got: &Json) -> Error {
+    Error::err(format!("the field '{name}' takes {wanted}, not {}", kind_of(got)))
+}
+
+fn string(name: &str, value: Json) -> Result<String, Error> {
+    match value {
+        Json::String(text) => Ok(text),
+        other => Err(wrong(name, "a string", &other)),
+    }
+}
+
+fn strings(name: &str, value: Json) -> Result<Vec<String>, Error> {
+    match value {
+        Json::Array(items) => items.into_iter().map(|item| string(name, item)).collect(),
+        other => Err(wrong(name, "an array of strings", &other)),
+    }
+}
+
+fn number(name: &str, value: &Json) -> Result<f64, Error> {
+    value.as_f64().ok_or_else(|| wrong(name, "a number", value))
+}
+
+fn whole(name: &str, value: &Json) -> Result<u64, Error> {
+    value.as_u64().ok_or_else(|| wrong(name, "a whole number from 0", value))
+}
+
+fn boolean(name: &str, value: &Json) -> Result<bool, Error> {
+    value.as_bool().ok_or_else(|| wrong(name, "true or false", value))
+}
+
+fn floats(name: &str, value: Json) -> Result<Vec<f32>, Error> {
+    let Json::Array(items) = value else { return Err(wrong(name, "an array of numbers", &value)) };
+    items.iter().map(|item| number(name, item).map(|n| n as f32)).collect()
+}
+
+/// The fields of a recalled memory, in the order of the contract, behind its id. Unset ones are absent.
+pub fn result_fields(entry: &Entry, ranked: Option<(f64, Option<f64>)>, vector: Option<Vec<u8>>) -> Value {
+    let mut fields: Vec<(&'static str, Value)> = vec![("id", Value::from(entry.id.to_string()))];
+    if let Some((score, similarity)) = ranked {
+        fields.push(("score", Value::Double(score)));
+        fields.push(("similarity", similarity.map_or(Value::Null, Value::Double)));
+    }
+    common(&mut fields, entry);
+    if let Some(vector) = vector {
+        fields.push(("vector", Value::Bytes(vector)));
+    }
+    Value::map(fields)
+}
+
+fn common(fields: &mut Vec<(&'static str, Value)>, entry: &Entry) {
+    fields.push(("tier", Value::from(entry.tier.name())));
+    fields.push(("type", Value::from(&*entry.kind)));
+    fields.push(("content", Value::from(&*entry.content)));
+    fields.push(("importance", Value::Double(entry.importance)));
+    fields.push(("confidence", Value::Double(entry.confidence)));
+    fields.push(("at", Value::from(entry.at)));
+    for (name, text) in [("session", &entry.session), ("speaker", &entry.speaker), ("role", &entry.role), ("source", &entry.source), ("outcome", &entry.outcome)] {
+        if let Some(text) = text {
+            fields.push((name, Value::from(&**text)));
+        }
+    }
+    if !entry.tags.is_empty() {
+        fields.push(("tags", Value::Array(entry.tags.iter().map(|tag| Value::from(&**tag)).collect())));
+    }
+    if let Some(meta) = &entry.meta {
+        fields.push(("meta", Value::from(Json::Object(meta.clone()).to_string())));
+    }
+}
+
+/// Everything about a memory, for MEM.GET.
+pub fn all_fields(entry: &Entry) -> Value {
+    let mut fields: Vec<(&'static str, Value)> = vec![("id", Value::from(entry.id.to_string()))];
+    common(&mut fields, entry);
+    if !entry.from.is_empty() {
+        fields.push(("from", Value::Array(entry.from.iter().map(|id| Value::from(id.to_string())).collect())));
+    }
+    fields.push(("created", Value::from(entry.created)));
+    fields.push(("entered", Value::from(entry.entered)));
+    fields.push(("accessed", Value::from(entry.accessed())));
+    fields.push(("uses", Value::from(u64::from(entry.uses()))));
+    if let Some(expires) = entry.expires {
+        fields.push(("expires", Value::from(expires)));
+    }
+    fields.push(("pinned", Value::from(i64::from(entry.pinned))));
+    fields.push(("vectors", Value::from(u64::from(entry.windows))));
+    fields.push(("template", Value::from(u64::from(entry.template))));
+    Value::map(fields)
+}
+
+/// The filter that an option gives, checked against the space's fields.
+pub fn filter(space: &engram_memory::Space, args: &Parsed) -> Result<Option<Filter>, Error> {
+    Ok(args.opt_text("filter").map(|text| space.filter(text)).transpose()?)
+}
+
+/// A filter on a key that does not exist is still read: a broken one is an error everywhere.
+pub fn check_filter(args: &Parsed) -> Result<(), Error> {
+    args.opt_text("filter").map_or(Ok(()), |text| Filter::parse(text).map(drop).map_err(Error::from))
+}

@@ -1,0 +1,152 @@
+//! The handlers of the commands: each takes parsed arguments, asks the engine, and answers. What blocks is handed to `jobs`, what writes to `commit`.
+
+pub mod consolidate;
+mod edit;
+mod fields;
+mod generate;
+mod models;
+mod read;
+mod recall;
+mod store;
+
+use std::ffi::c_int;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use engram_memory::{Effect, Space};
+use redis_module::raw;
+
+use crate::commit::{self, Expect, Needs, Stop, Target};
+use crate::datatype::{self, Found, Held};
+use crate::describe;
+use crate::ffi::{self, Ctx, Key, Level, Mode, Str, flags};
+use crate::grammar::{self, Parsed};
+use crate::reply::{Error, Value};
+use crate::table;
+
+/// What a handler comes to.
+pub enum Flow {
+    /// The reply.
+    Reply(Value),
+    /// The client is blocked and will be answered later.
+    Later,
+}
+
+impl From<Value> for Flow {
+    fn from(value: Value) -> Flow {
+        Flow::Reply(value)
+    }
+}
+
+type Outcome = Result<Flow, Error>;
+
+/// Names every command's handler; the names are those of the table.
+macro_rules! handlers {
+    ($($name:literal => $handler:path,)*) => {
+        /// The function the server calls for a command of the table.
+        pub fn handler(name: &'static str) -> raw::RedisModuleCmdFunc {
+            match name {
+                $($name => {
+                    unsafe extern "C" fn run(ctx: *mut raw::RedisModuleCtx, argv: *mut *mut raw::RedisModuleString, argc: c_int) -> c_int {
+                        // SAFETY: the server's context and arguments, for the length of this call, on the main thread.
+                        let (ctx, args) = unsafe { (Ctx::new(ctx), ffi::arguments(argv, argc)) };
+                        dispatch($name, $handler, ctx, &args)
+                    }
+                    Some(run)
+                })*
+                _ => None,
+            }
+        }
+    };
+}
+
+handlers! {
+    "mem.store" => store::store,
+    "mem.mstore" => store::mstore,
+    "mem.update" => store::update,
+    "mem.recall" => recall::recall,
+    "mem.get" => read::get,
+    "mem.scan" => read::scan,
+    "mem.count" => read::count,
+    "mem.timeline" => read::timeline,
+    "mem.stats" => read::stats,
+    "mem.forget" => edit::forget,
+    "mem.promote" => edit::promote,
+    "mem.config|get" => edit::config_get,
+    "mem.config|set" => edit::config_set,
+    "mem.config|preset" => edit::config_preset,
+    "mem.apply" => edit::apply,
+    "mem.consolidate" => consolidate::consolidate,
+    "gemma.load" => models::load,
+    "gemma.unload" => models::unload,
+    "gemma.models" => models::models,
+    "gemma.embed" => models::embed,
+    "gemma.tokenize" => models::tokenize,
+    "gemma.jobs" => models::jobs,
+    "gemma.result" => models::result,
+    "gemma.cancel" => models::cancel,
+    "gemma.generate" => generate::generate,
+    "gemma.generate_ro" => generate::generate,
+}
+
+/// Parses, runs and answers; nothing that happens in a handler reaches the server as a panic.
+fn dispatch(name: &'static str, handler: fn(Ctx, &Parsed) -> Outcome, ctx: Ctx, args: &[&[u8]]) -> c_int {
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        let command = table::find(name).ok_or_else(|| Error::err(format!("{name} is not in the command table")))?;
+        if describe::answer_keys(ctx.ptr(), command, args) {
+            return Ok(Flow::Later);
+        }
+        handler(ctx, &grammar::parse(command, args)?)
+    }));
+    match ran {
+        Ok(Ok(Flow::Later)) => {}
+        Ok(Ok(Flow::Reply(value))) => value.emit(ctx.ptr()),
+        Ok(Err(error)) => error.emit(ctx.ptr()),
+        Err(_) => {
+            ctx.log(Level::Warning, &format!("engram: a panic in {name}; please report it"));
+            Error::err("internal error; the server's log has more").emit(ctx.ptr());
+        }
+    }
+    0
+}
+
+impl From<engram_memory::Error> for Error {
+    fn from(error: engram_memory::Error) -> Error {
+        Error::new(error.code(), error.message().to_owned())
+    }
+}
+
+/// Reads the space at `key`, if there is one.
+fn read<T>(ctx: Ctx, key: &[u8], body: impl FnOnce(&mut Held) -> Result<T, Error>) -> Result<Option<T>, Error> {
+    let name = Str::new(key);
+    let mut key = Key::open(ctx, &name, Mode::Read);
+    match datatype::find(&mut key) {
+        Found::Missing => Ok(None),
+        Found::WrongType => Err(Error::wrong_type()),
+        Found::Space(held) => body(held).map(Some),
+    }
+}
+
+/// Decides and applies at once, for a command that needs no background work.
+fn write<T>(ctx: Ctx, key: &[u8], needs: Needs, decide: impl FnOnce(&Space, u64) -> Result<(T, Vec<Effect>), Error>) -> Result<T, Error> {
+    let target = Target { db: ctx.db(), key: key.into(), expect: Expect::Command };
+    match commit::commit(ctx, &target, needs, decide) {
+        Ok(answer) => Ok(answer),
+        Err(Stop::Never(error)) => Err(error),
+        Err(Stop::Later) => Err(Error::err("the server is paused: retry")),
+    }
+}
+
+/// Where background work begun now will write.
+fn target(ctx: Ctx, key: &[u8]) -> Result<Target, Error> {
+    let incarnation = read(ctx, key, |held| Ok(held.incarnation))?;
+    let expect = incarnation.map_or(Expect::Absent, Expect::Incarnation);
+    Ok(Target { db: ctx.db(), key: key.into(), expect })
+}
+
+/// An error if a write that takes memory would be refused now: better before a text is embedded than after.
+fn expect_memory(ctx: Ctx) -> Result<(), Error> {
+    if ctx.has(flags::OOM) {
+        return Err(Error::new("OOM", "command not allowed when used memory > 'maxmemory'."));
+    }
+    Ok(())
+}

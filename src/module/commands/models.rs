@@ -1,0 +1,117 @@
+//! Commands about models and jobs: LOAD, UNLOAD, MODELS, EMBED, TOKENIZE, JOBS, RESULT, CANCEL.
+
+use super::{Flow, Outcome};
+use crate::ffi::Ctx;
+use crate::grammar::Parsed;
+use crate::jobs::{self, Place, Waiter};
+use crate::models::{self, Embedded};
+use crate::reply::{Error, Value};
+
+/// `GEMMA.LOAD name path [TOKENIZER path] [CONTEXT n]`: answers when the model is loaded; GEMMA.MODELS shows how far it is.
+pub fn load(ctx: Ctx, args: &Parsed) -> Outcome {
+    if ctx.must_not_block() {
+        return Err(Error::err("GEMMA.LOAD waits for the model, so it is refused inside MULTI, scripts and functions"));
+    }
+    let (name, path) = (args.text("name"), args.text("path"));
+    // The client is blocked only once the load has been accepted; the loader's thread then finds it here.
+    let (send, receive) = std::sync::mpsc::sync_channel::<Waiter>(1);
+    models::load_gemma(name, path, args.opt_text("tokenizer"), args.opt_usize("context"), move |result| {
+        if let Ok(waiter) = receive.recv() {
+            waiter.answer(result.map(|_| Value::Ok));
+        }
+    })?;
+    // Loading goes on if the client leaves: the next one finds the model there.
+    let _ = send.send(Waiter::block(ctx, 0, || {}));
+    Ok(Flow::Later)
+}
+
+/// `GEMMA.UNLOAD name`
+pub fn unload(_ctx: Ctx, args: &Parsed) -> Outcome {
+    models::unload(args.text("name"))?;
+    Ok(Value::Ok.into())
+}
+
+/// `GEMMA.MODELS`
+pub fn models(_ctx: Ctx, _args: &Parsed) -> Outcome {
+    Ok(models::describe().into())
+}
+
+/// `GEMMA.EMBED n text... [MODEL name] [BLOB]`: per text one vector for each of its windows.
+pub fn embed(ctx: Ctx, args: &Parsed) -> Outcome {
+    let texts = args.list("text");
+    models::expect_embedder()?;
+    if let Some(wanted) = args.opt_text("model") {
+        let (name, state, _) = models::embedder_state();
+        if name != wanted {
+            return Err(Error::new("NOMODEL", format!("no encoder '{wanted}'; the encoder of this server is '{name}' ({state})")));
+        }
+    }
+    let blob = args.flag("blob");
+    if ctx.must_not_block() {
+        return Ok(vectors(models::embed_inline(ctx, texts)?, blob).into());
+    }
+    let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+    if let Some(embedded) = models::all_cached(&texts) {
+        return Ok(vectors(embedded, blob).into());
+    }
+    let place = Place::take()?;
+    models::embed_in_background(texts, Waiter::block(ctx, 0, || {}), move |embedded, waiter| {
+        waiter.answer(embedded.map(|e| vectors(e, blob)));
+        drop(place);
+    });
+    Ok(Flow::Later)
+}
+
+fn vectors(embedded: Embedded, blob: bool) -> Value {
+    let vector = |v: &Vec<f32>| {
+        if blob {
+            Value::Bytes(v.iter().flat_map(|f| f.to_le_bytes()).collect())
+        } else {
+            Value::Array(v.iter().map(|f| Value::Double(f64::from(*f))).collect())
+        }
+    };
+    Value::Array(embedded.texts.iter().map(|windows| Value::Array(windows.iter().map(vector).collect())).collect())
+}
+
+/// `GEMMA.TOKENIZE text [MODEL name] [COUNT]`: by the named or default Gemma model; without one by the encoder.
+pub fn tokenize(_ctx: Ctx, args: &Parsed) -> Outcome {
+    let text = args.text("text");
+    let (embedder, state, _) = models::embedder_state();
+    let wanted = args.opt_text("model");
+    let ids = match models::gemma(wanted) {
+        Ok((_, gemma)) => gemma.tokenizer().encode(text),
+        Err(error) => match models::embedder() {
+            Ok(encoder) if wanted.is_none_or(|w| w == embedder) && state == "ready" => encoder.tokens(text),
+            _ => return Err(error),
+        },
+    };
+    if args.flag("count") {
+        return Ok(Value::from(ids.len()).into());
+    }
+    Ok(Value::Array(ids.into_iter().map(|id| Value::from(u64::from(id))).collect()).into())
+}
+
+/// `GEMMA.JOBS`
+pub fn jobs(ctx: Ctx, _args: &Parsed) -> Outcome {
+    Ok(jobs::list(ctx).into())
+}
+
+/// `GEMMA.RESULT job [TIMEOUT ms]`: waits for the job; null if it has not ended in time, or where waiting is not possible.
+pub fn result(ctx: Ctx, args: &Parsed) -> Outcome {
+    let job = jobs::find(ctx, args.text("job"))?;
+    if ctx.must_not_block() && !job.is_finished() {
+        return Ok(Value::Null.into());
+    }
+    match job.wait(ctx, args.opt_u64("timeout").unwrap_or(0)) {
+        Some(outcome) => outcome.map(Flow::from),
+        None => Ok(Flow::Later),
+    }
+}
+
+/// `GEMMA.CANCEL job`: 1 if it was still at work, 0 if it had ended.
+pub fn cancel(ctx: Ctx, args: &Parsed) -> Outcome {
+    let job = jobs::find(ctx, args.text("job"))?;
+    let was_running = !job.is_finished();
+    job.cancel();
+    Ok(Value::from(i64::from(was_running)).into())
+}

@@ -1,0 +1,107 @@
+//! Commands that look at memories without ranking them: GET, SCAN, COUNT, TIMELINE, STATS.
+
+use engram_memory::{MemoryId, Tier};
+
+use super::{Outcome, fields, read};
+use crate::ffi::{self, Ctx};
+use crate::grammar::Parsed;
+use crate::models;
+use crate::reply::Value;
+
+/// `MEM.GET key id [id ...]`
+pub fn get(ctx: Ctx, args: &Parsed) -> Outcome {
+    let ids = args.ids("id");
+    let now = ffi::now();
+    let found = read(ctx, args.key("key"), |held| {
+        Ok(ids.iter().map(|id| held.space.get(now, *id).map_or(Value::Null, |entry| fields::all_fields(entry))).collect::<Vec<_>>())
+    })?;
+    Ok(Value::Array(found.unwrap_or_else(|| ids.iter().map(|_| Value::Null).collect())).into())
+}
+
+/// Memories that one step of MEM.SCAN looks at.
+const SCAN_COUNT: usize = 10;
+
+/// `MEM.SCAN key cursor [COUNT n] [FILTER expr]`
+pub fn scan(ctx: Ctx, args: &Parsed) -> Outcome {
+    let cursor = args.id("cursor");
+    let count = args.opt_usize("count").unwrap_or(SCAN_COUNT);
+    fields::check_filter(args)?;
+    let now = ffi::now();
+    let step = read(ctx, args.key("key"), |held| {
+        let filter = fields::filter(&held.space, args)?;
+        Ok(held.space.scan(now, cursor, count, filter.as_ref()))
+    })?;
+    let (next, entries) = step.unwrap_or((MemoryId::ZERO, Vec::new()));
+    let next = if next == MemoryId::ZERO { "0".to_owned() } else { next.to_string() };
+    Ok(Value::Array(vec![Value::from(next), Value::Array(entries.iter().map(|entry| fields::all_fields(entry)).collect())]).into())
+}
+
+/// `MEM.COUNT key [FILTER expr]`
+pub fn count(ctx: Ctx, args: &Parsed) -> Outcome {
+    fields::check_filter(args)?;
+    let now = ffi::now();
+    let count = read(ctx, args.key("key"), |held| {
+        let filter = fields::filter(&held.space, args)?;
+        Ok(held.space.count(now, filter.as_ref()))
+    })?;
+    Ok(Value::from(count.unwrap_or(0)).into())
+}
+
+/// `MEM.TIMELINE key start end [COUNT n] [REV] [FILTER expr]`; as in XREVRANGE the ends change places under REV only in the order of the reply.
+pub fn timeline(ctx: Ctx, args: &Parsed) -> Outcome {
+    let (start, end) = (args.bound("start"), args.bound("end"));
+    fields::check_filter(args)?;
+    let now = ffi::now();
+    let found = read(ctx, args.key("key"), |held| {
+        let filter = fields::filter(&held.space, args)?;
+        Ok(held.space.timeline(now, start, end, args.flag("rev"), args.opt_usize("count"), filter.as_ref()))
+    })?;
+    Ok(Value::Array(found.unwrap_or_default().iter().map(|entry| fields::result_fields(entry, None, None)).collect()).into())
+}
+
+/// `MEM.STATS key`
+pub fn stats(ctx: Ctx, args: &Parsed) -> Outcome {
+    let now = ffi::now();
+    let stats = read(ctx, args.key("key"), |held| {
+        let stats = held.space.stats(now);
+        let tiers = Tier::ALL
+            .into_iter()
+            .zip(&stats.tiers)
+            .map(|(tier, t)| {
+                // Without a capacity there is nothing to be full of.
+                let utilisation = if t.capacity == 0 { Value::Null } else { Value::Double(t.utilisation) };
+                (
+                    tier.name(),
+                    Value::map(vec![
+                        ("count", Value::from(t.count)),
+                        ("capacity", Value::from(t.capacity)),
+                        ("utilisation", utilisation),
+                        ("bytes", Value::from(t.bytes)),
+                        ("pinned", Value::from(t.pinned)),
+                    ]),
+                )
+            })
+            .collect();
+        let c = stats.counters;
+        let (embedder, state, _) = models::embedder_state();
+        let here = held.space.model().map_or("foreign", |model| if state == "ready" && model == embedder { "yes" } else { "no" });
+        Ok(Value::map(vec![
+            ("memories", Value::from(stats.count)),
+            ("vectors", Value::from(stats.vectors)),
+            ("bytes", Value::from(stats.memory)),
+            ("model", held.space.model().map_or(Value::Null, Value::from)),
+            ("model_here", if held.space.dim().is_none() { Value::Null } else { Value::from(here) }),
+            ("dimensions", held.space.dim().map_or(Value::Null, Value::from)),
+            ("tiers", Value::map(tiers)),
+            ("hits", Value::from(c.hits)),
+            ("misses", Value::from(c.misses)),
+            ("stores", Value::from(c.stores)),
+            ("duplicates", Value::from(c.duplicates)),
+            ("evictions", Value::from(c.evictions)),
+            ("promotions", Value::from(c.promotions)),
+            ("expirations", Value::from(c.expirations)),
+            ("merges", Value::from(c.merges)),
+        ]))
+    })?;
+    Ok(stats.unwrap_or(Value::Null).into())
+}

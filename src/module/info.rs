@@ -1,0 +1,70 @@
+//! The `engram` section of INFO.
+
+use std::ffi::{CString, c_int};
+use std::panic::catch_unwind;
+
+use redis_module::raw;
+
+use crate::commands::{consolidate, generate};
+use crate::ffi::{Ctx, api};
+use crate::{commit, config, jobs, keyspace, models};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Registers the section. Called once, at load.
+pub fn register(ctx: Ctx) {
+    api!(RedisModule_RegisterInfoFunc(ctx.ptr(), Some(info)) else 1);
+}
+
+unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, for_crash_report: c_int) {
+    // A crash report may come in the middle of anything, with a lock held: say nothing then.
+    if for_crash_report != 0 {
+        return;
+    }
+    let _ = catch_unwind(|| {
+        section(ctx, "server");
+        let (embedder, state, bytes) = models::embedder_state();
+        text(ctx, "embedder", if state == "none" { "" } else { &embedder });
+        text(ctx, "embedder_state", state);
+        number(ctx, "embedder_bytes", bytes);
+        number(ctx, "models_ready", models::ready() as u64);
+        number(ctx, "model_mapped_bytes", engram_inference::memory::mapped_bytes());
+        number(ctx, "threads", config::threads() as u64);
+        number(ctx, "spaces", keyspace::count() as u64);
+
+        section(ctx, "jobs");
+        number(ctx, "queued", jobs::queued());
+        number(ctx, "queue_limit", config::queue_limit() as u64);
+        number(ctx, "blocked_clients", jobs::blocked_clients() as u64);
+        number(ctx, "commits_waiting", commit::waiting() as u64);
+        number(ctx, "consolidations", consolidate::RUNS.load(Relaxed));
+
+        section(ctx, "embedding");
+        let cache = models::cache().stats();
+        number(ctx, "cache_texts", cache.texts as u64);
+        number(ctx, "cache_hits", cache.hits);
+        number(ctx, "cache_misses", cache.misses);
+        number(ctx, "embedded_texts", models::EMBED_TEXTS.load(Relaxed));
+        number(ctx, "embedding_usec", models::EMBED_MICROS.load(Relaxed));
+
+        section(ctx, "generation");
+        number(ctx, "generations", generate::ENDED.load(Relaxed));
+        number(ctx, "tokens", generate::TOKENS.load(Relaxed));
+        number(ctx, "decode_usec", generate::DECODE_MICROS.load(Relaxed));
+    });
+}
+
+fn name(name: &str) -> CString {
+    CString::new(name).unwrap_or_default()
+}
+
+fn section(ctx: *mut raw::RedisModuleInfoCtx, title: &str) {
+    api!(RedisModule_InfoAddSection(ctx, name(title).as_ptr()) else 1);
+}
+
+fn number(ctx: *mut raw::RedisModuleInfoCtx, field: &str, value: u64) {
+    api!(RedisModule_InfoAddFieldULongLong(ctx, name(field).as_ptr(), value) else 1);
+}
+
+fn text(ctx: *mut raw::RedisModuleInfoCtx, field: &str, value: &str) {
+    api!(RedisModule_InfoAddFieldCString(ctx, name(field).as_ptr(), name(value).as_ptr()) else 1);
+}

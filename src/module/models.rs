@@ -1,0 +1,578 @@
+//! The models of this server: one text encoder, any number of Gemma models by name, the pool that runs them and the cache of embeddings.
+//!
+//! Models are local to a node: what is loaded comes from the configuration (`engram.embedder`, `engram.model`) and GEMMA.LOAD, never from the data set.
+//! Loading runs on the pool; work that needs the encoder meanwhile goes back to the end of the pool's queue until it is there, or is told LOADING where
+//! waiting is not possible. A task never waits on a lock for it: with one thread, the load would be queued behind the task that waits.
+//!
+//! Locks here are held for a few assignments.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use engram_inference::cache::Cache;
+use engram_inference::gemma::{Gemma, LoadOptions, Progress};
+use engram_inference::pool::{Advance, Pool, Priority, Task};
+use engram_inference::{Encoder, Scratch, Window};
+
+use crate::config;
+use crate::ffi::{self, Ctx, Level};
+use crate::jobs::Waiter;
+use crate::reply::{Error, Value};
+
+/// One vector per window of a text.
+pub type Windows = Arc<[Vec<f32>]>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------------------------
+// The pool
+
+static POOL: OnceLock<Pool> = OnceLock::new();
+/// The threads leave the processor to the server when both want it.
+const NICE: i32 = 5;
+
+/// Starts the threads and loads what the configuration names. Called once, at load.
+pub fn start(ctx: Ctx) -> Result<(), Error> {
+    let pool = Pool::new(config::threads(), NICE).map_err(|e| Error::err(format!("no threads for models: {e}")))?;
+    if POOL.set(pool).is_err() {
+        return Err(Error::err("the module is loaded already"));
+    }
+    config::on_threads_change(|threads| {
+        if let Some(pool) = POOL.get() {
+            // Fewer threads are waited for, and one of them may itself wait for the lock that this thread holds.
+            std::thread::spawn(move || {
+                if let Err(error) = pool.set_threads(threads) {
+                    ffi::log(Level::Warning, &format!("engram: engram.threads: {error}"));
+                }
+            });
+        }
+    });
+    config::on_embedder_change(load_embedder);
+    config::on_cache_change(|texts| cache().resize(texts));
+    load_embedder();
+    for (name, path) in config::models() {
+        if let Err(error) = load_gemma(&name, &path, None, None, |_| {}) {
+            ctx.log(Level::Warning, &format!("engram: engram.model: {}", error.message));
+        }
+    }
+    Ok(())
+}
+
+/// Hands work to the pool.
+pub fn spawn(priority: Priority, task: impl Task + 'static) {
+    if let Some(pool) = POOL.get() {
+        pool.spawn(priority, Box::new(task));
+    }
+}
+
+/// Work of one step, at high priority.
+pub fn spawn_once(work: impl FnOnce() + Send + 'static) {
+    struct Once<F>(Option<F>);
+    impl<F: FnOnce() + Send> Task for Once<F> {
+        fn step(&mut self) -> Advance {
+            if let Some(work) = self.0.take() {
+                work();
+            }
+            Advance::Done
+        }
+        fn panicked(&mut self, message: &str) {
+            ffi::log(Level::Warning, &format!("engram: a background job panicked ({message}); please report it"));
+        }
+    }
+    spawn(Priority::High, Once(Some(work)));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------------------------
+// Files
+
+/// The file or folder `name` inside `engram.model-dir`. A name that leads out of it is refused; a link inside it is the administrator's.
+pub fn path_of(name: &str) -> Result<PathBuf, Error> {
+    let path = Path::new(name);
+    if name.is_empty() || name.contains('\0') || !path.components().all(|c| matches!(c, Component::Normal(_))) {
+        return Err(Error::err(format!(
+            "'{name}' is not a path inside engram.model-dir: give the name of a file or folder below it, without '..' and without a leading '/'"
+        )));
+    }
+    Ok(Path::new(&config::model_dir()).join(path))
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------------------------
+// The encoder
+
+enum Embedder {
+    /// Why there is none.
+    None(String),
+    Loading,
+    Ready(Arc<Encoder>),
+}
+
+static EMBEDDER: Mutex<Embedder> = Mutex::new(Embedder::None(String::new()));
+/// Only the newest load may set the encoder.
+static EMBEDDER_LOAD: AtomicU64 = AtomicU64::new(0);
+
+/// Loads the encoder that `engram.embedder` names, in the background.
+fn load_embedder() {
+    let number = EMBEDDER_LOAD.fetch_add(1, Ordering::AcqRel) + 1;
+    let name = config::embedder();
+    if name.is_empty() {
+        set_embedder(number, Embedder::None("engram.embedder is empty".to_owned()));
+        return;
+    }
+    let path = match path_of(&name) {
+        Ok(path) => path,
+        Err(error) => return set_embedder(number, Embedder::None(error.message)),
+    };
+    if !path.is_dir() {
+        let reason = format!("there is no folder '{}'; `make demo` or scripts/fetch-embedder fetches it", path.display());
+        ffi::log(Level::Warning, &format!("engram: no text encoder: {reason}"));
+        return set_embedder(number, Embedder::None(reason));
+    }
+    set_embedder(number, Embedder::Loading);
+    spawn_once(move || {
+        let started = Instant::now();
+        match Encoder::load(&path) {
+            Ok(encoder) => {
+                ffi::log(
+                    Level::Notice,
+                    &format!("engram: text encoder {} ready in {} ms ({} dimensions)", encoder.name(), started.elapsed().as_millis(), encoder.dim()),
+                );
+                set_embedder(number, Embedder::Ready(Arc::new(encoder)));
+            }
+            Err(error) => {
+                ffi::log(Level::Warning, &format!("engram: no text encoder: {error}"));
+                set_embedder(number, Embedder::None(error.to_string()));
+            }
+        }
+    });
+}
+
+fn set_embedder(number: u64, to: Embedder) {
+    let mut embedder = lock(&EMBEDDER);
+    if EMBEDDER_LOAD.load(Ordering::Acquire) == number {
+        *embedder = to;
+    }
+}
+
+fn none(reason: &str) -> Error {
+    Error::new("NOMODEL", format!("no text encoder is loaded ({reason}): give the vector with VECTOR or VALUES, or store the text with NOEMBED"))
+}
+
+/// The encoder, at once.
+pub fn embedder() -> Result<Arc<Encoder>, Error> {
+    match &*lock(&EMBEDDER) {
+        Embedder::Ready(encoder) => Ok(encoder.clone()),
+        Embedder::Loading => Err(Error::new("LOADING", "the text encoder is being loaded, and this cannot wait for it here: retry")),
+        Embedder::None(reason) => Err(none(reason)),
+    }
+}
+
+/// An error if there is no encoder and none is being loaded.
+pub fn expect_embedder() -> Result<(), Error> {
+    match &*lock(&EMBEDDER) {
+        Embedder::None(reason) => Err(none(reason)),
+        _ => Ok(()),
+    }
+}
+
+/// A line about the encoder for INFO: name or the reason why there is none.
+pub fn embedder_state() -> (String, &'static str, u64) {
+    match &*lock(&EMBEDDER) {
+        Embedder::Ready(encoder) => (encoder.name().to_owned(), "ready", encoder.info().mapped_bytes),
+        Embedder::Loading => (config::embedder(), "loading", 0),
+        Embedder::None(reason) => (reason.clone(), "none", 0),
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------------------------
+// Embedding
+
+/// The embeddings of recent texts.
+pub fn cache() -> &'static Cache {
+    static CACHE: OnceLock<Cache> = OnceLock::new();
+    CACHE.get_or_init(|| Cache::new(config::embedding_cache()))
+}
+
+/// How long embedding took, and how often.
+pub static EMBED_TEXTS: AtomicU64 = AtomicU64::new(0);
+/// Microseconds spent embedding.
+pub static EMBED_MICROS: AtomicU64 = AtomicU64::new(0);
+
+/// Buffers of the forward pass, kept between texts. As many as texts were ever embedded at once.
+static SCRATCH: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
+
+fn embed_windows(encoder: &Encoder, windows: &[Window]) -> Result<Vec<Vec<f32>>, Error> {
+    let mut scratch = lock(&SCRATCH).pop().unwrap_or_default();
+    let started = Instant::now();
+    let vectors = encoder.encode(windows, &mut scratch).map_err(|e| Error::err(format!("embedding failed: {e}")));
+    EMBED_TEXTS.fetch_add(1, Ordering::Relaxed);
+    EMBED_MICROS.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    lock(&SCRATCH).push(scratch);
+    vectors
+}
+
+/// The vectors of a text, from the cache or computed here.
+fn embed(encoder: &Encoder, text: &str) -> Result<Windows, Error> {
+    if let Some(known) = cache().get(encoder.name(), text) {
+        return Ok(known);
+    }
+    let vectors: Windows = embed_windows(encoder, &encoder.windows(text))?.into();
+    cache().put(encoder.name(), text, vectors.clone());
+    Ok(vectors)
+}
+
+/// The vectors of a text, on a pool thread. LOADING while there is no encoder yet.
+pub fn embed_here(text: &str) -> Result<Windows, Error> {
+    embed(&*embedder()?, text)
+}
+
+/// The vectors of a text if they are cached.
+pub fn cached(encoder: &Encoder, text: &str) -> Option<Windows> {
+    cache().get(encoder.name(), text)
+}
+
+/// What embedding texts came to.
+pub struct Embedded {
+    /// The encoder's name.
+    pub model: String,
+    /// Per text its windows' vectors.
+    pub texts: Vec<Windows>,
+}
+
+/// Embeds texts on the pool, one per step so that others get their turn, and hands the result and the waiting client to `finish` there.
+pub fn embed_in_background(texts: Vec<String>, waiter: Waiter, finish: impl FnOnce(Result<Embedded, Error>, Waiter) + Send + 'static) {
+    struct Embed<F> {
+        texts: Vec<String>,
+        encoder: Option<Arc<Encoder>>,
+        done: Vec<Windows>,
+        finish: Option<(F, Waiter)>,
+    }
+    impl<F: FnOnce(Result<Embedded, Error>, Waiter) + Send> Embed<F> {
+        fn advance(&mut self) -> Result<Option<Embedded>, Error> {
+            let encoder = match &self.encoder {
+                Some(encoder) => encoder.clone(),
+                None => match embedder() {
+                    Ok(encoder) => self.encoder.insert(encoder).clone(),
+                    Err(error) if error.code == "LOADING" => {
+                        std::thread::sleep(Duration::from_millis(2));
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(error),
+                },
+            };
+            if let Some(text) = self.texts.get(self.done.len()) {
+                self.done.push(embed(&encoder, text)?);
+            }
+            Ok((self.done.len() == self.texts.len())
+                .then(|| Embedded { model: encoder.name().to_owned(), texts: std::mem::take(&mut self.done) }))
+        }
+
+        fn finish(&mut self, result: Result<Embedded, Error>) {
+            if let Some((finish, waiter)) = self.finish.take() {
+                finish(result, waiter);
+            }
+        }
+    }
+    impl<F: FnOnce(Result<Embedded, Error>, Waiter) + Send> Task for Embed<F> {
+        fn step(&mut self) -> Advance {
+            if let Some((_, waiter)) = &self.finish {
+                waiter.work_begins();
+            }
+            let advanced = self.advance();
+            if let Some((_, waiter)) = &self.finish {
+                waiter.work_ends();
+            }
+            match advanced.transpose() {
+                None => Advance::Again,
+                Some(result) => {
+                    self.finish(result);
+                    Advance::Done
+                }
+            }
+        }
+        fn panicked(&mut self, message: &str) {
+            ffi::log(Level::Warning, &format!("engram: a panic while embedding ({message}); please report it"));
+            self.finish(Err(Error::err("embedding failed with an internal error; the server's log has more")));
+        }
+    }
+    spawn(Priority::High, Embed { texts, encoder: None, done: Vec::new(), finish: Some((finish, waiter)) });
+}
+
+/// The vectors of all these texts, if every one is cached.
+pub fn all_cached(texts: &[String]) -> Option<Embedded> {
+    let encoder = embedder().ok()?;
+    let texts = texts.iter().map(|text| cached(&encoder, text)).collect::<Option<Vec<Windows>>>()?;
+    Some(Embedded { model: encoder.name().to_owned(), texts })
+}
+
+/// Embeds texts in place, on the main thread, where nothing may block: in MULTI, scripts and functions. Bounded by `engram.inline-embed-tokens` per
+/// command and four times that per transaction or script.
+///
+/// The server does not tell a module where a transaction or script ends; tokens are counted per client until the event loop turns, which is never in the
+/// middle of one.
+pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
+    static SPENT: Mutex<(u64, usize)> = Mutex::new((0, 0));
+    static ARMED: AtomicBool = AtomicBool::new(false);
+    let limit = config::inline_embed_tokens();
+    if limit == 0 {
+        return Err(Error::new("INLINELIMIT", "embedding text inside MULTI, scripts and functions is switched off (engram.inline-embed-tokens is 0)"));
+    }
+    let encoder = embedder()?;
+    let mut command = 0;
+    let client = ffi::client_id(ctx);
+    let mut done = Vec::with_capacity(texts.len());
+    for text in texts {
+        if let Some(known) = cached(&encoder, text) {
+            done.push(known);
+            continue;
+        }
+        // A token has at least one byte: a text far over the limit is refused before it is tokenised.
+        let windows = if text.len() > limit.saturating_mul(64) { None } else { Some(encoder.windows(text)) };
+        let tokens = windows.as_ref().map_or(usize::MAX, |w| w.iter().map(|w| w.tokens().len()).sum());
+        command = tokens.saturating_add(command);
+        let mut spent = lock(&SPENT);
+        if spent.0 != client {
+            *spent = (client, 0);
+        }
+        let Some(windows) = windows.filter(|_| command <= limit) else {
+            return Err(Error::new(
+                "INLINELIMIT",
+                format!("inside MULTI, scripts and functions at most {limit} tokens per command are embedded (engram.inline-embed-tokens): send it outside, or give VECTOR or NOEMBED"),
+            ));
+        };
+        if spent.1 + tokens > limit.saturating_mul(4) {
+            return Err(Error::new(
+                "INLINELIMIT",
+                format!("inside one transaction or script at most {} tokens are embedded (four times engram.inline-embed-tokens): split it, or give VECTOR or NOEMBED", limit * 4),
+            ));
+        }
+        spent.1 += tokens;
+        drop(spent);
+        if !ARMED.swap(true, Ordering::AcqRel) {
+            let armed = ffi::one_shot(|| {
+                *lock(&SPENT) = (0, 0);
+                ARMED.store(false, Ordering::Release);
+            });
+            if !armed {
+                ARMED.store(false, Ordering::Release);
+            }
+        }
+        let vectors: Windows = embed_windows(&encoder, &windows)?.into();
+        cache().put(encoder.name(), text, vectors.clone());
+        done.push(vectors);
+    }
+    Ok(Embedded { model: encoder.name().to_owned(), texts: done })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------------------------
+// Gemma models
+
+enum Slot {
+    Loading(Arc<Progress>),
+    Ready(Arc<Gemma>),
+    Failed(String),
+}
+
+struct Named {
+    path: String,
+    number: u64,
+    slot: Slot,
+}
+
+static GEMMAS: Mutex<BTreeMap<String, Named>> = Mutex::new(BTreeMap::new());
+/// Loads are numbered, so that one that was overtaken by UNLOAD or another LOAD changes nothing.
+static GEMMA_LOAD: AtomicU64 = AtomicU64::new(0);
+/// At most this many models have a name.
+const MAX_MODELS: usize = 64;
+
+/// Loads a model under a name, in the background, and tells `finish` on the pool. A name in use is refused until it is unloaded.
+pub fn load_gemma(
+    name: &str,
+    path: &str,
+    tokenizer: Option<&str>,
+    context: Option<usize>,
+    finish: impl FnOnce(Result<Arc<Gemma>, Error>) + Send + 'static,
+) -> Result<Arc<Progress>, Error> {
+    if name.is_empty() || name.len() > 128 || name.contains(char::is_whitespace) || name.contains(char::is_control) {
+        return Err(Error::err("a model's name has 1 to 128 characters, without spaces"));
+    }
+    let file = path_of(path)?;
+    if !file.is_file() {
+        return Err(Error::new("NOMODEL", format!("there is no file '{path}' in engram.model-dir ('{}')", config::model_dir())));
+    }
+    let tokenizer = tokenizer.map(path_of).transpose()?;
+    let progress = Arc::new(Progress::default());
+    let number = GEMMA_LOAD.fetch_add(1, Ordering::AcqRel);
+    {
+        let mut gemmas = lock(&GEMMAS);
+        match gemmas.get(name) {
+            Some(Named { slot: Slot::Loading(_), .. }) => return Err(Error::err(format!("the model '{name}' is being loaded already"))),
+            Some(Named { slot: Slot::Ready(_), .. }) => {
+                return Err(Error::err(format!("a model '{name}' is loaded: GEMMA.UNLOAD {name} first, or choose another name")));
+            }
+            None if gemmas.len() >= MAX_MODELS => return Err(Error::err(format!("{MAX_MODELS} models are loaded, which is the limit"))),
+            _ => {}
+        }
+        gemmas.insert(name.to_owned(), Named { path: path.to_owned(), number, slot: Slot::Loading(progress.clone()) });
+    }
+    let (name, watched) = (name.to_owned(), progress.clone());
+    spawn_once(move || {
+        let started = Instant::now();
+        let options = LoadOptions { tokenizer, context: Some(context.unwrap_or_else(config::max_context)) };
+        // A panic in a loader is a bug, but must not leave the name loading for ever.
+        let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Gemma::load(&file, &options, &watched)));
+        let loaded = match loaded {
+            Ok(Ok(gemma)) => Ok(Arc::new(gemma)),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the loader failed with an internal error".to_owned()),
+        };
+        let mut gemmas = lock(&GEMMAS);
+        let overtaken = gemmas.get(&name).is_none_or(|named| named.number != number);
+        let result = match loaded {
+            _ if overtaken => Err(Error::err(format!("the model '{name}' was unloaded while it was being loaded"))),
+            Ok(gemma) => {
+                ffi::log(Level::Notice, &format!("engram: model {name} ready in {} ms", started.elapsed().as_millis()));
+                Ok(gemma)
+            }
+            Err(reason) => Err(Error::err(format!("the model '{name}' cannot be loaded: {reason}"))),
+        };
+        if !overtaken && let Some(named) = gemmas.get_mut(&name) {
+            named.slot = match &result {
+                Ok(gemma) => Slot::Ready(gemma.clone()),
+                Err(error) => Slot::Failed(error.message.clone()),
+            };
+        }
+        drop(gemmas);
+        if let Err(error) = &result {
+            ffi::log(Level::Warning, &format!("engram: {}", error.message));
+        }
+        finish(result);
+    });
+    Ok(progress)
+}
+
+/// Forgets a model; generations that run with it keep it until they end.
+pub fn unload(name: &str) -> Result<(), Error> {
+    let removed = lock(&GEMMAS).remove(name);
+    match removed {
+        Some(named) => {
+            if let Slot::Loading(progress) = &named.slot {
+                progress.cancelled.store(true, Ordering::Release);
+            }
+            // A large unmapping takes milliseconds: not on this thread.
+            spawn_once(move || drop(named));
+            Ok(())
+        }
+        None => Err(unknown(name)),
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    let names: Vec<String> = lock(&GEMMAS).keys().cloned().collect();
+    let loaded = if names.is_empty() { "none is loaded".to_owned() } else { format!("loaded: {}", names.join(", ")) };
+    Error::new("NOMODEL", format!("no model '{name}' ({loaded}): GEMMA.LOAD {name} <file> loads one"))
+}
+
+/// A model by name, or the default: the first of `engram.model`, else the only one there is.
+pub fn gemma(name: Option<&str>) -> Result<(String, Arc<Gemma>), Error> {
+    let wanted = match name {
+        Some(name) => name.to_owned(),
+        None => default_name()?,
+    };
+    let gemmas = lock(&GEMMAS);
+    match gemmas.get(&wanted).map(|named| &named.slot) {
+        Some(Slot::Ready(gemma)) => Ok((wanted, gemma.clone())),
+        Some(Slot::Loading(progress)) => {
+            Err(Error::new("LOADING", format!("the model '{wanted}' is being loaded ({} %): retry", percent(progress))))
+        }
+        Some(Slot::Failed(reason)) => Err(Error::new("NOMODEL", reason.clone())),
+        None => {
+            drop(gemmas);
+            Err(unknown(&wanted))
+        }
+    }
+}
+
+fn default_name() -> Result<String, Error> {
+    if let Some((name, _)) = config::models().into_iter().next()
+        && lock(&GEMMAS).contains_key(&name)
+    {
+        return Ok(name);
+    }
+    let gemmas = lock(&GEMMAS);
+    let mut names = gemmas.keys();
+    match (names.next(), names.next()) {
+        (Some(only), None) => Ok(only.clone()),
+        (None, _) => Err(Error::new("NOMODEL", "no model is loaded: GEMMA.LOAD <name> <file.gguf> loads one from engram.model-dir, engram.model does so at start")),
+        (Some(_), Some(_)) => {
+            let names: Vec<&str> = gemmas.keys().map(String::as_str).collect();
+            Err(Error::err(format!("several models are loaded ({}): name one with MODEL, or set engram.model", names.join(", "))))
+        }
+    }
+}
+
+fn percent(progress: &Progress) -> u64 {
+    let total = progress.total.load(Ordering::Acquire).max(1);
+    progress.done.load(Ordering::Acquire).min(total) * 100 / total
+}
+
+/// GEMMA.MODELS: the encoder and every Gemma model.
+pub fn describe() -> Value {
+    let (embedder, state, bytes) = embedder_state();
+    let mut encoder = vec![
+        ("name", Value::from(if state == "none" { config::embedder() } else { embedder.clone() })),
+        ("kind", Value::from("embedding")),
+        ("state", Value::from(state)),
+    ];
+    if let Embedder::Ready(encoder_ready) = &*lock(&EMBEDDER) {
+        encoder.push(("dimensions", Value::from(encoder_ready.dim())));
+        encoder.push(("window", Value::from(encoder_ready.window())));
+        encoder.push(("bytes", Value::from(bytes)));
+    }
+    if state == "none" {
+        encoder.push(("reason", Value::from(embedder)));
+    }
+    let mut all = vec![Value::map(encoder)];
+    let default = default_name().ok();
+    for (name, named) in lock(&GEMMAS).iter() {
+        let mut fields = vec![("name", Value::from(name.as_str())), ("kind", Value::from("generation")), ("path", Value::from(named.path.as_str()))];
+        match &named.slot {
+            Slot::Loading(progress) => {
+                fields.push(("state", Value::from("loading")));
+                fields.push(("percent", Value::from(percent(progress))));
+            }
+            Slot::Failed(reason) => {
+                fields.push(("state", Value::from("failed")));
+                fields.push(("reason", Value::from(reason.as_str())));
+            }
+            Slot::Ready(gemma) => {
+                let info = gemma.info();
+                fields.extend([
+                    ("state", Value::from("ready")),
+                    ("default", Value::from(i64::from(default.as_deref() == Some(name)))),
+                    ("architecture", Value::from(info.architecture.as_str())),
+                    ("quantization", Value::from(info.quantization.as_str())),
+                    ("parameters", Value::from(info.parameters)),
+                    ("layers", Value::from(info.layers)),
+                    ("vocabulary", Value::from(info.vocabulary)),
+                    ("context", Value::from(info.context)),
+                    ("trained_context", Value::from(info.trained_context)),
+                    ("file_bytes", Value::from(info.file_bytes)),
+                    ("mapped_bytes", Value::from(info.mapped_bytes)),
+                    ("kv_bytes_per_token", Value::from(info.kv_bytes_per_token)),
+                ]);
+            }
+        }
+        all.push(Value::map(fields));
+    }
+    Value::Array(all)
+}
+
+/// How many Gemma models are ready.
+pub fn ready() -> usize {
+    lock(&GEMMAS).values().filter(|named| matches!(named.slot, Slot::Ready(_))).count()
+}
