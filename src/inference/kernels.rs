@@ -29,7 +29,7 @@ pub use rows::Format;
 pub struct Kernels {
     /// The path's name: `avx512`, `avx2`, `neon` or `baseline`.
     pub name: &'static str,
-    product: unsafe fn(Format, &[f32], usize, &[u8], usize, &mut [f32], &mut [f32]),
+    product: unsafe fn(&[f32], usize, Encoded<'_>, &mut [f32], &mut [f32]),
     dot_rows: unsafe fn(Strided<'_>, Strided<'_>, usize, &mut [f32], usize),
     mix_rows: unsafe fn(Strided<'_>, Strided<'_>, usize, &mut [f32], usize),
     decode_row: unsafe fn(Format, &[u8], &mut [f32]),
@@ -55,6 +55,17 @@ pub struct Strided<'a> {
     pub rows: usize,
 }
 
+/// A matrix as it lies in a file: rows of `cols` numbers without gaps.
+#[derive(Clone, Copy)]
+pub struct Encoded<'a> {
+    /// How its numbers are written.
+    pub format: Format,
+    /// Whole rows; their number is the matrix's.
+    pub data: &'a [u8],
+    /// Numbers per row.
+    pub cols: usize,
+}
+
 impl<'a> Strided<'a> {
     #[inline(always)]
     fn row(&self, i: usize, len: usize) -> &'a [f32] {
@@ -63,20 +74,10 @@ impl<'a> Strided<'a> {
 }
 
 impl Kernels {
-    /// `y[i * rows + j] = x_i · w_j` for the rows of `x` (`m × cols`) and of the encoded matrix `w` (`rows × cols`, rows
-    /// without gaps). `scratch` needs [`scratch_len`] numbers.
-    pub fn product(
-        &self,
-        format: Format,
-        x: &[f32],
-        m: usize,
-        w: &[u8],
-        cols: usize,
-        y: &mut [f32],
-        scratch: &mut [f32],
-    ) {
+    /// `y[i * rows + j] = x_i · w_j` for `m` rows of `x` and all rows of `w`. `scratch` needs [`scratch_len`] numbers.
+    pub fn product(&self, x: &[f32], m: usize, w: Encoded<'_>, y: &mut [f32], scratch: &mut [f32]) {
         // SAFETY: a `Kernels` is only handed out by `available`, after the CPU was seen to have the path's features.
-        unsafe { (self.product)(format, x, m, w, cols, y, scratch) }
+        unsafe { (self.product)(x, m, w, y, scratch) }
     }
 
     /// `y[i * y_stride + j] = a_i · b_j` over the first `len` numbers of each row.
@@ -195,7 +196,7 @@ pub fn available() -> Vec<&'static Kernels> {
 macro_rules! path {
     ($path:ident, $m:literal, $n:literal, $($feature:literal)?) => {
         mod $path {
-            use super::{Format, Kernels, Strided, tile, vector, rows};
+            use super::{Encoded, Format, Kernels, Strided, tile, vector, rows};
 
             pub(super) static TABLE: Kernels = Kernels {
                 name: stringify!($path),
@@ -215,8 +216,8 @@ macro_rules! path {
             };
 
             $(#[target_feature(enable = $feature)])?
-            fn product(f: Format, x: &[f32], m: usize, w: &[u8], cols: usize, y: &mut [f32], scratch: &mut [f32]) {
-                tile::product::<$m, $n>(f, x, m, w, cols, y, scratch);
+            fn product(x: &[f32], m: usize, w: Encoded<'_>, y: &mut [f32], scratch: &mut [f32]) {
+                tile::product::<$m, $n>(x, m, w, y, scratch);
             }
             $(#[target_feature(enable = $feature)])?
             fn dot_rows(a: Strided<'_>, b: Strided<'_>, len: usize, y: &mut [f32], y_stride: usize) {

@@ -7,11 +7,19 @@
 //! One rule shapes the arithmetic: the result for one text or one generation is bit-equal whatever else is computed beside
 //! it, however its prompt is cut into chunks and on however many threads. [`kernels`] says how.
 
+pub mod cache;
+pub mod encoder;
 pub mod error;
+pub mod gemma;
+pub mod generation;
+pub mod gguf;
 pub mod kernels;
 pub mod memory;
+pub mod pool;
 pub mod product;
+pub mod sampler;
 pub mod tokenizer;
 
+pub use encoder::{Encoder, Scratch, Window};
 pub use error::Error;
 pub use tokenizer::{Detokenizer, Tokenizer};

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::kernels::{Format, kernels, scratch_len};
+use crate::kernels::{Encoded, Format, kernels, scratch_len};
 use crate::memory::{MappedFile, MappedVec};
 
 /// A matrix of weights, `rows × cols`, row after row; it stays where its model file is mapped, or in a mapping of its own.
@@ -81,15 +81,8 @@ impl Matrix {
     /// # Panics
     /// When one of the slices is too short.
     pub fn multiply(&self, x: &[f32], m: usize, y: &mut [f32], scratch: &mut [f32]) {
-        kernels().product(
-            self.format,
-            &x[..m * self.cols],
-            m,
-            self.data(),
-            self.cols,
-            &mut y[..m * self.rows],
-            scratch,
-        );
+        let w = Encoded { format: self.format, data: self.data(), cols: self.cols };
+        kernels().product(&x[..m * self.cols], m, w, &mut y[..m * self.rows], scratch);
     }
 
     /// How much scratch [`Matrix::multiply`] needs.

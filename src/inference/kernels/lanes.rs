@@ -157,7 +157,7 @@ pub(super) fn gelu_erf(x: f32) -> f32 {
 /// `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`, written as `x · sigmoid(2 · …)`.
 #[inline(always)]
 pub(super) fn gelu_tanh(x: f32) -> f32 {
-    const TWICE_ROOT: f32 = 1.595_769_1; // 2 · √(2/π)
+    const TWICE_ROOT: f32 = 1.595_769_2; // 2 · √(2/π)
     let inner = TWICE_ROOT * (0.044_715f32 * x * x).mul_add(x, x);
     x / (1.0 + exp(-inner))
 }

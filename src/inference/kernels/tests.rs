@@ -46,7 +46,7 @@ fn every_path_gives_the_bits_of_the_baseline() {
             let w = encoded(format, rows, cols);
             let run = |k: &Kernels| {
                 let mut y = vec![0.0; m * rows];
-                k.product(format, &x, m, &w, cols, &mut y, &mut vec![0.0; scratch_len(cols)]);
+                k.product(&x, m, Encoded { format, data: &w, cols }, &mut y, &mut vec![0.0; scratch_len(cols)]);
                 bits(&y)
             };
             let want = run(base);
@@ -97,16 +97,22 @@ fn every_path_gives_the_bits_of_the_baseline() {
 
 #[test]
 fn a_row_is_the_same_in_any_batch() {
-    let cols = 32 * 5 + 0;
+    let cols = 32 * 5;
     for format in Format::ALL {
         let w = encoded(format, 11, cols);
         let x = numbers(1, 9 * cols);
         let mut scratch = vec![0.0; scratch_len(cols)];
         let mut together = vec![0.0; 9 * 11];
-        kernels().product(format, &x, 9, &w, cols, &mut together, &mut scratch);
+        kernels().product(&x, 9, Encoded { format, data: &w, cols }, &mut together, &mut scratch);
         for i in 0..9 {
             let mut alone = vec![0.0; 11];
-            kernels().product(format, &x[i * cols..(i + 1) * cols], 1, &w, cols, &mut alone, &mut scratch);
+            kernels().product(
+                &x[i * cols..(i + 1) * cols],
+                1,
+                Encoded { format, data: &w, cols },
+                &mut alone,
+                &mut scratch,
+            );
             assert_eq!(bits(&alone), bits(&together[i * 11..(i + 1) * 11]), "{format:?} row {i}");
         }
     }
@@ -118,7 +124,7 @@ fn products_agree_with_plain_loops_in_f64() {
         for cols in [32, 96, 224] {
             let (x, w) = (numbers(1, 3 * cols), encoded(format, 6, cols));
             let mut y = vec![0.0; 18];
-            kernels().product(format, &x, 3, &w, cols, &mut y, &mut vec![0.0; scratch_len(cols)]);
+            kernels().product(&x, 3, Encoded { format, data: &w, cols }, &mut y, &mut vec![0.0; scratch_len(cols)]);
             let row_bytes = format.row_bytes(cols).unwrap();
             for i in 0..3 {
                 for j in 0..6 {

@@ -1,8 +1,8 @@
 //! Matrix products as tiles of dot products: `M` rows of `x` against `N` rows of `w`, each with its own sixteen sums.
 
-use super::Strided;
 use super::lanes::{LANES, Lanes};
 use super::rows::{self, BLOCK, Bf16Row, F16Row, F32Row, Format, Q4Row, Q8Row, Row};
+use super::{Encoded, Strided};
 
 /// The widest tile of any path: so many decoded rows must fit into scratch.
 pub(super) const MOST_COLUMNS: usize = 4;
@@ -128,42 +128,37 @@ pub(super) fn dot_rows<const M: usize, const N: usize>(
 
 #[inline(always)]
 pub(super) fn product<const M: usize, const N: usize>(
-    format: Format,
     x: &[f32],
     m: usize,
-    w: &[u8],
-    cols: usize,
+    w: Encoded<'_>,
     y: &mut [f32],
     scratch: &mut [f32],
 ) {
-    match format {
-        Format::F32 => encoded::<M, N, _>(format, F32Row, x, m, w, cols, y, scratch),
-        Format::F16 => encoded::<M, N, _>(format, F16Row, x, m, w, cols, y, scratch),
-        Format::BF16 => encoded::<M, N, _>(format, Bf16Row, x, m, w, cols, y, scratch),
-        Format::Q8_0 => encoded::<M, N, _>(format, Q8Row, x, m, w, cols, y, scratch),
-        Format::Q4_0 => encoded::<M, N, _>(format, Q4Row, x, m, w, cols, y, scratch),
+    let x = Strided { data: x, stride: w.cols, rows: m };
+    match w.format {
+        Format::F32 => encoded::<M, N, _>(x, w, F32Row, y, scratch),
+        Format::F16 => encoded::<M, N, _>(x, w, F16Row, y, scratch),
+        Format::BF16 => encoded::<M, N, _>(x, w, Bf16Row, y, scratch),
+        Format::Q8_0 => encoded::<M, N, _>(x, w, Q8Row, y, scratch),
+        Format::Q4_0 => encoded::<M, N, _>(x, w, Q4Row, y, scratch),
     }
 }
 
 /// The product with rows of one format. A single row of `x` meets each weight once, decoded in registers; for several, each
 /// tile's weights are decoded into `scratch` once and used for all of them.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a private body that only `product` calls")]
 fn encoded<'w, const M: usize, const N: usize, R: Row + 'w>(
-    format: Format,
+    a: Strided<'_>,
+    w: Encoded<'w>,
     wrap: impl Fn(&'w [u8]) -> R,
-    x: &[f32],
-    m: usize,
-    w: &'w [u8],
-    cols: usize,
     y: &mut [f32],
     scratch: &mut [f32],
 ) {
+    let Encoded { format, data, cols } = w;
     let Some(row_bytes) = format.row_bytes(cols).filter(|&b| b > 0) else { return };
-    let n = w.len() / row_bytes;
-    let a = Strided { data: x, stride: cols, rows: m };
-    let row = |j: usize| wrap(&w[j * row_bytes..(j + 1) * row_bytes]);
-    if m == 1 || format == Format::F32 {
+    let n = data.len() / row_bytes;
+    let row = |j: usize| wrap(&data[j * row_bytes..(j + 1) * row_bytes]);
+    if a.rows == 1 || format == Format::F32 {
         all::<M, N, R>(a, n, row, cols, y, n);
         return;
     }
@@ -213,7 +208,8 @@ fn mix<const M: usize>(p: Strided<'_>, v: Strided<'_>, width: usize, y: &mut [f3
             #[inline(always)]
             |k| [Lanes::load(y, k * y_stride + c), Lanes::load(y, k * y_stride + c + LANES)],
         );
-        for t in 0..v.rows {
+        let mut t = 0;
+        while t < v.rows {
             let row = &v.data[t * v.stride + c..][..2 * LANES];
             let values = [Lanes::load(row, 0), Lanes::load(row, LANES)];
             for k in 0..M {
@@ -221,6 +217,7 @@ fn mix<const M: usize>(p: Strided<'_>, v: Strided<'_>, width: usize, y: &mut [f3
                 sums[k][0] = weight.fma(values[0], sums[k][0]);
                 sums[k][1] = weight.fma(values[1], sums[k][1]);
             }
+            t += 1;
         }
         for (k, pair) in sums.into_iter().enumerate() {
             pair[0].store(y, k * y_stride + c);

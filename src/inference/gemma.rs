@@ -1,0 +1,255 @@
+//! Gemma 3 text models from GGUF files.
+//!
+//! A [`Gemma`] is immutable and shared: weights where the file is mapped, norms copied, the tokenizer. A [`Sequence`] is one
+//! text under it. `generation` makes text of it.
+
+mod config;
+mod forward;
+mod kv;
+mod template;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::Error;
+use crate::gguf::Gguf;
+use crate::memory::MappedVec;
+use crate::product::Matrix;
+use crate::tokenizer::Tokenizer;
+use config::Config;
+
+pub use forward::Sequence;
+pub use template::{Role, Turn};
+
+/// Tokens per pass through the model when a prompt is read.
+pub(crate) const CHUNK: usize = 32;
+
+/// How much of the file one cancellable piece of loading reads.
+const PIECE: usize = 16 << 20;
+
+/// What may be chosen when a model is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// A `tokenizer.json` to use instead of the GGUF's own vocabulary.
+    pub tokenizer: Option<PathBuf>,
+    /// The context in tokens; at most, and by default, what the model was trained for.
+    pub context: Option<usize>,
+}
+
+/// How far loading is; shared with whoever watches or cancels it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes read so far.
+    pub done: AtomicU64,
+    /// Bytes to read; 0 until the file is open.
+    pub total: AtomicU64,
+    /// Set to make the load end with an error soon.
+    pub cancelled: AtomicBool,
+}
+
+/// What is known about a loaded model.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    /// `general.name` of the file, or the file's stem.
+    pub name: String,
+    /// `gemma3`.
+    pub architecture: String,
+    /// Numbers in all tensors.
+    pub parameters: u64,
+    /// Transformer layers.
+    pub layers: usize,
+    /// Numbers per position between layers.
+    pub width: usize,
+    /// Pieces of the tokenizer.
+    pub vocabulary: usize,
+    /// The format of the layers' matrices, `mixed` when they differ.
+    pub quantization: String,
+    /// Tokens a sequence may have.
+    pub context: usize,
+    /// Tokens the model was trained for.
+    pub trained_context: usize,
+    /// The size of the model file, which is mapped.
+    pub file_bytes: u64,
+    /// Bytes in memory of our own, beside the file.
+    pub mapped_bytes: u64,
+    /// Bytes of keys and values per token of a sequence, in the layers that keep every token.
+    pub kv_bytes_per_token: usize,
+}
+
+/// A loaded model.
+pub struct Gemma {
+    config: Config,
+    info: ModelInfo,
+    tokenizer: Tokenizer,
+    embedding: Matrix,
+    output: Option<Matrix>,
+    output_norm: MappedVec<f32>,
+    layers: Vec<Layer>,
+    chunk: usize,
+}
+
+pub(crate) struct Layer {
+    attn_norm: MappedVec<f32>,
+    q: Matrix,
+    k: Matrix,
+    v: Matrix,
+    q_norm: MappedVec<f32>,
+    k_norm: MappedVec<f32>,
+    attn_output: Matrix,
+    post_attention_norm: MappedVec<f32>,
+    ffn_norm: MappedVec<f32>,
+    gate: Matrix,
+    up: Matrix,
+    down: Matrix,
+    post_ffw_norm: MappedVec<f32>,
+}
+
+impl Layer {
+    fn matrices(&self) -> [&Matrix; 7] {
+        [&self.q, &self.k, &self.v, &self.attn_output, &self.gate, &self.up, &self.down]
+    }
+
+    fn norms(&self) -> [&MappedVec<f32>; 6] {
+        let own = [&self.attn_norm, &self.q_norm, &self.k_norm];
+        let [a, b, c] = own;
+        [a, b, c, &self.post_attention_norm, &self.ffn_norm, &self.post_ffw_norm]
+    }
+}
+
+impl Gemma {
+    /// Loads the GGUF file at `path`: checks its header, shapes and extents, then reads its pages into the page cache with
+    /// `progress`. Errors name the file and what was wrong in it.
+    pub fn load(path: &Path, options: &LoadOptions, progress: &Progress) -> Result<Gemma, Error> {
+        let gguf = Gguf::open(path)?;
+        let model = Gemma::read(&gguf, path, options).map_err(|e| e.at(path.display()))?;
+        let total = gguf.file().len();
+        progress.total.store(total as u64, Ordering::Relaxed);
+        for at in (0..total).step_by(PIECE) {
+            if progress.cancelled.load(Ordering::Relaxed) {
+                return Err(Error::new("loading was cancelled").at(path.display()));
+            }
+            let end = total.min(at + PIECE);
+            gguf.file().populate(at..end);
+            progress.done.store(end as u64, Ordering::Relaxed);
+        }
+        Ok(model)
+    }
+
+    fn read(gguf: &Gguf, path: &Path, options: &LoadOptions) -> Result<Gemma, Error> {
+        let config = Config::read(gguf)?;
+        let (width, q, kv) = (config.width, config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let (rows, _) = gguf.shape("token_embd.weight")?;
+        let embedding = gguf.matrix("token_embd.weight", rows, width)?;
+        let output = if gguf.has("output.weight") { Some(gguf.matrix("output.weight", rows, width)?) } else { None };
+        let mut layers = Vec::with_capacity(config.layers);
+        for i in 0..config.layers {
+            let matrix = |name: &str, rows, cols| gguf.matrix(&format!("blk.{i}.{name}.weight"), rows, cols);
+            let vector = |name: &str, len| gguf.vector(&format!("blk.{i}.{name}.weight"), len);
+            layers.push(Layer {
+                attn_norm: vector("attn_norm", width)?,
+                q: matrix("attn_q", q, width)?,
+                k: matrix("attn_k", kv, width)?,
+                v: matrix("attn_v", kv, width)?,
+                q_norm: vector("attn_q_norm", config.head_dim)?,
+                k_norm: vector("attn_k_norm", config.head_dim)?,
+                attn_output: matrix("attn_output", width, q)?,
+                post_attention_norm: vector("post_attention_norm", width)?,
+                ffn_norm: vector("ffn_norm", width)?,
+                gate: matrix("ffn_gate", config.ffn, width)?,
+                up: matrix("ffn_up", config.ffn, width)?,
+                down: matrix("ffn_down", width, config.ffn)?,
+                post_ffw_norm: vector("post_ffw_norm", width)?,
+            });
+        }
+        let tokenizer = match &options.tokenizer {
+            Some(path) => Tokenizer::from_file(path)?,
+            None => Tokenizer::from_gguf(gguf.metadata())?,
+        };
+        let vocabulary = tokenizer.vocabulary_size();
+        if vocabulary == 0 || vocabulary > rows {
+            return Err(Error::new(format!("the tokenizer has {vocabulary} pieces, the model {rows}")));
+        }
+        let output_norm = gguf.vector("output_norm.weight", width)?;
+        let context = match options.context {
+            None => config.context,
+            Some(n) if (1..=config.context).contains(&n) => n,
+            Some(n) => {
+                let most = config.context;
+                return Err(Error::new(format!("a context of {n} was asked for; this model accepts 1 to {most}")));
+            }
+        };
+        let quantization = quantization(&layers);
+        let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let norms = layers.iter().flat_map(Layer::norms).map(MappedVec::bytes).sum::<u64>();
+        let parameters = gguf.parameters();
+        let info = ModelInfo {
+            name: gguf.text("general.name")?.filter(|n| !n.is_empty()).map_or(stem, str::to_owned),
+            architecture: "gemma3".to_owned(),
+            parameters,
+            layers: config.layers,
+            width,
+            vocabulary,
+            quantization: quantization.to_owned(),
+            context,
+            trained_context: config.context,
+            file_bytes: gguf.file().len() as u64,
+            mapped_bytes: norms + output_norm.bytes(),
+            kv_bytes_per_token: config.kv_bytes_per_token(),
+        };
+        // A pass over a chunk is what others wait for: about eight billion multiplications at most.
+        let chunk = (8_000_000_000 / parameters.max(1)).clamp(8, CHUNK as u64) as usize;
+        Ok(Gemma { config, info, tokenizer, embedding, output, output_norm, layers, chunk })
+    }
+
+    /// What is known about the model.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// How many tokens of a prompt one step of a generation reads.
+    pub(crate) fn chunk(&self) -> usize {
+        self.chunk
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn embedding(&self) -> &Matrix {
+        &self.embedding
+    }
+
+    /// The matrix that makes logits; the embedding's where the file has none of its own.
+    pub(crate) fn output(&self) -> &Matrix {
+        self.output.as_ref().unwrap_or(&self.embedding)
+    }
+
+    pub(crate) fn output_norm(&self) -> &[f32] {
+        &self.output_norm
+    }
+
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The scratch that the widest of its products needs.
+    pub(crate) fn scratch_len(&self) -> usize {
+        let all = self.layers.iter().flat_map(Layer::matrices).map(Matrix::scratch_len);
+        all.fold(self.output().scratch_len(), usize::max)
+    }
+}
+
+/// The format of all matrices of the layers, or `mixed`.
+fn quantization(layers: &[Layer]) -> &'static str {
+    let mut formats = layers.iter().flat_map(Layer::matrices).map(|m| m.format().name());
+    let first = formats.next().unwrap_or("mixed");
+    if formats.all(|f| f == first) { first } else { "mixed" }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

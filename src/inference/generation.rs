@@ -1,0 +1,220 @@
+//! One answer: a prompt read in chunks, then token after token, one step at a time.
+//!
+//! Whoever drives a [`Generation`] decides when its next step runs, so any number of them share threads fairly ([`crate::pool`])
+//! and one can be dropped between any two steps. Text comes out as soon as it is certain: whole characters, and nothing that
+//! may turn out to be the beginning of a stop string.
+
+mod text;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::Error;
+use crate::gemma::{Gemma, Sequence};
+use crate::sampler::{Sampler, Sampling};
+use text::Text;
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended its turn.
+    Stop,
+    /// A stop string was about to appear.
+    StopString,
+    /// The most tokens, or the end of the context, was reached.
+    Length,
+}
+
+impl Finish {
+    /// `stop`, `stop_string` or `length`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Finish::Stop => "stop",
+            Finish::StopString => "stop_string",
+            Finish::Length => "length",
+        }
+    }
+}
+
+/// What a step left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is more to do.
+    Running,
+    /// The answer is complete; further steps change nothing.
+    Done(Finish),
+}
+
+/// Time spent inside the steps of a generation, not waiting between them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Reading the prompt and choosing the first token.
+    pub prefill: Duration,
+    /// All tokens after the first.
+    pub decode: Duration,
+}
+
+/// An answer in the making.
+pub struct Generation {
+    model: Arc<Gemma>,
+    sequence: Sequence,
+    sampling: Sampling,
+    sampler: Sampler,
+    prompt: Vec<u32>,
+    read: usize,
+    generated: Vec<u32>,
+    log_probabilities: Vec<f64>,
+    text: Text,
+    timings: Timings,
+    finish: Option<Finish>,
+}
+
+impl Generation {
+    /// Prepares an answer to `prompt`, which must have at least one token and leave room for one more in the context.
+    pub fn new(model: Arc<Gemma>, prompt: Vec<u32>, sampling: Sampling) -> Result<Generation, Error> {
+        sampling.check()?;
+        let (context, len) = (model.info().context, prompt.len());
+        if len == 0 {
+            return Err(Error::new("the prompt has no tokens"));
+        }
+        if len >= context {
+            return Err(Error::new(format!(
+                "the prompt has {len} tokens; the context of {context} takes at most {} and the answer",
+                context - 1
+            )));
+        }
+        let capacity = context.min(len.saturating_add(sampling.max_tokens));
+        Ok(Generation {
+            sequence: Sequence::new(Arc::clone(&model), capacity)?,
+            text: Text::new(sampling.stop.clone()),
+            sampling,
+            sampler: Sampler::new(),
+            prompt,
+            read: 0,
+            generated: Vec::new(),
+            log_probabilities: Vec::new(),
+            timings: Timings::default(),
+            finish: None,
+            model,
+        })
+    }
+
+    /// Reads one chunk of the prompt, or adds one token. The first token comes with the prompt's last chunk.
+    pub fn step(&mut self) -> Result<Step, Error> {
+        if let Some(finish) = self.finish {
+            return Ok(Step::Done(finish));
+        }
+        let started = Instant::now();
+        let decoding = self.read == self.prompt.len();
+        let result = self.advance();
+        *(if decoding { &mut self.timings.decode } else { &mut self.timings.prefill }) += started.elapsed();
+        result.map(|()| self.finish.map_or(Step::Running, Step::Done))
+    }
+
+    fn advance(&mut self) -> Result<(), Error> {
+        let end = self.prompt.len().min(self.read + self.model.chunk());
+        let logits = if end < self.prompt.len() {
+            self.sequence.extend(&self.prompt[self.read..end])?;
+            self.read = end;
+            return Ok(());
+        } else if self.read < end {
+            let logits = self.sequence.extend_for_logits(&self.prompt[self.read..end])?;
+            self.read = end;
+            logits
+        } else {
+            let last = self.generated.len() - 1;
+            self.sequence.extend_for_logits(&self.generated[last..])?
+        };
+        let tokenizer = self.model.tokenizer();
+        // The model may have more rows than the vocabulary has pieces; the rest mean nothing.
+        let logits = &logits[..logits.len().min(tokenizer.vocabulary_size())];
+        let choice = self.sampler.choose(logits, &self.generated, &self.sampling);
+        self.log_probabilities.push(choice.log_probability);
+        self.generated.push(choice.token);
+        if Some(choice.token) == tokenizer.eos() || Some(choice.token) == tokenizer.end_of_turn() {
+            self.end(Finish::Stop);
+        } else if self.text.push(tokenizer, choice.token) {
+            self.end(Finish::StopString);
+        } else if self.generated.len() >= self.sampling.max_tokens || self.sequence.len() >= self.model.info().context {
+            self.end(Finish::Length);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, finish: Finish) {
+        self.finish = Some(if self.text.finish() { Finish::StopString } else { finish });
+    }
+
+    /// The text that has become final since the last call.
+    pub fn take_text(&mut self) -> String {
+        self.text.take()
+    }
+
+    /// All final text so far.
+    pub fn text(&self) -> &str {
+        self.text.fixed()
+    }
+
+    /// Why it ended, once it has.
+    pub fn finish(&self) -> Option<Finish> {
+        self.finish
+    }
+
+    /// Tokens of the prompt.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt.len()
+    }
+
+    /// Tokens generated so far, the one that ends the turn included.
+    pub fn tokens(&self) -> usize {
+        self.generated.len()
+    }
+
+    /// The generated tokens.
+    pub fn token_ids(&self) -> &[u32] {
+        &self.generated
+    }
+
+    /// Where the time went.
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+
+    /// Tokens of the prompt read per second, once some were read.
+    pub fn prompt_tokens_per_second(&self) -> Option<f64> {
+        let seconds = self.timings.prefill.as_secs_f64();
+        (self.read > 0 && seconds > 0.0).then(|| self.read as f64 / seconds)
+    }
+
+    /// Tokens decoded per second, once there is one after the first (which belongs to the prompt's time).
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        let seconds = self.timings.decode.as_secs_f64();
+        (self.generated.len() > 1 && seconds > 0.0).then(|| (self.generated.len() - 1) as f64 / seconds)
+    }
+
+    /// How sure the model was, 0–1: the geometric mean of the probabilities it gave the tokens it chose, before temperature
+    /// and truncation; and a reason that names the weakest stretch of up to eight tokens.
+    pub fn confidence(&self) -> (f64, String) {
+        const STRETCH: usize = 8;
+        let all = &self.log_probabilities;
+        let mean = |stretch: &[f64]| (stretch.iter().sum::<f64>() / stretch.len() as f64).exp();
+        if all.is_empty() {
+            return (0.0, "no token was generated".to_owned());
+        }
+        let overall = mean(all);
+        let len = STRETCH.min(all.len());
+        let weakest = all.windows(len).map(mean).enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
+        let (at, least) = weakest.unwrap_or((0, overall));
+        let words = self.model.tokenizer().decode(&self.generated[at..at + len]);
+        let words = words.trim();
+        let tokens = if all.len() == 1 { "token".to_owned() } else { format!("{} tokens", all.len()) };
+        let mut reason = format!("mean token probability {overall:.2} over {tokens}");
+        if len < all.len() && !words.is_empty() {
+            reason.push_str(&format!("; weakest at \"{words}\" ({least:.2})"));
+        }
+        (overall, reason)
+    }
+}
+
+#[cfg(test)]
+mod tests;

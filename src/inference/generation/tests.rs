@@ -1,0 +1,93 @@
+//! Whole answers.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::gemma::tests::{golden, ids, model};
+
+fn run(model: &Arc<Gemma>, prompt: &[u32], sampling: &Sampling) -> Generation {
+    let mut generation = Generation::new(Arc::clone(model), prompt.to_vec(), sampling.clone()).unwrap();
+    let mut streamed = String::new();
+    while generation.step().unwrap() == Step::Running {
+        streamed.push_str(&generation.take_text());
+    }
+    streamed.push_str(&generation.take_text());
+    assert_eq!(streamed, generation.text());
+    generation
+}
+
+fn greedy(max_tokens: usize) -> Sampling {
+    Sampling { temperature: 0.0, max_tokens, ..Sampling::default() }
+}
+
+#[test]
+fn greedy_text_is_that_of_transformers() {
+    let golden = golden("gemma_logits.json");
+    let model = model("random-f32.gguf");
+    let want = ids(&golden["greedy"]["tokens"]);
+    let generation = run(&model, &ids(&golden["tokens"]), &greedy(want.len()));
+    assert_eq!(generation.token_ids(), want);
+    assert_eq!(generation.text(), golden["greedy"]["text"].as_str().unwrap());
+    assert_eq!(generation.finish(), Some(Finish::Length));
+    assert_eq!(generation.tokens(), want.len());
+    assert_eq!(generation.prompt_tokens(), golden["tokens"].as_array().unwrap().len());
+    assert!(generation.prompt_tokens_per_second().unwrap() > 0.0);
+    assert!(generation.tokens_per_second().unwrap() > 0.0);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_text_alone_or_beside_others() {
+    let model = model("random-q8_0.gguf");
+    let prompt = model.tokenizer().encode("The capital of Brelin is");
+    let sampling = |seed| Sampling { seed, max_tokens: 24, temperature: 1.0, ..Sampling::default() };
+    let alone: Vec<Vec<u32>> = (0..8).map(|seed| run(&model, &prompt, &sampling(seed)).token_ids().to_vec()).collect();
+    assert!(alone.iter().any(|ids| *ids != alone[0]), "other seeds must give other texts");
+    let mut all: Vec<Generation> =
+        (0..8).map(|seed| Generation::new(Arc::clone(&model), prompt.clone(), sampling(seed)).unwrap()).collect();
+    while all.iter_mut().map(|g| g.step().unwrap()).filter(|&step| step == Step::Running).count() > 0 {}
+    for (seed, (generation, alone)) in all.iter().zip(&alone).enumerate() {
+        assert_eq!(generation.token_ids(), alone, "seed {seed}");
+    }
+}
+
+#[test]
+fn stop_strings_end_the_text_before_them() {
+    let golden = golden("gemma_logits.json");
+    let model = model("random-f32.gguf");
+    let text = golden["greedy"]["text"].as_str().unwrap();
+    let at = text.char_indices().nth(15).unwrap().0;
+    let stop: String = text[at..].chars().take(6).collect();
+    let sampling = Sampling { stop: vec!["never said".to_owned(), stop.clone()], ..greedy(64) };
+    let generation = run(&model, &ids(&golden["tokens"]), &sampling);
+    assert_eq!(generation.finish(), Some(Finish::StopString));
+    assert_eq!(generation.text(), &text[..text.find(&stop).unwrap()]);
+}
+
+#[test]
+fn a_prompt_must_leave_room_and_the_context_ends_an_answer() {
+    let model = model("random-q4_0.gguf");
+    let context = model.info().context;
+    let new = |len: usize| Generation::new(Arc::clone(&model), vec![7; len], greedy(2048)).map(|_| ());
+    let message = new(context).unwrap_err().to_string();
+    assert!(
+        message.contains(&format!("{context} tokens")) && message.contains(&(context - 1).to_string()),
+        "{message}"
+    );
+    assert!(new(0).unwrap_err().to_string().contains("no tokens"));
+    let generation = run(&model, &vec![7; context - 1], &greedy(2048));
+    assert!(generation.tokens() <= 2);
+    assert!(generation.finish().is_some());
+    assert!(Generation::new(model, vec![7], Sampling { top_p: 2.0, ..greedy(1) }).is_err());
+}
+
+#[test]
+fn confidence_is_the_mean_probability_with_a_reason() {
+    let golden = golden("gemma_logits.json");
+    let model = model("random-f32.gguf");
+    let fresh = Generation::new(Arc::clone(&model), vec![7], greedy(1)).unwrap();
+    assert_eq!(fresh.confidence(), (0.0, "no token was generated".to_owned()));
+    let generation = run(&model, &ids(&golden["tokens"]), &greedy(32));
+    let (confidence, reason) = generation.confidence();
+    assert!(confidence > 0.0 && confidence < 1.0);
+    assert!(reason.starts_with("mean token probability 0.") && reason.contains("weakest at \""), "{reason}");
+}

@@ -1,0 +1,261 @@
+//! Choosing the next token from logits.
+//!
+//! The order of the steps: repetition penalty, top-k, top-p, min-p, temperature, draw. The truncations look at the model's
+//! own probabilities, not at those the temperature has bent, so raising the temperature does not let in tokens that the
+//! model thinks absurd. The random number for the n-th token is a function of the seed and n alone: the same prompt, seed
+//! and settings give the same text, whatever else runs.
+
+use crate::Error;
+use crate::kernels::kernels;
+
+/// How an answer is chosen and when it ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// The answer ends after so many tokens, with [`crate::generation::Finish::Length`]. At least 1.
+    pub max_tokens: usize,
+    /// 0 always takes the likeliest token; up to 10.
+    pub temperature: f32,
+    /// Only the so many likeliest tokens are drawn from; 0 = no limit.
+    pub top_k: usize,
+    /// Only the likeliest tokens that together have this probability are drawn from; above 0, 1 = no limit.
+    pub top_p: f32,
+    /// Only tokens at least so many times as likely as the likeliest are drawn from; 0..=1, 0 = no limit.
+    pub min_p: f32,
+    /// Logits of tokens among the last 64 generated are divided by it when positive and multiplied when negative; 1 = off,
+    /// above 0 and up to 10. The prompt's tokens are not penalised: an answer may quote them.
+    pub repeat: f32,
+    /// The seed of the draws.
+    pub seed: u64,
+    /// The answer ends before the first of these strings, with [`crate::generation::Finish::StopString`]. At most 16, each
+    /// 1 to 1,024 bytes.
+    pub stop: Vec<String>,
+}
+
+impl Default for Sampling {
+    fn default() -> Sampling {
+        Sampling {
+            max_tokens: 2048,
+            temperature: 0.7,
+            top_k: 64,
+            top_p: 0.95,
+            min_p: 0.0,
+            repeat: 1.0,
+            seed: 0,
+            stop: Vec::new(),
+        }
+    }
+}
+
+/// Stop strings accepted.
+const MOST_STOPS: usize = 16;
+/// Bytes of one stop string.
+const LONGEST_STOP: usize = 1024;
+/// Generated tokens that the repetition penalty looks back on.
+const PENALTY_WINDOW: usize = 64;
+
+impl Sampling {
+    /// Whether every setting is in its range; the error names the first that is not.
+    pub fn check(&self) -> Result<(), Error> {
+        let range = |name: &str, value: f32, ok: bool, accepted: &str| {
+            if ok { Ok(()) } else { Err(Error::new(format!("{name} is {value}; accepted are {accepted}"))) }
+        };
+        if self.max_tokens == 0 {
+            return Err(Error::new("the number of tokens to generate is 0; it must be at least 1"));
+        }
+        range("temperature", self.temperature, (0.0..=10.0).contains(&self.temperature), "0 to 10")?;
+        range("top-p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "numbers above 0 and up to 1")?;
+        range("min-p", self.min_p, (0.0..=1.0).contains(&self.min_p), "0 to 1")?;
+        range("the repetition penalty", self.repeat, self.repeat > 0.0 && self.repeat <= 10.0, "above 0 up to 10")?;
+        if self.stop.len() > MOST_STOPS {
+            return Err(Error::new(format!("{} stop strings; at most {MOST_STOPS} are accepted", self.stop.len())));
+        }
+        if let Some(bad) = self.stop.iter().find(|s| s.is_empty() || s.len() > LONGEST_STOP) {
+            let len = bad.len();
+            return Err(Error::new(format!("a stop string of {len} bytes; accepted are 1 to {LONGEST_STOP} bytes")));
+        }
+        Ok(())
+    }
+}
+
+/// A chosen token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Choice {
+    pub token: u32,
+    /// The natural logarithm of the probability that the model itself gave it, before any setting.
+    pub log_probability: f64,
+}
+
+/// Draws tokens for one generation; keeps its lists from token to token.
+pub(crate) struct Sampler {
+    candidates: Vec<(f32, u32)>,
+    weights: Vec<f64>,
+}
+
+impl Sampler {
+    pub(crate) fn new() -> Sampler {
+        Sampler { candidates: Vec::new(), weights: Vec::new() }
+    }
+
+    /// The next token after the `history` of generated ones. `logits` has one entry per piece of the vocabulary, at least one.
+    pub(crate) fn choose(&mut self, logits: &[f32], history: &[u32], s: &Sampling) -> Choice {
+        let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total = f64::from(kernels().exp_sum(logits, peak));
+        let token = self.pick(logits, history, s);
+        let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        Choice { token, log_probability: (f64::from(logit) - f64::from(peak) - total.ln()).min(0.0) }
+    }
+
+    fn pick(&mut self, logits: &[f32], history: &[u32], s: &Sampling) -> u32 {
+        let recent = &history[history.len().saturating_sub(PENALTY_WINDOW)..];
+        let penalised = |token: u32, logit: f32| {
+            if s.repeat == 1.0 || !recent.contains(&token) {
+                logit
+            } else if logit > 0.0 {
+                logit / s.repeat
+            } else {
+                logit * s.repeat
+            }
+        };
+        // A model with broken weights may give NaN; it counts as impossible.
+        let scored =
+            (0u32..).zip(logits).map(|(t, &l)| (penalised(t, if l.is_nan() { f32::NEG_INFINITY } else { l }), t));
+        if s.temperature == 0.0 {
+            return scored.fold((f32::NEG_INFINITY, 0), |best, c| if c.0 > best.0 { c } else { best }).1;
+        }
+        let list = &mut self.candidates;
+        list.clear();
+        list.extend(scored);
+        // Likeliest first; equals in the order of the vocabulary, so that the order is total.
+        let likelier = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if s.top_k > 0 && s.top_k < list.len() {
+            list.select_nth_unstable_by(s.top_k - 1, likelier);
+            list.truncate(s.top_k);
+        }
+        list.sort_unstable_by(likelier);
+        let Some(&(peak, first)) = list.first() else { return 0 };
+        if peak == f32::NEG_INFINITY {
+            return first;
+        }
+        let weight = |logit: f32, temperature: f32| (f64::from(logit - peak) / f64::from(temperature)).exp();
+        if s.top_p < 1.0 {
+            let total: f64 = list.iter().map(|c| weight(c.0, 1.0)).sum();
+            let mut seen = 0.0;
+            let kept = list.iter().take_while(|c| {
+                let more = seen < f64::from(s.top_p) * total;
+                seen += weight(c.0, 1.0);
+                more
+            });
+            let kept = kept.count();
+            list.truncate(kept);
+        }
+        if s.min_p > 0.0 {
+            let kept = list.iter().take_while(|c| weight(c.0, 1.0) >= f64::from(s.min_p)).count();
+            list.truncate(kept.max(1));
+        }
+        self.weights.clear();
+        self.weights.extend(list.iter().map(|c| weight(c.0, s.temperature)));
+        let mut left = uniform(s.seed, history.len() as u64) * self.weights.iter().sum::<f64>();
+        for (weight, &(_, token)) in self.weights.iter().zip(list.iter()) {
+            left -= weight;
+            if left < 0.0 {
+                return token;
+            }
+        }
+        // Rounding used up the whole sum: the last one that can be drawn.
+        self.weights.iter().zip(list.iter()).rev().find(|(w, _)| **w > 0.0).map_or(first, |(_, c)| c.1)
+    }
+}
+
+/// A number in `0..1` with 53 random bits: the output function of SplitMix64 (Steele, Lea, Flood 2014), applied to the seed
+/// and then to the counter, so that neighbouring seeds and counters have nothing in common.
+fn uniform(seed: u64, counter: u64) -> f64 {
+    fn mix(mut z: u64) -> u64 {
+        z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+    (mix(mix(seed).wrapping_add(counter)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain() -> Sampling {
+        Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, ..Sampling::default() }
+    }
+
+    /// How often each token is drawn in `n` draws.
+    fn frequencies(logits: &[f32], s: &Sampling, n: usize) -> Vec<f64> {
+        let mut counts = vec![0.0; logits.len()];
+        let mut sampler = Sampler::new();
+        for seed in 0..n {
+            let s = Sampling { seed: seed as u64, ..s.clone() };
+            counts[sampler.choose(logits, &[], &s).token as usize] += 1.0 / n as f64;
+        }
+        counts
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities() {
+        let p: [f32; 4] = [0.5, 0.25, 0.2, 0.05];
+        let logits: Vec<f32> = p.iter().map(|p| p.ln() + 3.0).collect();
+        for (seen, p) in frequencies(&logits, &plain(), 20_000).iter().zip(p) {
+            assert!((seen - f64::from(p)).abs() < 0.015, "{seen} {p}");
+        }
+        // Temperature 0.5 squares the probabilities.
+        let squares = p.iter().map(|p| p * p).sum::<f32>();
+        for (seen, p) in frequencies(&logits, &Sampling { temperature: 0.5, ..plain() }, 20_000).iter().zip(p) {
+            assert!((seen - f64::from(p * p / squares)).abs() < 0.015, "{seen} {p}");
+        }
+    }
+
+    #[test]
+    fn truncations_keep_what_they_say() {
+        let logits: Vec<f32> = [0.5f32, 0.25, 0.2, 0.05].iter().map(|p| p.ln()).collect();
+        let drawn = |s: Sampling| frequencies(&logits, &s, 4000).iter().map(|&f| f > 0.0).collect::<Vec<_>>();
+        assert_eq!(drawn(Sampling { top_k: 2, ..plain() }), [true, true, false, false]);
+        assert_eq!(drawn(Sampling { top_p: 0.8, ..plain() }), [true, true, true, false]);
+        assert_eq!(drawn(Sampling { top_p: 0.4, ..plain() }), [true, false, false, false]);
+        assert_eq!(drawn(Sampling { min_p: 0.45, ..plain() }), [true, true, false, false]);
+        assert_eq!(drawn(plain()), [true; 4]);
+    }
+
+    #[test]
+    fn greedy_takes_the_likeliest_and_the_first_of_equals() {
+        let greedy = Sampling { temperature: 0.0, ..plain() };
+        let choice = Sampler::new().choose(&[1.0, 3.0, 3.0, 2.0], &[], &greedy);
+        assert_eq!(choice.token, 1);
+        let e = |x: f64| x.exp();
+        let want = e(3.0) / (e(1.0) + 2.0 * e(3.0) + e(2.0));
+        assert!((choice.log_probability.exp() - want).abs() < 1e-6);
+        // The penalty moves it on, and only within the window of generated tokens.
+        let penalty = Sampling { repeat: 2.0, ..greedy.clone() };
+        assert_eq!(Sampler::new().choose(&[1.0, 3.0, 3.0, 2.0], &[1], &penalty).token, 2);
+        let long: Vec<u32> = std::iter::once(1).chain([0; PENALTY_WINDOW]).collect();
+        assert_eq!(Sampler::new().choose(&[1.0, 3.0, 3.0, 2.0], &long, &penalty).token, 1);
+        assert_eq!(Sampler::new().choose(&[-2.0, -3.0], &[0], &penalty).token, 1);
+    }
+
+    #[test]
+    fn broken_logits_choose_something() {
+        for s in [plain(), Sampling { temperature: 0.0, ..plain() }] {
+            assert!(Sampler::new().choose(&[f32::NAN; 3], &[], &s).token < 3);
+            assert_eq!(Sampler::new().choose(&[f32::NAN, 1.0, f32::NEG_INFINITY], &[], &s).token, 1);
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let message = |s: Sampling| s.check().unwrap_err().to_string();
+        assert!(plain().check().is_ok());
+        assert!(message(Sampling { max_tokens: 0, ..plain() }).contains("at least 1"));
+        assert!(message(Sampling { temperature: f32::NAN, ..plain() }).contains("temperature is NaN"));
+        assert!(message(Sampling { top_p: 0.0, ..plain() }).contains("top-p"));
+        assert!(message(Sampling { min_p: 1.5, ..plain() }).contains("min-p"));
+        assert!(message(Sampling { repeat: 0.0, ..plain() }).contains("repetition"));
+        assert!(message(Sampling { stop: vec![String::new()], ..plain() }).contains("stop string of 0 bytes"));
+        assert!(message(Sampling { stop: vec!["x".into(); 17], ..plain() }).contains("17 stop strings"));
+    }
+}
