@@ -6,15 +6,17 @@
 //! Whatever does not fit gets a sentence that names the command, the argument, what was given (shortened, printable) and what is accepted. Values are
 //! converted once, here; handlers ask [`Parsed`] by name, and a name no command has is caught by a debug assertion.
 
-use std::collections::Bound;
-use std::fmt::Write as _;
-use std::hash::Hasher;
+mod parsed;
+mod value;
 
-use engram_memory::{MemoryId, limits};
-use serde_json::Map;
-use siphasher::sip128::{Hasher128, SipHasher13};
+use std::fmt::Write as _;
 
 use crate::reply::Error;
+
+use parsed::Given;
+pub use parsed::Parsed;
+use value::{Item, convert, is_token, nearest};
+pub use value::{Kind, Object, accepted, printable};
 
 /// How many values an argument has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,6 +209,7 @@ impl Command {
         usage
     }
 
+    /// An error that begins with the command's title.
     fn error(&self, sentence: std::fmt::Arguments) -> Error {
         Error::err(format!("{}: {sentence}", self.title()))
     }
@@ -229,13 +232,7 @@ pub fn parse<'a>(command: &'static Command, argv: &[&'a [u8]]) -> Result<Parsed<
         reader.at += 1;
         reader.take(i, arg)?;
     }
-    let parsed = Parsed { command, argv: argv.to_vec(), given: reader.given };
-    parsed.check_together()?;
-    Ok(parsed)
-}
-
-fn is_token(token: &str, word: &[u8]) -> bool {
-    word.eq_ignore_ascii_case(token.as_bytes())
+    Parsed::new(command, argv, reader.given)
 }
 
 struct Reader<'r, 'a> {
@@ -272,8 +269,9 @@ impl<'a> Reader<'_, 'a> {
             }
             Shape::Rest(max) => {
                 let left = self.argv.get(self.at..).unwrap_or_default();
-                let is_option = |word: &&[u8]| self.command.args.iter().any(|a| a.token.is_some_and(|t| is_token(t, word)));
-                let n = left.iter().position(|word| is_option(word)).unwrap_or(left.len());
+                let is_option =
+                    |word: &&[u8]| self.command.args.iter().any(|a| a.token.is_some_and(|t| is_token(t, word)));
+                let n = left.iter().position(is_option).unwrap_or(left.len());
                 from = self.at;
                 self.many(arg, n, max)?
             }
@@ -350,9 +348,9 @@ impl<'a> Reader<'_, 'a> {
         let accepted = accepted(arg.kind);
         match arg.token {
             Some(token) => match arg.shape {
-                Shape::Counted(max) => self.command.error(format_args!(
-                    "{token} needs a count from 1 to {max} and that many values, each {accepted}"
-                )),
+                Shape::Counted(max) => self
+                    .command
+                    .error(format_args!("{token} needs a count from 1 to {max} and that many values, each {accepted}")),
                 _ => self.command.error(format_args!("{token} needs a value: {accepted}")),
             },
             None => {

@@ -55,8 +55,8 @@ impl Error {
         line
     }
 
-    /// Replies with this error. `ctx` is the server's context of a command or reply callback.
-    pub fn emit(&self, ctx: *mut raw::RedisModuleCtx) {
+    /// Replies with this error. `ctx` is the server's context of a command or reply callback, on the main thread.
+    pub(crate) fn emit(&self, ctx: *mut raw::RedisModuleCtx) {
         // line() leaves no NUL, so this never falls back to the empty string.
         let line = CString::new(self.line()).unwrap_or_default();
         write_with!(RedisModule_ReplyWithError(ctx, line.as_ptr()));
@@ -100,8 +100,8 @@ impl Value {
         Value::Map(fields.into_iter().map(|(name, value)| (name.into(), value)).collect())
     }
 
-    /// Replies with this value. `ctx` is the server's context of a command or reply callback.
-    pub fn emit(&self, ctx: *mut raw::RedisModuleCtx) {
+    /// Replies with this value. `ctx` is the server's context of a command or reply callback, on the main thread.
+    pub(crate) fn emit(&self, ctx: *mut raw::RedisModuleCtx) {
         let mut resp3 = false;
         // SAFETY: as in write_with.
         if let Some(flags) = unsafe { raw::RedisModule_GetContextFlags } {
@@ -158,7 +158,9 @@ impl Value {
             Value::Bool(b) => Json::from(*b),
             Value::Ok | Value::Text(_) | Value::Bytes(_) => Json::from(self.to_text()),
             Value::Array(items) => Json::Array(items.iter().map(Value::to_json).collect()),
-            Value::Map(fields) => Json::Object(fields.iter().map(|(name, v)| (name.to_string(), v.to_json())).collect()),
+            Value::Map(fields) => {
+                Json::Object(fields.iter().map(|(name, v)| (name.to_string(), v.to_json())).collect())
+            }
         }
     }
 }
@@ -252,7 +254,15 @@ mod tests {
 
     #[test]
     fn doubles_are_short_and_read_back() {
-        for (d, text) in [(0.7, "0.7"), (0.0, "0"), (1.0, "1"), (-2.5, "-2.5"), (1e300, "1e300"), (1e-9, "1e-9"), (0.1 + 0.2, "0.30000000000000004")] {
+        for (d, text) in [
+            (0.7, "0.7"),
+            (0.0, "0"),
+            (1.0, "1"),
+            (-2.5, "-2.5"),
+            (1e300, "1e300"),
+            (1e-9, "1e-9"),
+            (0.1 + 0.2, "0.30000000000000004"),
+        ] {
             assert_eq!(shortest(d), text);
             assert_eq!(shortest(d).parse::<f64>().unwrap(), d);
         }
@@ -262,7 +272,10 @@ mod tests {
     #[test]
     fn stream_fields_are_text_and_nested_ones_json() {
         let nested = Value::map(vec![
-            ("ids", Value::from(vec![Value::from("1-0"), Value::from(7usize), Value::from(0.5), Value::from(None::<i64>)])),
+            (
+                "ids",
+                Value::from(vec![Value::from("1-0"), Value::from(7usize), Value::from(0.5), Value::from(None::<i64>)]),
+            ),
             ("text", Value::from("a \"b\"")),
         ]);
         assert_eq!(nested.to_text(), r#"{"ids":["1-0",7,0.5,null],"text":"a \"b\""}"#);
