@@ -39,9 +39,6 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=("random", "copy"), help="make the random models and the tokenizer's files, or the copy model"
     )
-    parser.add_argument(
-        "--tokens", type=float, default=train.TOKENS / 1e6, help="millions of tokens that the copy model learns from"
-    )
     arguments = parser.parse_args()
     models, goldens = arguments.out / "models", arguments.out / "golden"
     models.mkdir(parents=True, exist_ok=True)
@@ -54,7 +51,7 @@ def main() -> None:
         golden.write_json(goldens / "tokenizer.json", golden.tokenizer(sp))
         make_random(models, goldens, sp)
     if arguments.only != "random":
-        make_copy(models, goldens, sp, int(arguments.tokens * 1e6))
+        make_copy(models, goldens, sp)
 
 
 def make_random(models: Path, goldens: Path, sp) -> None:
@@ -67,7 +64,7 @@ def make_random(models: Path, goldens: Path, sp) -> None:
     golden.write_json(goldens / "gemma_logits.json", golden.logits(model, sp, goldens, report))
 
 
-def make_copy(models: Path, goldens: Path, sp, tokens: int) -> None:
+def make_copy(models: Path, goldens: Path, sp) -> None:
     """The copy model, its facts and answers; refuses to write a model that has not learnt to copy."""
 
     def check(model) -> None:
@@ -76,11 +73,11 @@ def make_copy(models: Path, goldens: Path, sp, tokens: int) -> None:
             "held-out facts right: {} of 10; altered: {} of 10".format(*golden.copy_score(model, sp, lambda _: None))
         )
 
-    model = gemma.half(train.train(sp, tokens, report=report, check=check))
+    model = gemma.half(train.train(sp, report=report, check=check))
     right, altered = golden.copy_score(model, sp, report)
     report(f"held-out facts: {right} of 10; altered facts: {altered} of 10")
     if right < 8 or altered < 8:
-        raise SystemExit("the model has not learnt to copy: nothing written; try more --tokens")
+        raise SystemExit("the model has not learnt to copy: nothing written")
     path = models / "copy.gguf"
     gemma.write(path, model, sp, "f16", "Engram copy")
     report(f"{path}: {path.stat().st_size:,} bytes")

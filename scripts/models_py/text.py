@@ -213,9 +213,9 @@ def attribute_of_name(rng: random.Random, who: str, what: str) -> Fact:
     return Fact(statement, questions, v, (who, what))
 
 
-def attribute_of_thing(rng: random.Random, what: str) -> Fact:
+def attribute_of_thing(rng: random.Random, what: str, things: Callable[[random.Random], str] = thing) -> Fact:
     """The `what` of a thing, or plainly the `what`, is a value."""
-    v, t = value(rng), thing(rng)
+    v, t = value(rng), things(rng)
     kind = rng.random()
     if kind < 0.35:
         statement = rng.choice(
@@ -269,12 +269,12 @@ def patterns() -> list[tuple[tuple[str, ...], tuple[str, ...], Callable[[random.
 SENTENCES = patterns()
 
 
-def sentence(rng: random.Random, who: str, index: int) -> Fact:
+def sentence(rng: random.Random, who: str, index: int, things: Callable[[random.Random], str] = thing) -> Fact:
     """A fact of one of the sentence patterns."""
     statements, questions, kind = SENTENCES[index]
     v = kind(rng)
     fill = {
-        "n": who, "v": v, "t": thing(rng), "w": word(rng, 1, 2), "p": place(rng), "m": rng.choice(MONTHS),
+        "n": who, "v": v, "t": things(rng), "w": word(rng, 1, 2), "p": place(rng), "m": rng.choice(MONTHS),
         "d": rng.choice(DAYS), "a": rng.choice(ANIMALS) if rng.random() < 0.7 else word(rng), "f": rng.choice(FIRST_NAMES),
         "k": str(rng.randint(2, 40)), "q": word(rng).capitalize() + " " + word(rng).capitalize(),
     }  # fmt: skip
@@ -301,11 +301,30 @@ def related(rng: random.Random, count: int) -> list[str]:
     return chosen
 
 
-def facts(rng: random.Random, count: int) -> list[Fact]:
-    """`count` facts about few names, attributes and patterns, so that none of them alone tells two memories apart."""
-    names = [name(rng) for _ in range(max(1, rng.randint(count // 3, count)))]
-    attributes = related(rng, max(1, rng.randint(count // 3, count)))
-    patterns = rng.sample(range(len(SENTENCES)), max(1, rng.randint(count // 3, count)))
+def related_things(rng: random.Random, count: int) -> list[str]:
+    """Things of which several share a word, as "spare key" and "spare tyre" do."""
+    chosen = [thing(rng) for _ in range(count)]
+    first = rng.choice(("spare", "old", "new", "blue", "second", "kitchen", word(rng)))
+    return chosen + [f"{first} {rng.choice((rng.choice(THINGS), word(rng)))}" for _ in range(rng.randint(1, 3))]
+
+
+def facts(rng: random.Random, count: int, dense: bool = False) -> list[Fact]:
+    """`count` facts about few names, attributes and patterns, so that none of them alone tells two memories apart; `dense`
+    facts are about very few, so that nearly every memory has neighbours that differ from it in one word only."""
+
+    def some() -> int:
+        return rng.randint(1, (count + 1) // 2) if dense else max(1, rng.randint(count // 3, count))
+
+    names = [name(rng) for _ in range(some())]
+    attributes = related(rng, some())
+    patterns = rng.sample(range(len(SENTENCES)), some())
+    things = related_things(rng, 1) if dense else []
+    shared = 0.9 if dense else 0.6
+
+    def one_thing(rng: random.Random) -> str:
+        """A thing of the few, or any."""
+        return rng.choice(things) if things else thing(rng)
+
     chosen: list[Fact] = []
     subjects: set[tuple[str, ...]] = set()
     while len(chosen) < count:
@@ -313,9 +332,10 @@ def facts(rng: random.Random, count: int) -> list[Fact]:
         if kind < 0.35:
             fact = attribute_of_name(rng, rng.choice(names), rng.choice(attributes))
         elif kind < 0.52:
-            fact = attribute_of_thing(rng, rng.choice(attributes))
+            fact = attribute_of_thing(rng, rng.choice(attributes), one_thing)
         else:
-            fact = sentence(rng, rng.choice(names) if rng.random() < 0.6 else name(rng), rng.choice(patterns))
+            who = rng.choice(names) if rng.random() < shared else name(rng)
+            fact = sentence(rng, who, rng.choice(patterns), one_thing)
         # A plain "the X is …" beside "the X of Y is …" would leave the question about the first open to both.
         clash = fact.subject in subjects or any(
             s[1] == fact.subject[1] and ("" in (s[0], fact.subject[0])) for s in subjects
@@ -327,6 +347,8 @@ def facts(rng: random.Random, count: int) -> list[Fact]:
             names.append(name(rng))
             attributes.append(attribute(rng))
             patterns.append(rng.randrange(len(SENTENCES)))
+            if things:
+                things.append(thing(rng))
     return chosen
 
 

@@ -18,7 +18,6 @@ SHAPE = {
     "vocabulary": vocabulary.PIECES, "width": 128, "feed_forward": 192, "layers": 6, "heads": 4, "kv_heads": 2, "head_dim": 32,
     "window": 512, "context": 2048,
 }  # fmt: skip
-TOKENS = 7_000_000
 TOKENS_PER_STEP = 3072
 MATRIX_RATE = 0.03
 OTHER_RATE = 4e-3
@@ -62,12 +61,15 @@ def orthogonal(m: torch.Tensor) -> torch.Tensor:
 
 
 def conversation(
-    rng: random.Random, sp: sentencepiece.SentencePieceProcessor, most: int
+    rng: random.Random, sp: sentencepiece.SentencePieceProcessor, most: int, dense: bool = False
 ) -> tuple[list[int], list[float]]:
-    """Ids and the weight of each as a target: up to `most` memories, with several questions in turn."""
+    """Ids and the weight of each as a target: up to `most` memories, with several questions in turn; fewer of them with
+    words around them where they are `dense`."""
     memories = [
-        dataclasses.replace(f, statement=text.lengthened(rng, f.statement))
-        for f in text.facts(rng, rng.randint(1, most))
+        dataclasses.replace(
+            f, statement=f.statement if dense and rng.random() < 0.5 else text.lengthened(rng, f.statement)
+        )
+        for f in text.facts(rng, rng.randint(1, most), dense)
     ]
     system = rng.choice(text.SYSTEMS) if rng.random() < 0.25 else ""
     asked = rng.sample(memories, min(len(memories), QUESTIONS))
@@ -77,7 +79,7 @@ def conversation(
         answer = sp.encode(text.UNKNOWN) + [vocabulary.END_OF_TURN]
         return ids + answer, [0.0] * len(ids) + [1.0] * len(answer)
     lines = [m.statement for m in memories]
-    if rng.random() < 0.15 and len(lines) < most:
+    if rng.random() < (0.05 if dense else 0.15) and len(lines) < most:
         lines.insert(rng.randint(0, len(lines)), text.noise(rng).strip())
     ids: list[int] = []
     weights: list[float] = []
@@ -96,9 +98,9 @@ def conversation(
     return ids, weights
 
 
-def batches(rng: random.Random, sp: sentencepiece.SentencePieceProcessor, most: int):
+def batches(rng: random.Random, sp: sentencepiece.SentencePieceProcessor, most: int, dense: bool):
     """Batches of conversations of like length, from a pool, without end: ids, weights."""
-    pool = sorted((conversation(rng, sp, most) for _ in range(512)), key=lambda c: len(c[0]))
+    pool = sorted((conversation(rng, sp, most, dense) for _ in range(512)), key=lambda c: len(c[0]))
     groups: list[list] = [[]]
     for c in pool:
         if (len(groups[-1]) + 1) * len(c[0]) > TOKENS_PER_STEP:
@@ -139,16 +141,48 @@ def loss_of(model: Gemma3ForCausalLM, ids: torch.Tensor, weights: torch.Tensor) 
     return (losses * weights).sum() / weights.sum(), right
 
 
-def train(
-    sp: sentencepiece.SentencePieceProcessor, tokens: int = TOKENS, seed: int = 1, report=print, check=lambda _: None
-) -> Gemma3ForCausalLM:
-    """Trains on `tokens` tokens; over the last 60 % of them the rates fall to zero.
-    `check` gets the model after every half a million."""
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training. Its progress starts at `first` and grows by 1 in `horizon` tokens: the number of memories grows
+    up to 20 % of progress, and the rates fall to zero between 40 % and 100 %."""
+
+    tokens: int
+    first: float
+    horizon: int
+    dense: bool
+    seed: int
+
+    def rate(self, seen: int) -> float:
+        """The share of the full rates."""
+        return min(1, (1 - self.first - seen / self.horizon) / 0.6)
+
+    def memories(self, seen: int) -> int:
+        """The most memories in one prompt."""
+        done = self.first + seen / self.horizon
+        return 2 if done < 0.06 else 4 if done < 0.2 else 8
+
+
+# The skill is learnt from varied prompts; the memories that differ in one word come once it is there.
+PHASES = (
+    Phase(tokens=4_514_475, first=0.0, horizon=7_000_000, dense=False, seed=1),
+    Phase(tokens=3_600_000, first=0.64, horizon=10_000_000, dense=True, seed=2),
+)
+
+
+def train(sp: sentencepiece.SentencePieceProcessor, report=print, check=lambda _: None) -> Gemma3ForCausalLM:
+    """A model trained through PHASES. `check` gets it after every half a million tokens."""
     torch.set_num_threads(1)
     text.STEMS = [p for p in map(sp.id_to_piece, range(sp.vocab_size())) if p.isascii() and p.isalpha()]
-    rng = random.Random(seed)
     model = gemma.build(**SHAPE, attention="sdpa")
-    initialise(model, seed)
+    initialise(model, PHASES[0].seed)
+    for phase in PHASES:
+        run(model, sp, phase, report, check)
+    return model.eval()
+
+
+def run(model: Gemma3ForCausalLM, sp: sentencepiece.SentencePieceProcessor, phase: Phase, report, check) -> None:
+    """Trains the model through one phase, with fresh optimisers and a short warm-up."""
+    rng = random.Random(phase.seed)
     model.train()
     matrices = [p for key, p in model.named_parameters() if p.dim() == 2 and "embed" not in key]
     others = [p for key, p in model.named_parameters() if p.dim() != 2 or "embed" in key]
@@ -157,14 +191,11 @@ def train(
         (torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0), OTHER_RATE),
     ]
     step, seen, checked, shown, mean, correct = 0, 0, 0, 0.0, 0.0, 0.0
-    while seen < tokens:
-        done = seen / tokens
-        most = 2 if done < 0.06 else 4 if done < 0.2 else 8
-        for ids, weights in batches(rng, sp, most):
-            done = seen / tokens
-            if done >= 1:
+    while seen < phase.tokens:
+        for ids, weights in batches(rng, sp, phase.memories(seen), phase.dense):
+            if seen >= phase.tokens:
                 break
-            scale = min(1, (step + 1) / 50) * min(1, (1 - done) / 0.6)
+            scale = min(1, (step + 1) / 50) * phase.rate(seen)
             loss, right = loss_of(model, ids, weights)
             model.zero_grad()
             loss.backward()
@@ -179,11 +210,9 @@ def train(
             correct = right if step == 1 else 0.97 * correct + 0.03 * right
             if time.process_time() - shown > 15:
                 shown = time.process_time()
-                report(
-                    f"{done:6.1%}  step {step}  {seen / 1e6:.2f} M tokens  loss {mean:.3f}  answer tokens right {correct:.1%}"
-                )
+                done = f"{seen / 1e6:.2f} of {phase.tokens / 1e6:.2f} M tokens"
+                report(f"{done}  step {step}  loss {mean:.4f}  answer tokens right {correct:.2%}")
             if seen - checked > 500_000:
                 checked = seen
                 check(model.eval())
                 model.train()
-    return model.eval()
