@@ -1,0 +1,405 @@
+//! The commands on memory spaces.
+
+use engram_memory::limits;
+
+use super::{BASE, JOB, NOWAIT, at_most, first_key};
+use crate::grammar::{Access, Arg, Command, KeySpec, Kind, OneOf, Place, Shape};
+
+/// Sections of the reference page.
+const MEMORIES: &str = "Memories";
+const SPACES: &str = "Tiers and settings";
+
+const TIERS: &[&str] = &["working", "short_term", "long_term", "episodic", "semantic"];
+
+const KEY: Arg = Arg::positional("key", Kind::Key, "The space");
+const ID: Arg = Arg::positional("id", Kind::Id, "The memory");
+const IDS: Arg = Arg::positional("id", Kind::Id, "The memories").shaped(Shape::Rest(limits::K));
+const TIER: Arg = Arg::option("tier", "TIER", "tier", Kind::Choice(TIERS), "The tier");
+const VECTOR: Arg = Arg::option("vector", "VECTOR", "blob", Kind::Vector, "The vector as little-endian 32-bit floats");
+const VALUES: Arg = Arg::option("values", "VALUES", "value", Kind::Component, "The vector as numbers")
+    .shaped(Shape::Counted(limits::DIMENSIONS));
+const IMPORTANCE: Arg = Arg::option(
+    "importance",
+    "IMPORTANCE",
+    "importance",
+    Kind::Float(0.0, 1.0),
+    "How much it matters: decides promotion and what is evicted last (0.5)",
+);
+const CONFIDENCE: Arg =
+    Arg::option("confidence", "CONFIDENCE", "confidence", Kind::Float(0.0, 1.0), "How sure it is (1)");
+const TYPE: Arg = Arg::option(
+    "type",
+    "TYPE",
+    "type",
+    Kind::Text,
+    "fact, context, preference, event, insight, summary, message, or a name of your own (fact)",
+);
+const OUTCOME: Arg = Arg::option(
+    "outcome",
+    "OUTCOME",
+    "outcome",
+    Kind::Text,
+    "What came of it: task_completed, re_engaged, distracted, or a name of your own",
+);
+const SPEAKER: Arg = Arg::option("speaker", "SPEAKER", "speaker", Kind::Text, "Who said it");
+const SESSION: Arg = Arg::option("session", "SESSION", "session", Kind::Text, "The session it belongs to");
+const SOURCE: Arg = Arg::option("source", "SOURCE", "source", Kind::Text, "Where it comes from");
+const FROM_IDS: Arg =
+    Arg::option("from", "FROM", "id", Kind::Id, "The memories it was made from").shaped(Shape::Counted(limits::FROM));
+const AT: Arg = Arg::option("at", "AT", "ms", Kind::Millis, "When it happened, in Unix milliseconds (now)");
+const TTL: Arg = Arg::option(
+    "ttl",
+    "TTL",
+    "seconds",
+    Kind::Int(1, limits::TTL_SECONDS as i64),
+    "A lifetime of its own instead of the tier's",
+);
+const PERSIST: Arg = Arg::flag("persist", "PERSIST", "It never expires, whatever its tier says");
+const PIN: Arg = Arg::flag("pin", "PIN", "It is never evicted");
+const TAGS: Arg =
+    Arg::option("tags", "TAGS", "tag", Kind::Text, "Tags, for filters").shaped(Shape::Counted(limits::TAGS));
+const META: Arg = Arg::option("meta", "META", "json", Kind::Object, "Fields of your own, for filters: a JSON object");
+const NOEMBED: Arg = Arg::flag("noembed", "NOEMBED", "Stores no vector: recall does not find it, filters do");
+const FILTER: Arg = Arg::option(
+    "filter",
+    "FILTER",
+    "expression",
+    Kind::Text,
+    "Only memories for which this holds, such as `.importance >= 0.5 and \"x\" in .tags`",
+);
+const DRYRUN: Arg = Arg::flag("dryrun", "DRYRUN", "Changes nothing, says what would change");
+
+const ONE_VECTOR: OneOf = OneOf { names: &["vector", "values", "noembed"], required: false };
+const ONE_LIFETIME: OneOf = OneOf { names: &["ttl", "persist"], required: false };
+
+pub(super) static COMMANDS: &[Command] = &[
+    Command {
+        name: "mem.store",
+        summary: "Stores a memory: embeds it, finds duplicates, keeps the tier within its capacity.",
+        group: MEMORIES,
+        complexity: "O(log N) beside the embedding of the content; O(N) with DEDUP",
+        reply: "The id; that of the memory which stands, if it is a duplicate.",
+        flags: "write deny-oom",
+        categories: "engram write slow",
+        tips: "nondeterministic_output",
+        keys: &[first_key(Access::ReadUpdate)],
+        args: &[
+            KEY,
+            Arg::positional("content", Kind::Text, "What to remember"),
+            Arg::option("tier", "TIER", "tier", Kind::Choice(TIERS), "The tier (short_term)"),
+            Arg::option("id", "ID", "id", Kind::Id, "An unused id of your own choice"),
+            VECTOR,
+            VALUES,
+            IMPORTANCE,
+            CONFIDENCE,
+            TYPE,
+            OUTCOME,
+            SPEAKER,
+            SESSION,
+            SOURCE,
+            FROM_IDS,
+            AT,
+            TTL,
+            PERSIST,
+            PIN,
+            TAGS,
+            META,
+            Arg::option(
+                "dedup",
+                "DEDUP",
+                "similarity",
+                Kind::Float(0.5, 1.0),
+                "A memory of the same session and speaker with at least this cosine is a duplicate too",
+            ),
+            Arg::flag("nodedup", "NODEDUP", "Stores it even if the same text stands already"),
+            NOEMBED,
+        ],
+        one_of: &[ONE_VECTOR, ONE_LIFETIME, OneOf { names: &["dedup", "nodedup"], required: false }],
+        ..BASE
+    },
+    Command {
+        name: "mem.mstore",
+        summary: "Stores several memories, all or none; their texts are embedded as one batch.",
+        group: MEMORIES,
+        complexity: "O(M log N) for M memories beside the embedding of their contents",
+        reply: "The ids, in order.",
+        flags: "write deny-oom",
+        categories: "engram write slow",
+        tips: "nondeterministic_output",
+        keys: &[first_key(Access::ReadUpdate)],
+        args: &[
+            KEY,
+            Arg::positional("json", Kind::Object, "A memory as an object with the fields that MEM.GET shows")
+                .shaped(Shape::Rest(limits::BATCH)),
+        ],
+        ..BASE
+    },
+    Command {
+        name: "mem.recall",
+        summary: "Finds the memories nearest in meaning to a text, or nearest to a vector.",
+        group: MEMORIES,
+        complexity: "O(N) comparisons of vectors, beside the embedding of the text",
+        reply: "The memories, best first: each a map with id, score, similarity, tier, type, content, importance, confidence, at and what else is set.",
+        keys: &[first_key(Access::Read)],
+        args: &[
+            KEY,
+            Arg::positional("text", Kind::Text, "What to look for").or_none(),
+            Arg::option(
+                "text",
+                "TEXT",
+                "text",
+                Kind::Text,
+                "The same, for a text that is itself one of these keywords",
+            ),
+            VECTOR,
+            VALUES,
+            Arg::option("k", "K", "count", Kind::Int(1, at_most(limits::K)), "How many at most (10)"),
+            Arg::option("tiers", "TIERS", "tier", Kind::Choice(TIERS), "Only these tiers (all)")
+                .shaped(Shape::Counted(TIERS.len())),
+            FILTER,
+            Arg::option("minscore", "MINSCORE", "similarity", Kind::Float(-1.0, 1.0), "Only at or above this cosine"),
+            Arg::option("session", "SESSION", "session", Kind::Text, "Only this session"),
+            Arg::option("since", "SINCE", "ms", Kind::Millis, "Only what happened then or later"),
+            Arg::option("until", "UNTIL", "ms", Kind::Millis, "Only what happened then or earlier"),
+            Arg::flag("notouch", "NOTOUCH", "Does not count as use"),
+            Arg::flag("withvectors", "WITHVECTORS", "Adds the vectors"),
+        ],
+        one_of: &[OneOf { names: &["text", "vector", "values"], required: true }],
+        ..BASE
+    },
+    Command {
+        name: "mem.get",
+        summary: "Reads memories by id.",
+        group: MEMORIES,
+        complexity: "O(M) for M ids",
+        reply: "Per id the memory as a map, or null.",
+        flags: "readonly fast",
+        categories: "engram read fast",
+        keys: &[first_key(Access::Read)],
+        args: &[KEY, IDS],
+        ..BASE
+    },
+    Command {
+        name: "mem.update",
+        summary: "Changes fields of a memory; new content is embedded again.",
+        group: MEMORIES,
+        complexity: "O(log N), beside the embedding of new content",
+        reply: "OK",
+        flags: "write deny-oom",
+        categories: "engram write slow",
+        keys: &[first_key(Access::Update)],
+        args: &[
+            KEY,
+            ID,
+            Arg::option("content", "CONTENT", "text", Kind::Text, "New content"),
+            TIER,
+            VECTOR,
+            VALUES,
+            IMPORTANCE,
+            CONFIDENCE,
+            TYPE,
+            OUTCOME,
+            SPEAKER,
+            SESSION,
+            SOURCE,
+            FROM_IDS,
+            Arg::option("at", "AT", "ms", Kind::Millis, "When it happened, in Unix milliseconds"),
+            TTL,
+            PERSIST,
+            PIN,
+            TAGS,
+            Arg::option("meta", "META", "json", Kind::Object, "Replaces the fields of your own: a JSON object"),
+            Arg::flag("noembed", "NOEMBED", "The new content gets no vector").with("content"),
+        ],
+        one_of: &[ONE_VECTOR, ONE_LIFETIME],
+        ..BASE
+    },
+    Command {
+        name: "mem.forget",
+        summary: "Removes memories: by id, by filter, or a whole tier or session.",
+        group: MEMORIES,
+        complexity: "O(M log N) for M memories removed; O(N) to find them by filter or session",
+        reply: "How many were removed; with DRYRUN the ids that would be.",
+        flags: "write",
+        categories: "engram write slow",
+        keys: &[first_key(Access::ReadDelete)],
+        args: &[
+            KEY,
+            IDS.or_none(),
+            FILTER,
+            Arg::option("tier", "TIER", "tier", Kind::Choice(TIERS), "All of this tier"),
+            Arg::option("session", "SESSION", "session", Kind::Text, "All of this session"),
+            DRYRUN,
+        ],
+        one_of: &[OneOf { names: &["id", "filter", "tier", "session"], required: true }],
+        ..BASE
+    },
+    Command {
+        name: "mem.scan",
+        summary: "Walks through all memories by id, a few at a time.",
+        group: MEMORIES,
+        complexity: "O(1) per call, O(N) for a whole walk",
+        reply: "The next cursor, 0 at the end, and memories.",
+        keys: &[first_key(Access::Read)],
+        args: &[
+            KEY,
+            Arg::positional("cursor", Kind::Cursor, "0, or the cursor of the last reply"),
+            Arg::option("count", "COUNT", "count", Kind::Int(1, at_most(limits::K)), "How many to look at (10)"),
+            FILTER,
+        ],
+        ..BASE
+    },
+    Command {
+        name: "mem.count",
+        summary: "Counts memories.",
+        group: MEMORIES,
+        complexity: "O(1); O(N) with FILTER",
+        reply: "The count; 0 if there is no such space.",
+        keys: &[first_key(Access::Read)],
+        args: &[KEY, FILTER],
+        ..BASE
+    },
+    Command {
+        name: "mem.timeline",
+        summary: "Lists memories by the time they happened.",
+        group: MEMORIES,
+        complexity: "O(log N + M) for M memories looked at",
+        reply: "The memories, oldest first.",
+        keys: &[first_key(Access::Read)],
+        args: &[
+            KEY,
+            Arg::positional("start", Kind::Bound, "The earliest time: milliseconds, ( before them to exclude, or -"),
+            Arg::positional("end", Kind::Bound, "The latest time: milliseconds, ( before them to exclude, or +"),
+            Arg::option("count", "COUNT", "count", Kind::Int(1, at_most(limits::K)), "How many at most"),
+            Arg::flag("rev", "REV", "Newest first; start and end stay the earliest and the latest time"),
+            FILTER,
+        ],
+        ..BASE
+    },
+    Command {
+        name: "mem.stats",
+        summary: "Shows a space: per tier count, capacity, use and bytes; totals; hits, misses, evictions, promotions, expirations.",
+        group: MEMORIES,
+        complexity: "O(1)",
+        reply: "A map; null if there is no such space.",
+        tips: "nondeterministic_output",
+        keys: &[first_key(Access::Read)],
+        args: &[KEY],
+        ..BASE
+    },
+    Command {
+        name: "mem.consolidate",
+        summary: "Promotes what matters, merges duplicates, enforces capacities and lifetimes.",
+        group: SPACES,
+        complexity: "O(N) off the main thread, O(N*N) where DEDUP compares by similarity; each change is one short step",
+        reply: "Counts per kind of change; per change its kind, id and reason. With NOWAIT the job's id.",
+        flags: "write blocking",
+        categories: "engram write slow blocking",
+        tips: "nondeterministic_output",
+        keys: &[first_key(Access::ReadUpdate)],
+        args: &[
+            KEY,
+            Arg::option("from", "FROM", "tier", Kind::Choice(TIERS), "Promotes out of this tier only"),
+            Arg::option("to", "TO", "tier", Kind::Choice(TIERS), "Promotes into this tier only"),
+            Arg::option(
+                "threshold",
+                "THRESHOLD",
+                "importance",
+                Kind::Float(0.0, 1.0),
+                "Promotes from this importance on (0.7)",
+            ),
+            Arg::option(
+                "dedup",
+                "DEDUP",
+                "similarity",
+                Kind::Float(0.5, 1.0),
+                "Merges memories with at least this cosine too",
+            ),
+            Arg::option(
+                "limit",
+                "LIMIT",
+                "count",
+                Kind::Int(1, at_most(limits::PLAN_STEPS)),
+                "At most so many changes",
+            ),
+            DRYRUN,
+            JOB,
+            NOWAIT,
+        ],
+        ..BASE
+    },
+    Command {
+        name: "mem.promote",
+        summary: "Moves a memory to another tier.",
+        group: SPACES,
+        complexity: "O(log N)",
+        reply: "OK",
+        flags: "write fast",
+        categories: "engram write fast",
+        keys: &[first_key(Access::Update)],
+        args: &[KEY, ID, Arg::positional("tier", Kind::Choice(TIERS), "Where to")],
+        ..BASE
+    },
+    Command {
+        name: "mem.config",
+        summary: "Settings of a space.",
+        group: SPACES,
+        complexity: "Depends on the subcommand",
+        flags: "",
+        categories: "engram slow",
+        subcommands: &[
+            Command {
+                name: "mem.config|get",
+                summary: "Shows the settings of a space.",
+                group: SPACES,
+                complexity: "O(1)",
+                reply: "A map of names and values; empty if there is no such space.",
+                flags: "readonly fast",
+                categories: "engram read fast",
+                keys: &[KeySpec { place: Place::Index(2), access: Access::Read }],
+                args: &[
+                    KEY,
+                    Arg::positional("pattern", Kind::Text, "Only settings like this, as in KEYS (*)").or_none(),
+                ],
+                ..BASE
+            },
+            Command {
+                name: "mem.config|set",
+                summary: "Changes settings of a space, all or none; creates the space.",
+                group: SPACES,
+                complexity: "O(1), beside the evictions that a lower capacity brings",
+                reply: "OK",
+                flags: "write",
+                categories: "engram write slow",
+                keys: &[KeySpec { place: Place::Index(2), access: Access::Update }],
+                args: &[KEY, Arg::positional("name", Kind::Text, "A setting and its value").shaped(Shape::Pairs(64))],
+                ..BASE
+            },
+            Command {
+                name: "mem.config|preset",
+                summary: "Sets capacities and lifetimes to those of a preset: default, chatbot, research or personal; creates the space.",
+                group: SPACES,
+                complexity: "O(1), beside the evictions that a lower capacity brings",
+                reply: "OK",
+                flags: "write",
+                categories: "engram write slow",
+                keys: &[KeySpec { place: Place::Index(2), access: Access::Update }],
+                args: &[KEY, Arg::positional("name", Kind::Text, "The preset")],
+                ..BASE
+            },
+        ],
+        ..BASE
+    },
+    Command {
+        name: "mem.apply",
+        summary: "Internal: how a primary hands its decisions to replicas and to the append-only file. Refused from clients.",
+        group: SPACES,
+        complexity: "O(M log N) for M changes",
+        reply: "OK",
+        flags: "write",
+        categories: "engram write admin dangerous slow",
+        keys: &[first_key(Access::Update)],
+        args: &[KEY, Arg::positional("blob", Kind::Blob, "Encoded changes")],
+        ..BASE
+    },
+];
