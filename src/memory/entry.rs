@@ -127,8 +127,8 @@ impl Entry {
             + optional(&self.speaker)
             + optional(&self.role)
             + optional(&self.source)
-            + block(self.from.capacity() * size_of::<MemoryId>())
-            + block(self.tags.capacity() * size_of::<Box<str>>())
+            + block(self.from.len() * size_of::<MemoryId>())
+            + block(self.tags.len() * size_of::<Box<str>>())
             + self.tags.iter().map(|tag| block(tag.len())).sum::<usize>()
             + self.meta.as_ref().map_or(0, map_bytes)
     }
@@ -292,12 +292,12 @@ fn json_fits(value: &Value, depth: usize, budget: &mut usize) -> bool {
     }
 }
 
-/// The bytes that the allocator sets aside for a block of `bytes`: its sizes are multiples of 16, or an eighth apart.
+/// The bytes that the allocator sets aside for a block of `bytes`: multiples of 16 up to 128, above that four sizes per doubling
+/// (jemalloc's size classes).
 pub(crate) fn block(bytes: usize) -> usize {
     match bytes {
-        0 => 0,
-        1..=128 => bytes.next_multiple_of(16),
-        _ => bytes.next_multiple_of((bytes.next_power_of_two() / 8).clamp(16, 4096)),
+        0..=128 => bytes.next_multiple_of(16),
+        _ => bytes.next_multiple_of(bytes.next_power_of_two() / 8),
     }
 }
 

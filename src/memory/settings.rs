@@ -132,7 +132,7 @@ impl Settings {
     /// When a memory that enters a tier at `now` expires by the tier's lifetime.
     pub(crate) fn expiry(&self, tier: Tier, now: u64) -> Option<u64> {
         let ttl = self.tier(tier).ttl;
-        (ttl > 0).then(|| now.saturating_add(ttl.saturating_mul(1000)))
+        (ttl > 0).then(|| now.saturating_add(ttl.saturating_mul(1000)).min(limits::TIME_MS))
     }
 
     /// The half-life of recency in the retention value of a tier, in milliseconds: its lifetime, 30 days if unlimited.

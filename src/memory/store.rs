@@ -332,7 +332,9 @@ fn expiry(of_tier: Option<Millis>, ttl: Ttl, now: Millis) -> Result<(Option<Mill
 /// Tags are a set; the order is that of the first mention.
 fn distinct(tags: Vec<String>) -> Vec<Box<str>> {
     let mut seen = BTreeSet::new();
-    tags.into_iter().filter(|tag| seen.insert(tag.clone())).map(Into::into).collect()
+    let mut tags: Vec<Box<str>> = tags.into_iter().filter(|tag| seen.insert(tag.clone())).map(Into::into).collect();
+    tags.shrink_to_fit();
+    tags
 }
 
 impl Batch<'_> {
@@ -365,7 +367,7 @@ impl Batch<'_> {
             at: new.at.unwrap_or(self.now),
             created: self.now,
             entered: self.now,
-            expires: expires.map(|expires| expires.min(limits::TIME_MS)),
+            expires,
             own_expiry,
             pinned: new.pinned,
             tags: distinct(new.tags),

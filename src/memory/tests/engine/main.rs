@@ -1,0 +1,19 @@
+//! Tests of the memory engine through its public interface: one binary, a module per behaviour.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails here says where")]
+
+mod codec;
+mod concurrency;
+mod consolidate;
+mod counting;
+mod filter;
+mod recall;
+mod settings;
+mod simulation;
+mod store;
+mod support;
+mod tiers;
+mod usage;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;

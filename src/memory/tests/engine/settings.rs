@@ -1,0 +1,68 @@
+//! Settings and presets as the space carries them out.
+
+use crate::support::*;
+use engram_memory::*;
+
+fn set(space: &mut Space, name: &str, value: &str) {
+    let effects = space.set(T0, name, value).unwrap();
+    apply(space, &effects);
+}
+
+#[test]
+fn list_and_change() {
+    let mut space = Space::new();
+    assert_eq!(space.settings("*").len(), SETTINGS.len());
+    assert_eq!(space.settings("working.*"), [("working.capacity", "10".into()), ("working.ttl", "3600".into())]);
+    assert!(space.settings("nothing*").is_empty());
+    set(&mut space, "WORKING.TTL", "30m");
+    assert_eq!(space.settings("working.ttl"), [("working.ttl", "1800".into())]);
+    assert!(space.set(T0, "working.ttl", "30m").unwrap().is_empty(), "as before: no effect");
+    let before = digest(&space);
+    assert!(space.set(T0, "working.ttl", "soon").is_err() && space.set(T0, "nothing", "1").is_err());
+    assert_eq!(digest(&space), before);
+    assert!(digest(&load(&state(&space, 1000))) == before);
+}
+
+#[test]
+fn a_lower_capacity_evicts() {
+    let mut space = Space::new();
+    for n in 0..100 {
+        store(&mut space, T0 + n, NewMemory { importance: Some(n as f64 / 100.0), ..memory(&format!("m{n}")) });
+    }
+    let effects = space.set(T0 + 100, "short_term.capacity", "30").unwrap();
+    assert_eq!(removed(&effects, Removal::Evicted).len(), 70);
+    apply(&mut space, &effects);
+    assert_eq!(space.len(), 30);
+    assert!(space.get(T0 + 100, MemoryId { ms: T0 + 99, seq: 0 }).is_some());
+    set(&mut space, "short_term.capacity", "0");
+    for n in 0..300 {
+        store(&mut space, T0 + 200, memory(&format!("n{n}")));
+    }
+    assert_eq!(space.len(), 330);
+    space.check_invariants();
+}
+
+#[test]
+fn presets() {
+    let mut space = Space::new();
+    let effects = space.preset(T0, "chatbot").unwrap();
+    apply(&mut space, &effects);
+    assert_eq!(space.config().tier(Tier::ShortTerm), TierSettings { capacity: 200, ttl: 12 * 3600 });
+    for n in 0..150 {
+        store(&mut space, T0 + n, memory(&format!("m{n}")));
+    }
+    let effects = space.preset(T0 + 200, "default").unwrap();
+    apply(&mut space, &effects);
+    assert_eq!((space.len(), space.config()), (100, Space::new().config()));
+    assert!(space.preset(T0, "unheard").unwrap_err().message().contains("chatbot"));
+}
+
+#[test]
+fn a_new_lifetime_counts_for_new_entries() {
+    let mut space = Space::new();
+    let old = store(&mut space, T0, memory("old"));
+    set(&mut space, "short_term.ttl", "60");
+    let new = store(&mut space, T0, memory("new"));
+    assert_eq!((get(&space, T0, old).expires, get(&space, T0, new).expires), (Some(T0 + DAY), Some(T0 + 60_000)));
+    space.check_invariants();
+}
