@@ -247,11 +247,13 @@ impl<'a> Reader<'_, 'a> {
         self.argv.get(self.at).copied()
     }
 
-    /// Whether the next argument cannot be this optional positional one: there is none, or it is the keyword of an alternative.
+    /// Whether the next argument cannot be this optional positional one: there is none, or it is the keyword of an alternative, or for a list any keyword.
     fn is_left_out(&self, arg: &Arg) -> bool {
         let Some(word) = self.peek() else { return true };
+        let any = matches!(arg.shape, Shape::Rest(_));
         let names = self.command.group_of(arg.name).map_or(&[][..], |group| group.names);
-        self.command.args.iter().any(|a| names.contains(&a.name) && a.token.is_some_and(|t| is_token(t, word)))
+        let alternatives = self.command.args.iter().filter(|a| any || names.contains(&a.name));
+        alternatives.filter_map(|a| a.token).any(|token| is_token(token, word))
     }
 
     fn take(&mut self, index: usize, arg: &'static Arg) -> Result<(), Error> {
