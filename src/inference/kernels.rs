@@ -7,10 +7,10 @@
 //! bit-equal with each other. Quantised weights become f32 values first, `scale × q` rounded once, in registers for one
 //! row and in scratch for several; both see the same values.
 //!
-//! **Form.** The bodies are plain Rust over arrays of sixteen f32 ([`Lanes`]), `#[inline(always)]`, and are compiled again
-//! under `#[target_feature]` for each path below; the compiler keeps the arrays in vector registers. Rejected: intrinsics
-//! per architecture (four sources to keep bit-equal), the `gemm` crate (its order depends on the shape), and one
-//! accumulator chain per tile shape (the same).
+//! **Form.** The bodies are `#[inline(always)]` and are compiled again under `#[target_feature]` for each path below. What
+//! goes to memory is plain Rust over arrays of sixteen f32 ([`Lanes`]), which the compiler vectorises; the tiles, whose sums
+//! must stay in registers, are generic over a type with a few intrinsics per kind of CPU (`wide`). Rejected: whole kernels
+//! in intrinsics per architecture (several sources to keep bit-equal) and the `gemm` crate (its order depends on the shape).
 //!
 //! Every path needs IEEE arithmetic without flush-to-zero, which is the default in Rust and in the server.
 
@@ -18,6 +18,7 @@ mod lanes;
 mod rows;
 mod tile;
 mod vector;
+mod wide;
 
 use std::sync::OnceLock;
 
@@ -171,7 +172,8 @@ pub fn available() -> Vec<&'static Kernels> {
     let mut paths: Vec<&'static Kernels> = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx2 =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         if avx2
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -194,7 +196,7 @@ pub fn available() -> Vec<&'static Kernels> {
 
 /// Compiles the bodies once more, under the given target features and with tiles of `$m` rows by `$n` columns.
 macro_rules! path {
-    ($path:ident, $m:literal, $n:literal, $($feature:literal)?) => {
+    ($path:ident, $wide:ty, $m:literal, $n:literal, $($feature:literal)?) => {
         mod $path {
             use super::{Encoded, Format, Kernels, Strided, tile, vector, rows};
 
@@ -217,19 +219,19 @@ macro_rules! path {
 
             $(#[target_feature(enable = $feature)])?
             fn product(x: &[f32], m: usize, w: Encoded<'_>, y: &mut [f32], scratch: &mut [f32]) {
-                tile::product::<$m, $n>(x, m, w, y, scratch);
+                tile::product::<$wide, $m, $n>(x, m, w, y, scratch);
             }
             $(#[target_feature(enable = $feature)])?
             fn dot_rows(a: Strided<'_>, b: Strided<'_>, len: usize, y: &mut [f32], y_stride: usize) {
-                tile::dot_rows::<$m, $n>(a, b, len, y, y_stride);
+                tile::dot_rows::<$wide, $m, $n>(a, b, len, y, y_stride);
             }
             $(#[target_feature(enable = $feature)])?
             fn mix_rows(p: Strided<'_>, v: Strided<'_>, width: usize, y: &mut [f32], y_stride: usize) {
-                tile::mix_rows::<$m>(p, v, width, y, y_stride);
+                tile::mix_rows::<$wide, $m>(p, v, width, y, y_stride);
             }
             $(#[target_feature(enable = $feature)])?
             fn decode_row(f: Format, row: &[u8], out: &mut [f32]) {
-                rows::decode(f, row, out);
+                rows::decode::<$wide>(f, row, out);
             }
             $(#[target_feature(enable = $feature)])?
             fn softmax(row: &mut [f32], factor: f32) {
@@ -272,13 +274,13 @@ macro_rules! path {
 }
 
 #[cfg(target_arch = "x86_64")]
-path!(avx512, 4, 4, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
+path!(avx512, super::wide::x86::V512, 4, 4, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-path!(avx2, 2, 2, "avx2,fma");
+path!(avx2, super::wide::x86::V256, 2, 2, "avx2,fma,f16c");
 #[cfg(target_arch = "aarch64")]
-path!(neon, 2, 2, "neon");
+path!(neon, super::Lanes, 2, 2, "neon");
 // Fused multiply-add is the C library's here, correct and slow: this path is for CPUs before 2013 and for the tests.
-path!(baseline, 1, 2,);
+path!(baseline, super::Lanes, 1, 2,);
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,5 @@
 //! Sixteen f32 side by side, and the elementary functions on them.
 
-use std::array::from_fn;
-
 /// How many running sums every reduction has.
 pub const LANES: usize = 16;
 
@@ -46,37 +44,38 @@ impl Lanes {
     /// Lane-wise `f`.
     #[inline(always)]
     pub fn map(self, f: impl Fn(f32) -> f32) -> Lanes {
-        Lanes(from_fn(
-            #[inline(always)]
-            |l| f(self.0[l]),
-        ))
+        self.with(self, |a, _| f(a))
     }
 
     /// `self × b + c` with one rounding.
     #[inline(always)]
     pub fn fma(self, b: Lanes, c: Lanes) -> Lanes {
-        Lanes(from_fn(
-            #[inline(always)]
-            |l| self.0[l].mul_add(b.0[l], c.0[l]),
-        ))
+        let mut lanes = c.0;
+        for (l, c) in lanes.iter_mut().enumerate() {
+            *c = self.0[l].mul_add(b.0[l], *c);
+        }
+        Lanes(lanes)
     }
 
     /// `self + b`.
     #[inline(always)]
     pub fn plus(self, b: Lanes) -> Lanes {
-        Lanes(from_fn(
-            #[inline(always)]
-            |l| self.0[l] + b.0[l],
-        ))
+        self.with(b, |a, b| a + b)
     }
 
     /// The larger of each pair; of a NaN and a number, `b`.
     #[inline(always)]
     pub fn max(self, b: Lanes) -> Lanes {
-        Lanes(from_fn(
-            #[inline(always)]
-            |l| if self.0[l] > b.0[l] { self.0[l] } else { b.0[l] },
-        ))
+        self.with(b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn with(self, b: Lanes, f: impl Fn(f32, f32) -> f32) -> Lanes {
+        let mut lanes = self.0;
+        for (l, a) in lanes.iter_mut().enumerate() {
+            *a = f(*a, b.0[l]);
+        }
+        Lanes(lanes)
     }
 
     /// The sum of all lanes by one fixed tree: halves are added until one number is left.
@@ -99,16 +98,15 @@ impl Lanes {
 
     #[inline(always)]
     fn fold(self, f: impl Fn(f32, f32) -> f32) -> f32 {
-        let a = self.0;
-        let b: [f32; 8] = from_fn(
-            #[inline(always)]
-            |l| f(a[l], a[l + 8]),
-        );
-        let c: [f32; 4] = from_fn(
-            #[inline(always)]
-            |l| f(b[l], b[l + 4]),
-        );
-        f(f(c[0], c[2]), f(c[1], c[3]))
+        let mut lanes = self.0;
+        let mut half = LANES / 2;
+        while half > 0 {
+            for l in 0..half {
+                lanes[l] = f(lanes[l], lanes[l + half]);
+            }
+            half /= 2;
+        }
+        lanes[0]
     }
 }
 

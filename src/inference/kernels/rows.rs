@@ -1,9 +1,9 @@
 //! Rows of weights as they lie in a file, read 32 numbers at a time.
 //!
-//! All reads go through bytes in little-endian order, so no alignment of the file is needed; on the CPUs this runs on the
-//! compiler turns them into plain vector loads.
+//! All reads go through bytes in little-endian order, so no alignment of the file is needed.
 
-use super::lanes::{LANES, Lanes};
+use super::lanes::LANES;
+use super::wide::Wide;
 
 /// How a matrix is encoded. The quantised ones have blocks of 32 numbers along a row, as in GGUF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,67 +68,73 @@ pub(super) const BLOCK: usize = 32;
 const Q8_BYTES: usize = 2 + BLOCK;
 const Q4_BYTES: usize = 2 + BLOCK / 2;
 
-/// A row of `len` numbers, read in steps of [`BLOCK`].
+/// A row of numbers, read in steps of [`BLOCK`].
 pub(super) trait Row: Copy {
     /// The numbers `at .. at + 32`; `at` is a multiple of 32.
-    fn pair(self, at: usize) -> [Lanes; 2];
+    fn pair<V: Wide>(self, at: usize) -> [V; 2];
     /// The numbers from `at` to the end, fewer than 32, then zeros.
-    fn end(self, at: usize) -> [Lanes; 2];
+    fn end<V: Wide>(self, at: usize) -> [V; 2];
 }
 
 impl Row for &[f32] {
     #[inline(always)]
-    fn pair(self, at: usize) -> [Lanes; 2] {
-        let step = &self[at..at + BLOCK];
-        [Lanes::load(step, 0), Lanes::load(step, LANES)]
+    fn pair<V: Wide>(self, at: usize) -> [V; 2] {
+        let (low, high) = halves::<f32, LANES>(&self[at..at + BLOCK]);
+        [V::load(low), V::load(high)]
     }
 
     #[inline(always)]
-    fn end(self, at: usize) -> [Lanes; 2] {
-        let rest = &self[at..];
-        if rest.len() <= LANES {
-            [Lanes::load_end(rest, 0), Lanes::ZERO]
-        } else {
-            [Lanes::load(rest, 0), Lanes::load_end(rest, LANES)]
-        }
+    fn end<V: Wide>(self, at: usize) -> [V; 2] {
+        padded(&self[at..]).as_slice().pair(0)
     }
 }
 
-/// A row of plain numbers of `WIDTH` bytes each, made f32 by `decode`.
+/// The two halves of a slice of `2 × N` elements.
+#[inline(always)]
+fn halves<T, const N: usize>(both: &[T]) -> (&[T; N], &[T; N]) {
+    match both.as_chunks::<N>().0 {
+        [low, high] => (low, high),
+        _ => unreachable!("a step has two halves"),
+    }
+}
+
+/// The last numbers of a row and zeros.
+#[inline(always)]
+fn padded(rest: &[f32]) -> [f32; BLOCK] {
+    let mut all = [0.0; BLOCK];
+    all[..rest.len()].copy_from_slice(rest);
+    all
+}
+
+/// A row of plain numbers of `$width` bytes each; the last ones are made f32 by `$decode`, one by one.
 macro_rules! plain_row {
-    ($name:ident, $width:literal, $decode:expr) => {
+    ($name:ident, $width:literal, $wide:ident, $decode:expr) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name<'a>(pub &'a [u8]);
 
         impl Row for $name<'_> {
             #[inline(always)]
-            fn pair(self, at: usize) -> [Lanes; 2] {
+            fn pair<V: Wide>(self, at: usize) -> [V; 2] {
                 let step = &self.0[at * $width..(at + BLOCK) * $width];
-                let mut out = [Lanes::ZERO; 2];
-                for l in 0..LANES {
-                    out[0].0[l] = $decode(&step[l * $width..]);
-                }
-                for l in 0..LANES {
-                    out[1].0[l] = $decode(&step[(l + LANES) * $width..]);
-                }
-                out
+                let (low, high) = halves::<u8, { LANES * $width }>(step);
+                [V::$wide(low), V::$wide(high)]
             }
 
             #[inline(always)]
-            fn end(self, at: usize) -> [Lanes; 2] {
-                let mut out = [Lanes::ZERO; 2];
-                for (i, bytes) in self.0[at * $width..].chunks_exact($width).enumerate() {
-                    out[i / LANES].0[i % LANES] = $decode(bytes);
+            fn end<V: Wide>(self, at: usize) -> [V; 2] {
+                let mut all = [0.0; BLOCK];
+                for (x, bytes) in all.iter_mut().zip(self.0[at * $width..].as_chunks::<$width>().0) {
+                    *x = $decode(*bytes);
                 }
-                out
+                all.as_slice().pair(0)
             }
         }
     };
 }
 
-plain_row!(F32Row, 4, |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-plain_row!(F16Row, 2, |b: &[u8]| f16(u16::from_le_bytes([b[0], b[1]])));
-plain_row!(Bf16Row, 2, |b: &[u8]| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16));
+plain_row!(F32Row, 4, of_f32, f32::from_le_bytes);
+plain_row!(F16Row, 2, of_f16, |b| f16(u16::from_le_bytes(b)));
+plain_row!(Bf16Row, 2, of_bf16, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16));
 
 /// Half precision to single, exact, subnormal numbers, infinities and NaN included.
 #[inline(always)]
@@ -141,27 +147,27 @@ pub(super) fn f16(half: u16) -> f32 {
     f32::from_bits(bits | (half & 0x8000) << 16)
 }
 
+/// Splits a block of `BYTES` bytes off a quantised row: its scale and its numbers.
+#[inline(always)]
+fn block<V: Wide, const BYTES: usize>(row: &[u8], at: usize) -> (f32, &[u8]) {
+    let block = &row[at / BLOCK * BYTES..(at / BLOCK + 1) * BYTES];
+    (V::half(u16::from_le_bytes([block[0], block[1]])), &block[2..])
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Q8Row<'a>(pub &'a [u8]);
 
 impl Row for Q8Row<'_> {
     #[inline(always)]
-    fn pair(self, at: usize) -> [Lanes; 2] {
-        let block = &self.0[at / BLOCK * Q8_BYTES..(at / BLOCK + 1) * Q8_BYTES];
-        let scale = f16(u16::from_le_bytes([block[0], block[1]]));
-        let mut out = [Lanes::ZERO; 2];
-        for l in 0..LANES {
-            out[0].0[l] = f32::from(block[2 + l].cast_signed()) * scale;
-        }
-        for l in 0..LANES {
-            out[1].0[l] = f32::from(block[2 + LANES + l].cast_signed()) * scale;
-        }
-        out
+    fn pair<V: Wide>(self, at: usize) -> [V; 2] {
+        let (scale, numbers) = block::<V, Q8_BYTES>(self.0, at);
+        let (low, high) = halves::<u8, LANES>(numbers);
+        [V::of_i8(low, scale), V::of_i8(high, scale)]
     }
 
     #[inline(always)]
-    fn end(self, _: usize) -> [Lanes; 2] {
-        [Lanes::ZERO; 2] // rows are whole blocks
+    fn end<V: Wide>(self, _: usize) -> [V; 2] {
+        [V::zero(); 2] // rows are whole blocks
     }
 }
 
@@ -170,49 +176,50 @@ pub(super) struct Q4Row<'a>(pub &'a [u8]);
 
 impl Row for Q4Row<'_> {
     #[inline(always)]
-    fn pair(self, at: usize) -> [Lanes; 2] {
-        let block = &self.0[at / BLOCK * Q4_BYTES..(at / BLOCK + 1) * Q4_BYTES];
-        let scale = f16(u16::from_le_bytes([block[0], block[1]]));
-        let mut out = [Lanes::ZERO; 2];
-        for l in 0..LANES {
-            out[0].0[l] = (i32::from(block[2 + l] & 15) - 8) as f32 * scale;
+    fn pair<V: Wide>(self, at: usize) -> [V; 2] {
+        let (scale, numbers) = block::<V, Q4_BYTES>(self.0, at);
+        match numbers.as_chunks::<LANES>().0 {
+            [all] => V::of_nibbles(all, scale),
+            _ => unreachable!("a block has sixteen bytes of nibbles"),
         }
-        for l in 0..LANES {
-            out[1].0[l] = (i32::from(block[2 + l] >> 4) - 8) as f32 * scale;
-        }
-        out
     }
 
     #[inline(always)]
-    fn end(self, _: usize) -> [Lanes; 2] {
-        [Lanes::ZERO; 2]
+    fn end<V: Wide>(self, _: usize) -> [V; 2] {
+        [V::zero(); 2]
     }
 }
 
 /// All numbers of one row.
 #[inline(always)]
-pub(super) fn decode(format: Format, row: &[u8], out: &mut [f32]) {
+pub(super) fn decode<V: Wide>(format: Format, row: &[u8], out: &mut [f32]) {
     match format {
-        Format::F32 => decode_as(F32Row(row), out),
-        Format::F16 => decode_as(F16Row(row), out),
-        Format::BF16 => decode_as(Bf16Row(row), out),
-        Format::Q8_0 => decode_as(Q8Row(row), out),
-        Format::Q4_0 => decode_as(Q4Row(row), out),
+        Format::F32 => decode_as::<V, _>(F32Row(row), out),
+        Format::F16 => decode_as::<V, _>(F16Row(row), out),
+        Format::BF16 => decode_as::<V, _>(Bf16Row(row), out),
+        Format::Q8_0 => decode_as::<V, _>(Q8Row(row), out),
+        Format::Q4_0 => decode_as::<V, _>(Q4Row(row), out),
     }
 }
 
 #[inline(always)]
-pub(super) fn decode_as<R: Row>(row: R, out: &mut [f32]) {
-    let whole = out.len() / BLOCK * BLOCK;
-    for at in (0..whole).step_by(BLOCK) {
-        let [a, b] = row.pair(at);
-        a.store(out, at);
-        b.store(out, at + LANES);
+pub(super) fn decode_as<V: Wide, R: Row>(row: R, out: &mut [f32]) {
+    let mut at = 0;
+    let (lanes, rest) = out.as_chunks_mut::<LANES>();
+    for two in lanes.chunks_exact_mut(2) {
+        let [a, b] = row.pair::<V>(at);
+        a.store(&mut two[0]);
+        b.store(&mut two[1]);
+        at += BLOCK;
     }
-    if whole < out.len() {
-        let [a, b] = row.end(whole);
-        for (i, x) in out[whole..].iter_mut().enumerate() {
-            *x = if i < LANES { a.0[i] } else { b.0[i - LANES] };
+    let odd = lanes.len() % 2;
+    if odd + rest.len() > 0 {
+        let mut end = [0.0; BLOCK];
+        let [a, b] = row.end::<V>(at);
+        for (half, to) in [a, b].into_iter().zip(end.as_chunks_mut::<LANES>().0) {
+            half.store(to);
         }
+        let left = &mut out[at..];
+        left.copy_from_slice(&end[..left.len()]);
     }
 }
