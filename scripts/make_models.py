@@ -14,8 +14,9 @@ and into OUT/golden
     copy_facts.json                      ten facts that no training text holds
     copy_answers.json                    answers of copy.gguf from transformers
 
-It is run by hand when a model or a golden file is to change; the tests only read what it wrote. Everything is seeded; two
-runs on one kind of processor give the same files. Training takes half an hour on one core, the rest a minute.
+It is run by hand when a model or a golden file is to change; the tests only read what it wrote. Everything is seeded: two
+runs on one kind of processor give the same files, while another's rounding leads to another, equally good copy model.
+Training takes half an hour on one free core, the rest a minute.
 """
 
 import argparse
