@@ -21,9 +21,11 @@ use crate::Error;
 use crate::kernels::{Kernels, Strided, kernels};
 use crate::memory::MappedVec;
 use crate::product::Matrix;
+use linear::Linear;
 use std::path::Path;
 
 mod folder;
+mod linear;
 #[cfg(test)]
 mod tests;
 
@@ -77,11 +79,6 @@ struct Norm {
     offset: MappedVec<f32>,
 }
 
-struct Linear {
-    weight: Matrix,
-    bias: MappedVec<f32>,
-}
-
 struct Layer {
     /// Query, key and value, one after the other.
     qkv: Linear,
@@ -131,7 +128,7 @@ pub struct Scratch {
 
 struct Activations {
     /// What `parts` was made for.
-    sizes: [usize; 7],
+    sizes: [usize; 6],
     hidden: MappedVec<f32>,
     qkv: MappedVec<f32>,
     context: MappedVec<f32>,
@@ -139,16 +136,12 @@ struct Activations {
     inner: MappedVec<f32>,
     keys: MappedVec<f32>,
     scores: MappedVec<f32>,
-    product: MappedVec<f32>,
 }
 
 impl Scratch {
     fn for_encoder(&mut self, encoder: &Encoder) -> Result<&mut Activations, Error> {
         let Shape { width, heads, inner, window, .. } = encoder.shape;
         let padded = window.next_multiple_of(COLUMNS);
-        let product = encoder.layers.iter().flat_map(|layer| {
-            [&layer.qkv, &layer.output, &layer.up, &layer.down].map(|linear| linear.weight.scratch_len())
-        });
         let mut sizes = [
             window * width,
             window * width * 3,
@@ -156,7 +149,6 @@ impl Scratch {
             CHUNK * inner,
             width / heads * padded,
             window * padded,
-            product.max().unwrap_or(0),
         ];
         if let Some(parts) = &self.parts {
             for (size, have) in sizes.iter_mut().zip(parts.sizes) {
@@ -175,7 +167,6 @@ impl Scratch {
                 inner: MappedVec::zeroed(sizes[3])?,
                 keys: MappedVec::zeroed(sizes[4])?,
                 scores: MappedVec::zeroed(sizes[5])?,
-                product: MappedVec::zeroed(sizes[6])?,
             },
         };
         Ok(self.parts.insert(parts))
@@ -211,10 +202,9 @@ impl Encoder {
     pub fn info(&self) -> EncoderInfo {
         let Shape { width, layers, vocabulary, window, .. } = self.shape;
         let norm = |norm: &Norm| norm.gain.bytes() + norm.offset.bytes();
-        let linear = |linear: &Linear| linear.weight.bytes() as u64 + linear.bias.bytes();
         let weights = self.layers.iter().map(|layer| {
             let Layer { qkv, output, attention_norm, up, down, norm: last } = layer;
-            [qkv, output, up, down].map(linear).iter().sum::<u64>() + norm(attention_norm) + norm(last)
+            [qkv, output, up, down].map(Linear::bytes).iter().sum::<u64>() + norm(attention_norm) + norm(last)
         });
         EncoderInfo {
             name: self.name.clone(),
@@ -306,7 +296,7 @@ impl Encoder {
             rows += 1;
         }
         for layer in &self.layers {
-            layer.qkv.apply(kernels, &parts.hidden, rows, &mut parts.qkv, &mut parts.product);
+            layer.qkv.apply(kernels, &parts.hidden, rows, &mut parts.qkv);
             let mut start = 0;
             for window in batch {
                 self.attend(kernels, start, window.0.len(), parts);
@@ -316,11 +306,11 @@ impl Encoder {
                 let count = CHUNK.min(rows - start);
                 let hidden = &mut parts.hidden[start * width..(start + count) * width];
                 let update = &mut parts.update[..count * width];
-                layer.output.apply(kernels, &parts.context[start * width..], count, update, &mut parts.product);
+                layer.output.apply(kernels, &parts.context[start * width..], count, update);
                 layer.attention_norm.apply_sum(kernels, hidden, update, epsilon);
-                layer.up.apply(kernels, hidden, count, &mut parts.inner, &mut parts.product);
+                layer.up.apply(kernels, hidden, count, &mut parts.inner);
                 kernels.gelu_erf(&mut parts.inner[..count * inner]);
-                layer.down.apply(kernels, &parts.inner, count, update, &mut parts.product);
+                layer.down.apply(kernels, &parts.inner, count, update);
                 layer.norm.apply_sum(kernels, hidden, update, epsilon);
             }
         }
@@ -371,16 +361,6 @@ impl Encoder {
             kernels.scale(&mut vector, 1.0 / length.max(1e-12));
         }
         vector
-    }
-}
-
-impl Linear {
-    /// `y = x · weightᵀ + bias` for `rows` rows.
-    fn apply(&self, kernels: &Kernels, x: &[f32], rows: usize, y: &mut [f32], scratch: &mut [f32]) {
-        self.weight.multiply(x, rows, y, scratch);
-        for row in y.chunks_exact_mut(self.weight.rows()).take(rows) {
-            kernels.add(row, &self.bias);
-        }
     }
 }
 

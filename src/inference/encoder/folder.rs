@@ -239,8 +239,7 @@ fn weights(file: &Arc<MappedFile>, shape: Shape) -> Result<Weights, Error> {
     let linear = |names: &[String], outputs: usize, inputs: usize| {
         let with = |suffix: &str| names.iter().map(|name| format!("{name}.{suffix}")).collect::<Vec<_>>();
         let weight = tensors.read(&with("weight"), &[outputs, inputs])?;
-        let weight = Matrix::from_f32(&weight, outputs * names.len(), inputs)?;
-        Ok::<_, Error>(Linear { weight, bias: tensors.read(&with("bias"), &[outputs])? })
+        Linear::new(&weight, tensors.read(&with("bias"), &[outputs])?)
     };
     let layers = (0..shape.layers).map(|index| {
         let at = |name: &str| format!("encoder.layer.{index}.{name}");
