@@ -1,0 +1,364 @@
+//! GEMMA.GENERATE: answers from memories, the golden text, sampling, the ends of an answer, jobs, and many at once.
+
+use std::fs;
+
+use redis::Value;
+use serde_json::Value as Json;
+
+use crate::client::{Client, Reply, words};
+use crate::harness::{Server, pause_ms, test_file, wait_until};
+
+/// Its greedy text never ends by itself, so an answer is as long as asked for.
+const RANDOM: &str = "random-q4_0.gguf";
+const FIELDS: &str = "text finish_reason prompt_tokens tokens prompt_tokens_per_second tokens_per_second seed confidence reason model memories notes";
+
+fn golden(name: &str) -> Json {
+    serde_json::from_slice(&fs::read(test_file("golden").join(name)).unwrap()).unwrap()
+}
+
+/// Stores a memory; `Name: text` was said by somebody.
+fn remember(client: &mut Client, key: &str, memory: &str) {
+    match memory.split_once(": ") {
+        Some((speaker, text)) => client.ok_words(&words!["MEM.STORE", key, text, "SPEAKER", speaker]),
+        None => client.ok_words(&words!["MEM.STORE", key, memory]),
+    };
+}
+
+#[test]
+fn it_answers_from_memories_it_was_never_trained_on_and_follows_them_when_they_change() {
+    let server = Server::with_text(&["engram.model copy.gguf"]);
+    server.wait_for_models(1);
+    let mut client = server.client();
+    let facts = golden("copy_facts.json");
+    let (mut right, mut followed, mut log) = (0, 0, Vec::new());
+    for (n, fact) in facts.as_array().unwrap().iter().enumerate() {
+        let text = |name: &str| fact[name].as_str().unwrap();
+        for (key, memory) in [(format!("as{n}"), text("fact")), (format!("altered{n}"), text("altered_fact"))] {
+            remember(&mut client, &key, memory);
+            for distractor in fact["distractors"].as_array().unwrap() {
+                remember(&mut client, &key, distractor.as_str().unwrap());
+            }
+        }
+        let mut ask = |key: String| {
+            let reply = client.ok_words(&words![
+                "GEMMA.GENERATE",
+                text("question"),
+                "MEMORY",
+                key,
+                "TEMPERATURE",
+                0,
+                "MAXTOKENS",
+                64
+            ]);
+            assert_eq!(reply.field("memories").items().len(), 5);
+            reply.field("text").text()
+        };
+        let (answer, altered) = (ask(format!("as{n}")), ask(format!("altered{n}")));
+        right += usize::from(answer.contains(text("expect")));
+        followed += usize::from(altered.contains(text("altered_expect")) && !altered.contains(text("expect")));
+        log.push(format!("{} -> {answer} | {altered}", text("question")));
+    }
+    assert!(right >= 8, "{right} of 10 are right:\n{}", log.join("\n"));
+    assert!(followed >= 8, "{followed} of 10 follow the altered memory:\n{}", log.join("\n"));
+    // Without memories it does not know; which memories it saw is in the reply.
+    let reply = client.ok("GEMMA.GENERATE 'What is the capital of Brelin?' TEMPERATURE 0");
+    assert!(!reply.field("text").text().contains("Tavora"));
+    let reply = client.ok("GEMMA.GENERATE 'What is the capital of Brelin?' MEMORY as0 K 1 TEMPERATURE 0");
+    let memory = &reply.field("memories").items()[0];
+    assert_eq!(memory.names(), ["id", "similarity"]);
+    let id = memory.field("id").text();
+    assert_eq!(client.contents(&format!("MEM.GET as0 {id}")), ["The capital of Brelin is Tavora."]);
+    assert!(reply.field("text").text().contains("Tavora"), "{reply:?}");
+    assert!(
+        client.ok(&format!("MEM.GET as0 {id}")).items()[0].field("uses").int() >= 2,
+        "being recalled into a prompt is use"
+    );
+    for (rest, count) in [("FILTER '.importance > 0.9'", 0), ("MINSCORE 0.99", 0), ("SESSION s", 0), ("K 2", 2)] {
+        let reply = client.ok(&format!("GEMMA.GENERATE 'What is the capital?' MEMORY as0 {rest} MAXTOKENS 2"));
+        assert_eq!(reply.field("memories").items().len(), count, "{rest}");
+    }
+    let reply = client.ok("GEMMA.GENERATE 'What is the capital?' MEMORY missing MAXTOKENS 2");
+    assert!(reply.field("notes").texts()[0].contains("does not exist"));
+}
+
+#[test]
+fn greedy_text_is_the_golden_text() {
+    let server = Server::with_model("random-f32.gguf", &[]);
+    let golden = golden("gemma_logits.json");
+    let greedy = golden["greedy"]["text"].as_str().unwrap();
+    for mut client in [server.client(), server.client3()] {
+        let command =
+            words!["GEMMA.GENERATE", golden["prompt"].as_str().unwrap(), "RAW", "TEMPERATURE", 0, "MAXTOKENS", 64];
+        let reply = client.ok_words(&command);
+        assert_eq!(reply.names().join(" "), FIELDS);
+        assert_eq!(reply.field("text").text(), greedy);
+        assert_eq!((reply.field("finish_reason").text(), reply.field("tokens").int()), ("length".into(), 64));
+        assert_eq!(reply.field("prompt_tokens").int() as usize, golden["tokens"].as_array().unwrap().len());
+        assert!((0.0..=1.0).contains(&reply.field("confidence").float()));
+        assert!(!reply.field("reason").text().is_empty());
+        assert!(reply.field("tokens_per_second").float() > 0.0);
+        assert_eq!(reply.field("model").text(), "random-f32");
+    }
+    assert!(matches!(server.client3().ok("GEMMA.GENERATE hi MAXTOKENS 1"), Value::Map(_)));
+    // The chat template makes another prompt than RAW, and a system text a longer one.
+    let mut client = server.client();
+    let tokens = |client: &mut Client, rest: &str| {
+        client.ok(&format!("GEMMA.GENERATE hello MAXTOKENS 1 {rest}")).field("prompt_tokens").int()
+    };
+    let (chat, raw, system) =
+        (tokens(&mut client, ""), tokens(&mut client, "RAW"), tokens(&mut client, "SYSTEM 'Be brief.'"));
+    assert!(raw < chat && chat < system, "{raw} {chat} {system}");
+    // Control tokens in a text are text, but in RAW they are what they are.
+    let injected = client.ok("GEMMA.GENERATE '<end_of_turn>' MAXTOKENS 1").field("prompt_tokens").int();
+    let plain = client.ok("GEMMA.GENERATE 'x' MAXTOKENS 1").field("prompt_tokens").int();
+    assert!(injected > plain + 2, "{injected} {plain}");
+    assert_eq!(client.ok("GEMMA.GENERATE '<end_of_turn>' RAW MAXTOKENS 1").field("prompt_tokens").int(), 2);
+}
+
+#[test]
+fn a_seed_gives_the_same_text_alone_and_beside_others() {
+    let server = Server::with_model(RANDOM, &["engram.threads 2"]);
+    let mut client = server.client();
+    let command = |seed: u64| {
+        words![
+            "GEMMA.GENERATE",
+            "Tell me something",
+            "SEED",
+            seed,
+            "TEMPERATURE",
+            1.0,
+            "TOPK",
+            40,
+            "TOPP",
+            0.9,
+            "MAXTOKENS",
+            60
+        ]
+    };
+    let alone: Vec<String> = (0..4).map(|seed| client.ok_words(&command(seed)).field("text").text()).collect();
+    assert!(alone.iter().any(|text| *text != alone[0]), "different seeds differ");
+    let together: Vec<_> = (0..8).map(|n| server.begin_words(command(n % 4))).collect();
+    for (n, pending) in together.into_iter().enumerate() {
+        let reply = pending.finish().unwrap();
+        assert_eq!(reply.field("text").text(), alone[n % 4], "seed {}", n % 4);
+        assert_eq!(reply.field("seed").int() as usize, n % 4);
+    }
+    // A seed that was drawn is in the reply and gives the same again.
+    let drawn = client.ok("GEMMA.GENERATE 'Tell me something' TEMPERATURE 1 MAXTOKENS 40");
+    let again = client.ok(&format!(
+        "GEMMA.GENERATE 'Tell me something' TEMPERATURE 1 MAXTOKENS 40 SEED {}",
+        drawn.field("seed").int()
+    ));
+    assert_eq!(again.field("text"), drawn.field("text"));
+    let other = client.ok("GEMMA.GENERATE 'Tell me something' TEMPERATURE 1 MAXTOKENS 40");
+    assert_ne!(other.field("seed"), drawn.field("seed"));
+}
+
+#[test]
+fn an_answer_ends_at_a_stop_string_or_its_length() {
+    let server = Server::with_model(RANDOM, &[]);
+    let mut client = server.client();
+    let whole = client.ok("GEMMA.GENERATE hello TEMPERATURE 0 MAXTOKENS 40").field("text").text();
+    let stop: String = whole.chars().filter(|c| c.is_ascii_alphabetic()).skip(10).take(0).collect();
+    assert!(stop.is_empty());
+    let at = whole.char_indices().map(|(i, _)| i).find(|i| *i > whole.len() / 3).unwrap();
+    let stop: String = whole[at..].chars().take(4).collect();
+    let first = whole.find(&stop).unwrap();
+    let reply = client.ok_words(&words![
+        "GEMMA.GENERATE",
+        "hello",
+        "TEMPERATURE",
+        0,
+        "MAXTOKENS",
+        40,
+        "STOP",
+        2,
+        "never to be seen",
+        &stop
+    ]);
+    assert_eq!(
+        (reply.field("text").text(), reply.field("finish_reason").text()),
+        (whole[..first].to_owned(), "stop_string".into())
+    );
+    let reply = client.ok("GEMMA.GENERATE hello TEMPERATURE 0 MAXTOKENS 7");
+    assert_eq!((reply.field("tokens").int(), reply.field("finish_reason").text()), (7, "length".into()));
+    assert!(whole.starts_with(&reply.field("text").text()));
+    // The context ends it too, and says so.
+    let reply = client.ok("GEMMA.GENERATE hello TEMPERATURE 0 MAXTOKENS 100000");
+    assert_eq!(reply.field("finish_reason").text(), "length");
+    assert_eq!(reply.field("prompt_tokens").int() + reply.field("tokens").int(), 512);
+    assert!(reply.field("notes").texts().iter().any(|note| note.contains("512")), "{reply:?}");
+}
+
+#[test]
+fn a_job_can_be_named_listed_attached_to_fetched_and_cancelled() {
+    let server = Server::with_model(RANDOM, &["engram.threads 2"]);
+    let mut client = server.client();
+    server.close_latch();
+    let reply = client.ok("GEMMA.GENERATE hello JOB a NOWAIT MAXTOKENS 5 SEED 1");
+    assert_eq!((reply.names(), reply.field("job").text()), (vec!["job".to_owned()], "a".into()));
+    let attached = server.begin("GEMMA.GENERATE hello JOB a MAXTOKENS 5 SEED 1");
+    server.wait_held(1);
+    wait_until("the second call waits too", || client.ok("GEMMA.JOBS").items()[0].field("waiting_clients").int() == 1);
+    assert!(client.err("GEMMA.GENERATE goodbye JOB a MAXTOKENS 5 SEED 1").contains("another request"));
+    assert!(client.ok("GEMMA.RESULT a TIMEOUT 20").is_nil());
+    server.open_latch();
+    let text = attached.finish().unwrap().field("text").text();
+    let job = &client.ok("GEMMA.JOBS").items()[0];
+    assert_eq!(
+        (job.field("id").text(), job.field("state").text(), job.field("command").text()),
+        ("a".into(), "done".into(), "GEMMA.GENERATE".into())
+    );
+    assert_eq!(client.ok("GEMMA.RESULT a").field("text").text(), text);
+    assert_eq!(
+        client.ok("GEMMA.GENERATE hello JOB a MAXTOKENS 5 SEED 1").field("text").text(),
+        text,
+        "it does not run again"
+    );
+    assert_eq!(client.info("engram_generations"), "1");
+    let own = client.ok("GEMMA.GENERATE hello NOWAIT MAXTOKENS 1").field("job").text();
+    assert_ne!(own, "a");
+    assert_eq!(client.ok(&format!("GEMMA.RESULT {own}")).field("tokens").int(), 1);
+    assert!(client.err("GEMMA.RESULT nothing").contains("no such job: 'nothing'"));
+    assert_eq!(client.ok("GEMMA.CANCEL a").int(), 0, "it has ended");
+    // Inside a transaction nothing waits.
+    client.ok("MULTI");
+    client.ok("GEMMA.RESULT a");
+    assert_eq!(client.ok("EXEC").items()[0].field("text").text(), text);
+}
+
+/// Starts so many long generations that each takes a while.
+fn crowd(server: &Server, count: usize) -> Vec<String> {
+    let mut client = server.client();
+    (0..count)
+        .map(|n| {
+            client
+                .ok(&format!("GEMMA.GENERATE hello NOWAIT TEMPERATURE 0 MAXTOKENS 480 JOB crowd{n}"))
+                .field("job")
+                .text()
+        })
+        .collect()
+}
+
+#[test]
+fn cancelling_a_timeout_and_leaving_end_an_answer_with_the_text_so_far() {
+    let server = Server::with_model(RANDOM, &["engram.threads 1"]);
+    let mut client = server.client();
+    let whole = client.ok("GEMMA.GENERATE hello TEMPERATURE 0 MAXTOKENS 480").field("text").text();
+    let crowd = crowd(&server, 30);
+    let cancelled = server.begin("GEMMA.GENERATE hello TEMPERATURE 0 MAXTOKENS 480 JOB x");
+    let timed = server.begin("GEMMA.GENERATE hello TEMPERATURE 0 MAXTOKENS 480 TIMEOUT 60");
+    let left = server.begin("GEMMA.GENERATE hello TEMPERATURE 0 MAXTOKENS 480 JOB left");
+    let progress = |client: &mut Client, id: &str| {
+        let jobs = client.ok("GEMMA.JOBS").items();
+        jobs.iter()
+            .find(|job| job.field("id").text() == id)
+            .and_then(|job| job.maybe("tokens"))
+            .map_or(0, |tokens| tokens.int())
+    };
+    wait_until("they have begun", || progress(&mut client, "x") > 0 && progress(&mut client, "left") > 0);
+    assert_eq!(client.ok("GEMMA.CANCEL x").int(), 1);
+    client.ok(&format!("CLIENT KILL ID {}", left.id));
+    for (pending, reason) in [(cancelled, "cancelled"), (timed, "timeout")] {
+        let reply = pending.finish().unwrap();
+        let text = reply.field("text").text();
+        assert_eq!(reply.field("finish_reason").text(), reason);
+        assert!(text.len() < whole.len() && whole.starts_with(text.trim_end_matches('\u{fffd}')), "{reason}: {text}");
+    }
+    assert!(left.finish().unwrap_err().starts_with("CONNECTION"));
+    let reply = client.ok("GEMMA.RESULT left");
+    assert_eq!(reply.field("finish_reason").text(), "cancelled", "nobody waited for it any more");
+    assert!(reply.field("tokens").int() < 480);
+    // Those started with NOWAIT go on.
+    for id in crowd {
+        assert_eq!(client.ok(&format!("GEMMA.RESULT {id}")).field("text").text(), whole, "{id}");
+    }
+}
+
+#[test]
+fn generations_advance_evenly_and_the_server_answers_meanwhile() {
+    let server = Server::with_model(RANDOM, &["engram.threads 1"]);
+    let mut client = server.client();
+    let crowd = crowd(&server, 12);
+    let mut slowest = 0;
+    let mut spread = Vec::new();
+    loop {
+        let began = std::time::Instant::now();
+        client.ok("PING");
+        slowest = slowest.max(began.elapsed().as_millis());
+        let jobs = client.ok("GEMMA.JOBS").items();
+        let tokens: Vec<i64> = jobs.iter().map(|job| job.maybe("tokens").map_or(0, |tokens| tokens.int())).collect();
+        if tokens.iter().all(|tokens| *tokens > 100) && spread.is_empty() {
+            spread = tokens;
+        }
+        if jobs.iter().any(|job| job.field("state").text() == "done") {
+            break;
+        }
+    }
+    let (least, most) = (spread.iter().min().unwrap(), spread.iter().max().unwrap());
+    assert!(most - least <= 16, "they advance together: {spread:?}");
+    assert!(slowest < 100, "PING took {slowest} ms");
+    // A short one that comes later does not wait for the long ones.
+    let reply = client.ok("GEMMA.GENERATE hi TEMPERATURE 0 MAXTOKENS 3");
+    assert_eq!(reply.field("tokens").int(), 3);
+    for id in crowd {
+        client.ok(&format!("GEMMA.RESULT {id}"));
+    }
+}
+
+#[test]
+fn the_queue_is_bounded_for_generations_too() {
+    let server = Server::with_model(RANDOM, &["engram.threads 1", "engram.queue-limit 3"]);
+    let mut client = server.client();
+    server.close_latch();
+    for _ in 0..3 {
+        client.ok("GEMMA.GENERATE hello NOWAIT MAXTOKENS 2");
+    }
+    let error = client.err("GEMMA.GENERATE hello MAXTOKENS 2");
+    assert!(error.starts_with("QUEUEFULL") && error.contains("engram.queue-limit is 3"), "{error}");
+    server.open_latch();
+    wait_until("there is room again", || client.try_run("GEMMA.GENERATE hello MAXTOKENS 2").is_ok());
+}
+
+#[test]
+fn a_replica_generates_with_generate_ro() {
+    let primary = Server::with_text(&[&format!("engram.model {RANDOM}")]);
+    primary.wait_for_models(1);
+    let mut client = primary.client();
+    client.ok("MEM.STORE k 'the sky is green' ID 1-0");
+    let replica = primary.replica(&[]);
+    replica.wait_for_models(1);
+    replica.wait_for_encoder();
+    let mut reader = replica.client();
+    let line = "GEMMA.GENERATE_RO 'what colour is the sky' MEMORY k SEED 5 MAXTOKENS 10";
+    let here = client.ok(line);
+    let there = reader.ok(line);
+    assert_eq!(here.field("text"), there.field("text"));
+    assert_eq!(there.field("memories").items()[0].field("id").text(), "1-0");
+    assert!(reader.err("GEMMA.GENERATE hello").starts_with("READONLY"));
+    assert!(client.err("GEMMA.GENERATE_RO hello STREAM s").contains("unknown option 'STREAM'"));
+    pause_ms(20);
+    assert_eq!(reader.digest("k"), client.digest("k"));
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_is_refused_with_both_numbers_and_memories_make_room() {
+    let server = Server::with_text(&[&format!("engram.model {RANDOM}")]);
+    server.wait_for_models(1);
+    let mut client = server.client();
+    let long = "word ".repeat(2_000);
+    let error = client.err_words(&words!["GEMMA.GENERATE", &long]);
+    assert!(error.starts_with("ERR") && error.contains("512") && error.contains("token"), "{error}");
+    let huge = "x".repeat(1_000_000);
+    let error = client.err_words(&words!["GEMMA.GENERATE", &huge]);
+    assert!(error.contains("512"), "{error}");
+    for n in 0..5 {
+        client.ok_words(&words!["MEM.STORE", "k", format!("memory {n} {}", "with many words ".repeat(30))]);
+    }
+    let reply = client.ok("GEMMA.GENERATE 'memory words' MEMORY k K 5 MAXTOKENS 2");
+    let kept = reply.field("memories").items().len();
+    assert!(kept < 5, "{reply:?}");
+    let note = reply.field("notes").texts().join(" ");
+    assert!(note.contains(&format!("{} of 5 memories were left out", 5 - kept)), "{note}");
+    assert!(reply.field("prompt_tokens").int() < 512);
+}

@@ -1,0 +1,34 @@
+//! Behaviour tests: one module per behaviour, against real servers that load the module.
+//!
+//! What they need is named by the environment, and what is missing is a failing test, never a skipped one:
+//! * `ENGRAM_MODULE`: the module, built with the feature `latch` (default: `target/debug/libengram.so` of the workspace);
+//! * `REDIS_SERVER`: the server (default: `redis-server`);
+//! * `ENGRAM_MODEL_DIR`: the folder that holds `all-MiniLM-L6-v2` (default: `models` of the workspace).
+//!
+//! `harness` starts and stops servers, `client` speaks to them, `digest` is the check that every write command goes through: what stands in a
+//! key must be the same after a reload, in the AOF, on a replica, and in a copy.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that meets the unexpected fails by panicking")]
+
+mod client;
+mod cluster;
+mod digest;
+mod harness;
+
+mod access;
+mod bad_files;
+mod bad_input;
+mod config;
+mod consolidate;
+mod failover;
+mod filters;
+mod generate;
+mod jobs;
+mod lifecycle;
+mod memory_limit;
+mod models;
+mod persistence;
+mod recall;
+mod store;
+mod streams;
+mod text;

@@ -1,0 +1,250 @@
+//! Every write command goes through the shared digest check; and what the generic key commands do to a space.
+
+use std::collections::BTreeSet;
+
+use crate::client::{Client, Reply, words};
+use crate::digest::{Pair, rewrite_aof};
+use crate::harness::{Server, pause_ms, wait_until};
+
+/// A write command, and commands that use it in every way, on keys whose names begin with its own.
+type Case = (&'static str, fn(&mut Client) -> Vec<&'static str>);
+
+const CASES: &[Case] = &[
+    ("mem.store", |c| {
+        c.ok("MEM.STORE store:a 'first text' ID 100-1 VALUES 3 1 2 3 IMPORTANCE 0.9 TYPE event TIER long_term AT 5 SPEAKER Ada SESSION s SOURCE x OUTCOME y");
+        c.ok("MEM.STORE store:a 'pinned' VALUES 3 1 0 0 PIN PERSIST TAGS 2 a b META '{\"a\":{\"b\":[1,null,\"x\"]}}' FROM 1 100-1 CONFIDENCE 0.25");
+        c.ok("MEM.STORE store:a 'first text' SESSION s SPEAKER Ada IMPORTANCE 1 NOEMBED");
+        c.ok("MEM.STORE store:a 'ttl' TTL 5000 NOEMBED");
+        for n in 0..15 {
+            c.ok(&format!("MEM.STORE store:b 'text {n}' TIER working NOEMBED IMPORTANCE 0.{}", n * 7 % 10));
+        }
+        vec!["store:a", "store:b"]
+    }),
+    ("mem.mstore", |c| {
+        c.ok("MEM.MSTORE mstore:a '{\"content\":\"one\",\"vector\":[1,2]}' '{\"content\":\"two\",\"noembed\":true,\"role\":\"user\"}' '{\"content\":\"one\",\"vector\":[3,4]}'");
+        vec!["mstore:a"]
+    }),
+    ("mem.update", |c| {
+        c.ok("MEM.STORE update:a text ID 1-1 VALUES 2 1 0 SPEAKER Ada TAGS 1 a");
+        c.ok("MEM.STORE update:a other ID 1-2 VALUES 2 1 0");
+        c.ok("MEM.UPDATE update:a 1-1 CONTENT new VALUES 2 0 1 IMPORTANCE 0.3 TIER semantic SPEAKER '' META '{\"x\":1}' TAGS 1 b AT 9 PIN");
+        c.ok("MEM.UPDATE update:a 1-2 CONTENT bare NOEMBED TTL 1000 CONFIDENCE 0.5 TYPE event OUTCOME o SOURCE s SESSION q FROM 1 1-1");
+        vec!["update:a"]
+    }),
+    ("mem.forget", |c| {
+        for n in 1..=6 {
+            c.ok(&format!("MEM.STORE forget:a text-{n} ID {n}-0 VALUES 2 {n} 1 IMPORTANCE 0.{n} SESSION s{}", n % 2));
+        }
+        c.ok("MEM.FORGET forget:a 1-0 2-0");
+        c.ok("MEM.FORGET forget:a FILTER '.importance > 0.5'");
+        c.ok("MEM.FORGET forget:a SESSION s1");
+        c.ok("MEM.STORE forget:b text NOEMBED");
+        c.ok("MEM.FORGET forget:b TIER short_term");
+        vec!["forget:a", "forget:b"]
+    }),
+    ("mem.promote", |c| {
+        c.ok("MEM.CONFIG SET promote:a semantic.capacity 1");
+        c.ok("MEM.STORE promote:a a ID 1-0 TIER semantic NOEMBED IMPORTANCE 0.1");
+        c.ok("MEM.STORE promote:a b ID 2-0 VALUES 1 1");
+        c.ok("MEM.PROMOTE promote:a 2-0 semantic");
+        vec!["promote:a"]
+    }),
+    ("mem.config|set", |c| {
+        for n in 0..8 {
+            c.ok(&format!("MEM.STORE set:a text-{n} NOEMBED IMPORTANCE 0.{n}"));
+        }
+        c.ok("MEM.CONFIG SET set:a short_term.capacity 3 eviction fifo dedup 0.875 working.ttl 5m consolidate-threshold 0.1 max-memory 10mb");
+        c.ok("MEM.CONFIG SET set:empty dedup 0");
+        vec!["set:a", "set:empty"]
+    }),
+    ("mem.config|preset", |c| {
+        c.ok("MEM.CONFIG PRESET preset:a research");
+        vec!["preset:a"]
+    }),
+    ("mem.consolidate", |c| {
+        for (id, rest) in [
+            ("1-0", "TIER working IMPORTANCE 0.9"),
+            ("2-0", "IMPORTANCE 0.8 TAGS 1 a"),
+            ("3-0", "TAGS 1 b NODEDUP"),
+            ("4-0", "TIER long_term IMPORTANCE 1"),
+        ] {
+            c.ok(&format!(
+                "MEM.STORE consolidate:a same ID {id} VALUES 2 1 0 SESSION {} {rest}",
+                if id == "3-0" { "2-0" } else { id }
+            ));
+        }
+        let report = c.ok("MEM.CONSOLIDATE consolidate:a");
+        assert!(report.field("promoted").int() > 0 && report.field("merged").int() > 0, "{report:?}");
+        vec!["consolidate:a"]
+    }),
+    ("mem.apply", |c| {
+        // What the other cases replicate is this command; from a client it is refused and makes nothing.
+        assert!(c.err("MEM.APPLY apply:a x").contains("clients cannot call it"));
+        assert_eq!(c.ok("EXISTS apply:a").int(), 0);
+        vec![]
+    }),
+    ("gemma.generate", |c| {
+        c.ok("GEMMA.GENERATE hello MAXTOKENS 20 SEED 1 STREAM generate:stream");
+        c.ok("GEMMA.GENERATE hello MAXTOKENS 20 SEED 1 STREAM generate:other STOP 1 zzz TEMPERATURE 0");
+        vec!["generate:stream", "generate:other"]
+    }),
+];
+
+#[test]
+fn every_write_command_leaves_the_same_on_replica_aof_rdb_dump_and_copy() {
+    let pair = Pair::start(&["engram.embedder \"\"", "engram.model random-q4_0.gguf"]);
+    pair.primary.wait_for_models(1);
+    let mut client = pair.primary.client();
+    let mut writes = BTreeSet::new();
+    for name in client.ok("COMMAND LIST FILTERBY MODULE engram").texts() {
+        let found = client.ok(&format!("COMMAND INFO {name}")).items()[0].items();
+        let mut rows = vec![found.clone()];
+        rows.extend(found[9].items().iter().map(Reply::items));
+        for row in rows {
+            if row[2].texts().iter().any(|flag| flag == "write") {
+                writes.insert(row[0].text());
+            }
+        }
+    }
+    let covered: BTreeSet<String> = CASES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(writes, covered, "every write command has a case, and every case is of a write command");
+    let mut keys = Vec::new();
+    for (name, case) in CASES {
+        let made = case(&mut client);
+        let first = name.split(['.', '|']).next_back().unwrap();
+        assert!(made.iter().all(|key| key.starts_with(first)), "{name}");
+        keys.extend(made);
+    }
+    pair.check_persistent(&keys);
+    // And it still works: the loaded space takes the next memory and finds the old one.
+    assert_eq!(client.ids("MEM.RECALL store:a VALUES 3 1 2 3 K 1"), ["100-1"]);
+    client.ok("MEM.STORE store:a more VALUES 3 0 0 1");
+}
+
+#[test]
+fn what_the_timer_writes_goes_the_same_way() {
+    let pair = Pair::start(&["engram.embedder \"\""]);
+    let mut client = pair.primary.client();
+    client.ok("MEM.CONFIG SET k consolidate-interval 1");
+    client.ok("MEM.STORE k rising TIER working IMPORTANCE 0.9 VALUES 2 1 0");
+    client.ok("MEM.STORE k expiring TTL 1 NOEMBED");
+    wait_until("both have happened", || {
+        let stats = client.ok("MEM.STATS k");
+        stats.field("promotions").int() == 2 && stats.field("expirations").int() == 1
+    });
+    client.ok("MEM.CONFIG SET k consolidate-interval 0");
+    pair.check_persistent(&["k"]);
+}
+
+#[test]
+fn a_space_of_many_chunks_is_saved_and_loaded_whole() {
+    let pair = Pair::start(&["engram.embedder \"\""]);
+    let mut client = pair.primary.client();
+    client.ok("MEM.CONFIG SET k short_term.capacity 0");
+    let text = "x".repeat(3_000);
+    for batch in 0..20 {
+        let mut command = words!["MEM.MSTORE", "k"];
+        for n in 0..50 {
+            let vector: Vec<String> = (0..64).map(|i| format!("{}", (n * 31 + i * batch + 1) % 17)).collect();
+            command.push(
+                format!("{{\"content\":\"{batch}-{n} {text}\",\"vector\":[1,{}]}}", vector.join(",")).into_bytes(),
+            );
+        }
+        client.ok_words(&command);
+    }
+    assert_eq!(client.count("k"), 1_000);
+    pair.check_persistent(&["k"]);
+}
+
+#[test]
+fn it_survives_a_power_cut_with_the_aof() {
+    let mut server = Server::plain(&["appendonly yes", "appendfsync always"]);
+    let mut client = server.client();
+    client.ok("MEM.STORE k kept ID 1-0 VALUES 2 1 0");
+    client.ok("MEM.CONFIG SET k dedup 0.5");
+    let digest = client.digest("k");
+    server.kill();
+    server.restart(&[]);
+    let mut client = server.client();
+    assert_eq!(client.digest("k"), digest);
+    rewrite_aof(&mut client);
+    client.ok("MEM.STORE k more ID 2-0 VALUES 2 0 1");
+    let digest = client.digest("k");
+    server.kill();
+    server.restart(&[]);
+    assert_eq!(server.client().digest("k"), digest, "rewritten part and increments together");
+}
+
+#[test]
+fn the_generic_key_commands_work_on_a_space() {
+    let server = Server::plain(&[]);
+    let mut client = server.client();
+    client.ok("MEM.STORE k a ID 1-0 VALUES 2 1 0");
+    assert_eq!(client.ok("TYPE k").text(), "engram-ms");
+    assert_eq!(client.ok("SCAN 0 TYPE engram-ms").items()[1].texts(), ["k"]);
+    client.ok("OBJECT ENCODING k");
+    client.ok("OBJECT IDLETIME k");
+    let small = client.ok("MEMORY USAGE k").int();
+    client.ok("MEM.CONFIG SET k short_term.capacity 0");
+    for n in 0..500 {
+        client.ok(&format!("MEM.STORE k text-{n} VALUES 2 {n} 1"));
+    }
+    let large = client.ok("MEMORY USAGE k").int();
+    assert!(small > 100 && large > small + 500 * 100, "{small} {large}");
+    client.ok("RENAME k l");
+    client.ok("MOVE l 3");
+    client.ok("SELECT 3");
+    assert_eq!(client.count("l"), 501);
+    client.ok("COPY l m");
+    client.ok("MEM.FORGET l TIER short_term");
+    assert_eq!((client.count("l"), client.count("m")), (0, 501), "a copy is its own");
+    client.ok("PEXPIRE m 30");
+    pause_ms(50);
+    assert_eq!(client.ok("EXISTS m").int(), 0);
+    client.ok("UNLINK l");
+    client.ok("MEM.STORE l new VALUES 5 1 0 0 0 0");
+    client.ok("SET text value");
+    for line in [
+        "MEM.STORE text a NOEMBED",
+        "MEM.COUNT text",
+        "MEM.RECALL text VALUES 1 1",
+        "MEM.CONFIG SET text dedup 0",
+        "MEM.CONSOLIDATE text",
+        "MEM.STATS text",
+    ] {
+        assert_eq!(client.err(line), "WRONGTYPE Operation against a key holding the wrong kind of value", "{line}");
+    }
+    assert!(client.err("GET l").starts_with("WRONGTYPE"));
+}
+
+#[test]
+fn renamed_moved_and_swapped_spaces_are_still_kept_by_the_timer() {
+    let server = Server::plain(&[]);
+    let mut client = server.client();
+    for (n, act) in [(1, "RENAME k1 other1"), (2, "MOVE k2 5"), (3, "SWAPDB 0 6")] {
+        client.ok(&format!("MEM.STORE k{n} short TTL 1 NOEMBED"));
+        client.ok(act);
+    }
+    // After the swap what was in database 0 is in 6.
+    for (db, key) in [(6, "other1"), (5, "k2"), (6, "k3")] {
+        client.ok(&format!("SELECT {db}"));
+        wait_until("the timer finds it", || client.ok(&format!("MEM.STATS {key}")).field("expirations").int() == 1);
+    }
+}
+
+#[test]
+fn keyspace_events_tell_what_happened() {
+    let server = Server::plain(&["notify-keyspace-events KEA"]);
+    let mut client = server.client();
+    let mut watcher = server.client();
+    watcher.send_only(&words!["PSUBSCRIBE", "__keyevent@0__:mem.*"]);
+    watcher.receive().unwrap();
+    client.ok("MEM.STORE k a ID 1-0 NOEMBED");
+    client.ok("MEM.PROMOTE k 1-0 semantic");
+    client.ok("MEM.FORGET k 1-0");
+    client.ok("MEM.STORE k b TTL 1 NOEMBED");
+    for event in ["mem.store", "mem.promote", "mem.forget", "mem.store", "mem.expire"] {
+        let news = watcher.receive().unwrap().items();
+        assert_eq!((news[2].text(), news[3].text()), (format!("__keyevent@0__:{event}"), "k".to_owned()));
+    }
+}
