@@ -113,6 +113,7 @@ pub struct Update {
     pub source: Option<Option<String>>,
     pub from: Option<Vec<MemoryId>>,
     pub at: Option<Millis>,
+    /// Counts from the change; [`Ttl::Tier`] gives the tier's lifetime anew and takes back one of its own.
     pub ttl: Option<Ttl>,
     pub pinned: Option<bool>,
     pub tags: Option<Vec<String>>,

@@ -201,3 +201,25 @@ fn max_memory() {
     }
     panic!("the space grew beyond its max-memory");
 }
+
+/// What a full tier gives up counts once, and the rest of the room is found elsewhere.
+#[test]
+fn a_full_tier_and_max_memory_together() {
+    let mut space = Space::new();
+    let effects = space.set(T0, "working.capacity", "3").unwrap();
+    apply(&mut space, &effects);
+    for n in 0..3 {
+        store(&mut space, T0 + n, in_tier(Tier::Working, &format!("{n} {}", "x".repeat(1000)), 0.5));
+    }
+    let max = space.live_bytes();
+    let effects = space.set(T0, "max-memory", &max.to_string()).unwrap();
+    apply(&mut space, &effects);
+    let new = in_tier(Tier::Working, &"y".repeat(2 * max / 3), 0.5);
+    let stored = space.store(T0 + 9, new).unwrap();
+    let mut gone = removed(&stored.effects, Removal::Evicted);
+    apply(&mut space, &stored.effects);
+    assert!(space.live_bytes() <= max && space.get(T0 + 9, stored.id).is_some());
+    assert_eq!(gone.len(), 3);
+    gone.dedup();
+    assert_eq!(gone.len(), 3, "each once");
+}
