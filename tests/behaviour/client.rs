@@ -69,7 +69,7 @@ printed!(str String i32 i64 u64 usize f32 f64);
 
 /// The words of a command that a line cannot hold: `words![ "MEM.STORE", key, bytes ]`.
 macro_rules! words {
-    ($($word:expr),+ $(,)?) => { vec![$($crate::client::Word::bytes(&$word)),+] };
+    ($($word:expr),+ $(,)?) => { Vec::from([$($crate::client::Word::bytes(&$word)),+]) };
 }
 pub(crate) use words;
 

@@ -9,6 +9,9 @@ use redis::Value;
 use crate::client::{Client, Reply, words};
 use crate::harness::{Pending, Server, pause_ms, wait_until};
 
+/// What is done meanwhile.
+type Act = (&'static str, fn(&mut Client));
+
 /// A job that writes, on a space `k` with one memory that can rise.
 #[derive(Clone, Copy, Debug)]
 enum Work {
@@ -55,7 +58,7 @@ fn fresh(client: &mut Client) {
 fn a_space_that_is_gone_or_another_is_stale_and_nothing_is_written() {
     let server = Server::with_text(&["engram.threads 2", "appendonly yes", "appendfsync no"]);
     let mut client = server.client();
-    let acts: [(&str, fn(&mut Client)); 12] = [
+    let acts: [Act; 12] = [
         ("DEL", |c| drop(c.ok("DEL k"))),
         ("UNLINK", |c| drop(c.ok("UNLINK k"))),
         ("RENAME", |c| drop(c.ok("RENAME k l"))),
@@ -115,7 +118,7 @@ fn a_space_that_is_gone_or_another_is_stale_and_nothing_is_written() {
 fn what_leaves_the_space_in_its_place_is_no_obstacle() {
     let server = Server::with_text(&["engram.threads 2"]);
     let mut client = server.client();
-    let acts: [(&str, fn(&mut Client)); 4] = [
+    let acts: [Act; 4] = [
         ("COPY", |c| drop(c.ok("COPY k l"))),
         ("RENAME there and back", |c| {
             c.ok("RENAME k l");

@@ -54,7 +54,7 @@ fn filled(client: &mut Client, random: &mut Random) -> Vec<Known> {
             vector: random.vector(),
             importance: (random.next() % 100) as f64 / 100.0,
             tier: ["working", "short_term", "long_term", "episodic", "semantic"][(random.next() % 5) as usize],
-            session: (random.next() % 3 == 0).then(|| format!("s{}", random.next() % 4)),
+            session: random.next().is_multiple_of(3).then(|| format!("s{}", random.next() % 4)),
             at: 1_000_000 + random.next() % 1_000_000,
             meta: random.next() % 50,
         };
