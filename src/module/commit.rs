@@ -103,7 +103,8 @@ pub fn commit<T>(
     }
     let mut key = Key::open(ctx, &name, Mode::Write);
     let now = ffi::now();
-    let mut fresh = None;
+    let mut created = false;
+    let mut fresh: Option<Held> = None;
     let held = match datatype::find(&mut key) {
         Found::WrongType => return Err(Error::wrong_type().into()),
         Found::Space(held) => match target.expect {
@@ -112,13 +113,16 @@ pub fn commit<T>(
         },
         Found::Missing if matches!(target.expect, Expect::Incarnation(_)) => return Err(stale().into()),
         Found::Missing if !needs.create => return Err(Error::err("no such space").into()),
-        Found::Missing => fresh.insert(Held::new(Space::new())),
+        Found::Missing => {
+            created = true;
+            fresh.insert(Held::new(Space::new()))
+        }
     };
     if needs.memory && ctx.has(flags::OOM) {
         return Err(Error::new("OOM", "command not allowed when used memory > 'maxmemory'.").into());
     }
     let (answer, effects) = decide(&held.space, now)?;
-    if effects.is_empty() && fresh.is_none() {
+    if effects.is_empty() && !created {
         return Ok(answer);
     }
     apply(ctx, &name, held, &effects);

@@ -168,7 +168,7 @@ pub struct UserGuard {
 impl Drop for UserGuard {
     fn drop(&mut self) {
         api!(RedisModule_SetContextUser(self.ctx.ptr, std::ptr::null()) else ());
-        api!(RedisModule_FreeModuleUser(self.user) else 0);
+        api!(RedisModule_FreeModuleUser(self.user) else ());
     }
 }
 

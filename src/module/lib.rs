@@ -84,6 +84,8 @@ fn load(ctx: Ctx, args: &[&[u8]]) -> Result<(), Error> {
     ffi::make_detached(ctx);
     keyspace::register(ctx);
     info::register(ctx);
+    #[cfg(feature = "latch")]
+    latch::register(ctx);
     models::start(ctx)?;
     maintain::start(ctx);
     Ok(())

@@ -53,7 +53,7 @@ pub fn start(ctx: Ctx) -> Result<(), Error> {
         }
     });
     config::on_embedder_change(load_embedder);
-    config::on_cache_change(|texts| cache().resize(texts));
+    config::on_cache_change(|texts| cache().set_capacity(texts));
     load_embedder();
     for (name, path) in config::models() {
         if let Err(error) = load_gemma(&name, &path, None, None, |_| {}) {
@@ -141,6 +141,8 @@ fn load_embedder() {
                     Level::Notice,
                     &format!("engram: text encoder {} ready in {} ms ({} dimensions)", encoder.name(), started.elapsed().as_millis(), encoder.dim()),
                 );
+                // The folder of the same name may hold other weights than before.
+                cache().clear();
                 set_embedder(number, Embedder::Ready(Arc::new(encoder)));
             }
             Err(error) => {
@@ -221,7 +223,7 @@ fn embed(encoder: &Encoder, text: &str) -> Result<Windows, Error> {
         return Ok(known);
     }
     let vectors: Windows = embed_windows(encoder, &encoder.windows(text))?.into();
-    cache().put(encoder.name(), text, vectors.clone());
+    cache().insert(encoder.name(), text, vectors.clone());
     Ok(vectors)
 }
 
@@ -362,7 +364,7 @@ pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
             }
         }
         let vectors: Windows = embed_windows(&encoder, &windows)?.into();
-        cache().put(encoder.name(), text, vectors.clone());
+        cache().insert(encoder.name(), text, vectors.clone());
         done.push(vectors);
     }
     Ok(Embedded { model: encoder.name().to_owned(), texts: done })

@@ -47,10 +47,10 @@ pub fn promote(ctx: Ctx, args: &Parsed) -> Outcome {
     Ok(Value::Ok.into())
 }
 
-/// `MEM.CONFIG GET key [pattern]`: of a missing space the defaults, as it would have them.
+/// `MEM.CONFIG GET key [pattern]`
 pub fn config_get(ctx: Ctx, args: &Parsed) -> Outcome {
     let pattern = args.opt_text("pattern").unwrap_or("*");
-    let settings = read(ctx, args.key("key"), |held| Ok(held.space.settings(pattern)))?.unwrap_or_else(|| Space::new().settings(pattern));
+    let settings = read(ctx, args.key("key"), |held| Ok(held.space.settings(pattern)))?.unwrap_or_default();
     Ok(Value::map(settings.into_iter().map(|(name, value)| (name, Value::from(value))).collect()).into())
 }
 
@@ -59,7 +59,7 @@ pub fn config_set(ctx: Ctx, args: &Parsed) -> Outcome {
     write(ctx, args.key("key"), Needs::STORE, |space, now| {
         // Each pair is decided against the space as it stands; what two of them evict alike goes once.
         let mut effects = Vec::new();
-        for (name, value) in args.pairs("setting") {
+        for (name, value) in args.pairs("name") {
             effects.extend(space.set(now, name, value)?);
         }
         Ok(((), effects))
@@ -69,7 +69,7 @@ pub fn config_set(ctx: Ctx, args: &Parsed) -> Outcome {
 
 /// `MEM.CONFIG PRESET key name`
 pub fn config_preset(ctx: Ctx, args: &Parsed) -> Outcome {
-    write(ctx, args.key("key"), Needs::STORE, |space, now| Ok(((), space.preset(now, args.text("preset"))?)))?;
+    write(ctx, args.key("key"), Needs::STORE, |space, now| Ok(((), space.preset(now, args.text("name"))?)))?;
     Ok(Value::Ok.into())
 }
 

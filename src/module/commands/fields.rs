@@ -1,6 +1,6 @@
 //! Between a memory of the engine and its fields as clients see them: options of MEM.STORE, JSON of MEM.MSTORE, maps of MEM.GET.
 
-use engram_memory::{Dedup, Entry, Filter, MemoryId, Meta, NewMemory, Tier, Ttl, Update, Vectors};
+use engram_memory::{Dedup, Entry, Filter, Meta, NewMemory, Tier, Ttl, Update, Vectors};
 use serde_json::Value as Json;
 
 use super::store::ttl;

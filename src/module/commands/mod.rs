@@ -3,7 +3,7 @@
 pub mod consolidate;
 mod edit;
 mod fields;
-mod generate;
+pub mod generate;
 mod models;
 mod read;
 mod recall;

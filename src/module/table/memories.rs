@@ -207,11 +207,12 @@ pub(super) static COMMANDS: &[Command] = &[
             TTL,
             PERSIST,
             PIN,
+            Arg::flag("unpin", "UNPIN", "It may be evicted again"),
             TAGS,
             Arg::option("meta", "META", "json", Kind::Object, "Replaces the fields of your own: a JSON object"),
             Arg::flag("noembed", "NOEMBED", "The new content gets no vector").with("content"),
         ],
-        one_of: &[ONE_VECTOR, ONE_LIFETIME],
+        one_of: &[ONE_VECTOR, ONE_LIFETIME, OneOf { names: &["pin", "unpin"], required: false }],
         ..BASE
     },
     Command {

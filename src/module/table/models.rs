@@ -192,7 +192,7 @@ pub(super) static COMMANDS: &[Command] = &[
         summary: "Embeds texts with the text encoder.",
         group: MODELS,
         complexity: "O(tokens), in the background",
-        reply: "A vector per text: numbers, or with BLOB little-endian 32-bit floats.",
+        reply: "Per text an array with one vector for each of its windows (one, unless it is long): numbers, or with BLOB little-endian 32-bit floats.",
         flags: "readonly blocking",
         categories: "engram read slow blocking",
         args: &[
