@@ -207,7 +207,7 @@ impl Generation {
         let (at, least) = weakest.unwrap_or((0, overall));
         let words = self.model.tokenizer().decode(&self.generated[at..at + len]);
         let words = words.trim();
-        let tokens = if all.len() == 1 { "token".to_owned() } else { format!("{} tokens", all.len()) };
+        let tokens = if all.len() == 1 { "1 token".to_owned() } else { format!("{} tokens", all.len()) };
         let mut reason = format!("mean token probability {overall:.2} over {tokens}");
         if len < all.len() && !words.is_empty() {
             reason.push_str(&format!("; weakest at \"{words}\" ({least:.2})"));

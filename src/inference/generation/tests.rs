@@ -86,6 +86,8 @@ fn confidence_is_the_mean_probability_with_a_reason() {
     let model = model("random-f32.gguf");
     let fresh = Generation::new(Arc::clone(&model), vec![7], greedy(1)).unwrap();
     assert_eq!(fresh.confidence(), (0.0, "no token was generated".to_owned()));
+    let (_, reason) = run(&model, &ids(&golden["tokens"]), &greedy(1)).confidence();
+    assert!(reason.ends_with(" over 1 token"), "{reason}");
     let generation = run(&model, &ids(&golden["tokens"]), &greedy(32));
     let (confidence, reason) = generation.confidence();
     assert!(confidence > 0.0 && confidence < 1.0);
