@@ -145,7 +145,7 @@ fn shape(config: Config, limit: Option<usize>) -> Result<Shape, Error> {
     if let Some((key, size, most)) = sizes.into_iter().find(|(_, size, most)| !(1..=*most).contains(size)) {
         return refuse(format!("{key} is {size}; 1 to {most} are accepted"));
     }
-    if config.hidden_size % config.num_attention_heads != 0 {
+    if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
         return refuse(format!(
             "hidden_size {} is not a multiple of num_attention_heads {}",
             config.hidden_size, config.num_attention_heads

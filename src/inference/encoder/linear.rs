@@ -3,8 +3,8 @@
 //! The weights are cut into panels of [`PANEL`] outputs; a panel holds, input by input, the weights of its outputs side by
 //! side. A product then is a weighted sum of a panel's rows, which fills the vector registers without a sum over lanes at
 //! the end, and reads the weights once from front to back. That is worth a copy at load for an encoder, which always has
-//! several rows, and it lets the bias be where each sum begins. Measured against rows of weights as they are in the file
-//! (`product::Matrix`): a third faster at 256 tokens.
+//! several rows, and it lets the bias be where each sum begins. Measured against weights row by row as in the file
+//! (`product::Matrix`), on one thread with AVX-512: 2.2 ms instead of 4.4 at 8 tokens, 58 instead of 67 at 256.
 
 use crate::Error;
 use crate::kernels::{Kernels, Strided};

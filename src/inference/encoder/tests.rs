@@ -251,7 +251,8 @@ fn a_broken_folder_is_refused_with_a_reason() {
         let dir = tiny(change);
         Encoder::load(dir.path()).err().unwrap().to_string()
     }
-    let cases: [(&str, &dyn Fn(&mut Files)); 20] = [
+    type Change<'a> = &'a dyn Fn(&mut Files);
+    let cases: [(&str, Change); 20] = [
         ("modules.json: cannot be read", &|f| f["modules.json"] = Value::Null),
         ("found Transformer, Pooling, Dense, Normalize", &|f| {
             for kind in ["Dense", "Normalize"] {
