@@ -34,6 +34,8 @@ pub struct LoadOptions {
     pub tokenizer: Option<PathBuf>,
     /// The context in tokens; at most, and by default, what the model was trained for.
     pub context: Option<usize>,
+    /// Where no context is chosen, at most this many tokens of what the model was trained for.
+    pub most_context: Option<usize>,
 }
 
 /// How far loading is; shared with whoever watches or cancels it.
@@ -171,7 +173,7 @@ impl Gemma {
         }
         let output_norm = gguf.vector("output_norm.weight", width)?;
         let context = match options.context {
-            None => config.context,
+            None => options.most_context.map_or(config.context, |most| config.context.min(most.max(1))),
             Some(n) if (1..=config.context).contains(&n) => n,
             Some(n) => {
                 let most = config.context;

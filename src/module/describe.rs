@@ -407,19 +407,31 @@ fn value(command: &Command, arg: &'static Arg) -> Doc {
 
 /// The syntax of a command on one line.
 fn syntax(command: &'static Command) -> String {
-    let mut line = command.title();
+    std::iter::once(command.title()).chain(docs(command).iter().map(shown)).collect::<Vec<_>>().join(" ")
+}
+
+/// The same, broken between arguments where a line would be longer than a page is wide.
+fn wrapped_syntax(command: &'static Command) -> String {
+    const WIDTH: usize = 100;
+    let mut lines = vec![command.title()];
     for doc in docs(command) {
-        let _ = write!(line, " {}", shown(&doc));
+        let piece = shown(&doc);
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + piece.len() <= WIDTH => *line = format!("{line} {piece}"),
+            _ => lines.push(format!("    {piece}")),
+        }
     }
-    line
+    lines.join("\n")
 }
 
 fn shown(doc: &Doc) -> String {
+    let parts = |separator: &str| doc.parts.iter().map(shown).collect::<Vec<_>>().join(separator);
     let inner = match doc.kind {
         TOKEN => String::new(),
-        ONEOF if doc.token.is_some() => doc.name.clone(),
-        ONEOF => doc.parts.iter().map(shown).collect::<Vec<_>>().join(" | "),
-        BLOCK => doc.parts.iter().map(shown).collect::<Vec<_>>().join(" "),
+        ONEOF if is_choice(doc) => doc.name.clone(),
+        ONEOF if doc.optional => parts(" | "),
+        ONEOF => format!("({})", parts(" | ")),
+        BLOCK => parts(" "),
         _ => doc.name.clone(),
     };
     let mut text = match doc.token {
@@ -431,6 +443,11 @@ fn shown(doc: &Doc) -> String {
         text = format!("{text} [{text} ...]");
     }
     if doc.optional { format!("[{text}]") } else { text }
+}
+
+/// Whether this is a value out of a list of words, not a group of arguments: words have no summaries.
+fn is_choice(doc: &Doc) -> bool {
+    doc.kind == ONEOF && doc.parts.iter().all(|part| part.kind == TOKEN && part.summary.is_empty())
 }
 
 /// The reference page: every command and setting, in Markdown.
@@ -447,7 +464,13 @@ pub fn reference_page() -> String {
             group = command.group;
             let _ = write!(page, "\n## {group}\n");
         }
-        let _ = write!(page, "\n### {}\n\n```\n{}\n```\n\n{}\n\n", command.title(), syntax(command), command.summary);
+        let _ = write!(
+            page,
+            "\n### {}\n\n```\n{}\n```\n\n{}\n\n",
+            command.title(),
+            wrapped_syntax(command),
+            command.summary
+        );
         if !command.args.is_empty() {
             page.push_str("| argument | value | |\n|---|---|---|\n");
         }
@@ -459,7 +482,8 @@ pub fn reference_page() -> String {
                 Shape::Counted(max) => format!("a count from 1 to {max} and so many values, each "),
                 Shape::Pairs(max) => format!("one to {max} pairs of name and value, each "),
             };
-            let value = if arg.kind == Kind::Flag { String::new() } else { count + &accepted(arg.kind) };
+            let value =
+                if arg.kind == Kind::Flag { String::new() } else { (count + &accepted(arg.kind)).replace('<', "\\<") };
             let needs =
                 arg.requires.map(|name| format!("; only with {}", name.to_ascii_uppercase())).unwrap_or_default();
             let _ = writeln!(page, "| `{name}` | {value} | {}{needs} |", arg.summary.replace('|', "\\|"));

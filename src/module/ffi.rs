@@ -45,8 +45,6 @@ pub mod flags {
     pub const MASTER: i32 = 1 << 2;
     /// Cluster mode.
     pub const CLUSTER: i32 = 1 << 5;
-    /// `maxmemory` is set.
-    pub const MAXMEMORY: i32 = 1 << 8;
     /// `maxmemory` is set and its policy evicts.
     pub const EVICT: i32 = 1 << 9;
     /// Above `maxmemory`.
@@ -138,7 +136,7 @@ impl Ctx {
     }
 
     /// Runs a command of the server. `fmt` holds the modifiers and one `v`; arguments are passed as one vector.
-    /// None where the server refuses before running it; see [`errno`].
+    /// None where the server refuses before running it: a key of a slot that is elsewhere, a wrong number of arguments.
     pub fn call(self, command: &CStr, fmt: &CStr, args: &[&Str]) -> Option<CallReply> {
         let pointers: Vec<*mut raw::RedisModuleString> = args.iter().map(|s| s.ptr()).collect();
         let reply =
@@ -170,11 +168,6 @@ impl Drop for UserGuard {
         api!(RedisModule_SetContextUser(self.ctx.ptr, std::ptr::null()) else ());
         api!(RedisModule_FreeModuleUser(self.user) else ());
     }
-}
-
-/// The errno of the last refused [`Ctx::call`].
-pub fn errno() -> i32 {
-    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
 /// Logs from any thread: the server's log function takes a null context.

@@ -64,8 +64,9 @@ pub fn register(ctx: Ctx) {
     if api!(RedisModule_SubscribeToKeyspaceEvents(ctx.ptr(), generic, Some(on_key_event)) else 1) != 0 {
         ctx.log(Level::Warning, "engram: no keyspace events: a renamed space is found again by the timer only after its next write");
     }
-    // SAFETY: the event is a constant of the API that the server reads during the call.
-    let subscribed = api!(RedisModule_SubscribeToServerEvent(ctx.ptr(), raw::RedisModuleEvent_SwapDB, Some(on_swap)) else 1);
+    // The header's constant of this name is not exported by anybody; the version of its data is 1.
+    let swap = raw::RedisModuleEvent { id: raw::REDISMODULE_EVENT_SWAPDB, dataver: 1 };
+    let subscribed = api!(RedisModule_SubscribeToServerEvent(ctx.ptr(), swap, Some(on_swap)) else 1);
     if subscribed != 0 {
         ctx.log(Level::Warning, "engram: no SWAPDB events: a swapped space is found again by the timer only after its next write");
     }

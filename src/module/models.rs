@@ -424,7 +424,7 @@ pub fn load_gemma(
     let (name, watched) = (name.to_owned(), progress.clone());
     spawn_once(move || {
         let started = Instant::now();
-        let options = LoadOptions { tokenizer, context: Some(context.unwrap_or_else(config::max_context)) };
+        let options = LoadOptions { tokenizer, context, most_context: Some(config::max_context()) };
         // A panic in a loader is a bug, but must not leave the name loading for ever.
         let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Gemma::load(&file, &options, &watched)));
         let loaded = match loaded {
