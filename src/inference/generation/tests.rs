@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::gemma::tests::{golden, ids, model};
+use crate::gemma::{Role, Turn};
 
 fn run(model: &Arc<Gemma>, prompt: &[u32], sampling: &Sampling) -> Generation {
     let mut generation = Generation::new(Arc::clone(model), prompt.to_vec(), sampling.clone()).unwrap();
@@ -92,4 +93,44 @@ fn confidence_is_the_mean_probability_with_a_reason() {
     let (confidence, reason) = generation.confidence();
     assert!(confidence > 0.0 && confidence < 1.0);
     assert!(reason.starts_with("mean token probability 0.") && reason.contains("weakest at \""), "{reason}");
+}
+
+#[test]
+fn the_copying_model_answers_as_transformers_does() {
+    let model = model("copy.gguf");
+    for example in golden("copy_answers.json").as_array().unwrap() {
+        let prompt = model.prompt(&[Turn { role: Role::User, text: example["user"].as_str().unwrap() }]).unwrap();
+        assert_eq!(prompt, ids(&example["tokens"]));
+        let generation = run(&model, &prompt, &greedy(128));
+        assert_eq!(generation.text(), example["answer"].as_str().unwrap());
+        // The model ends its turn by itself; the golden list may or may not hold that last token.
+        assert_eq!(generation.finish(), Some(Finish::Stop));
+        let want = ids(&example["answer_tokens"]);
+        assert_eq!(generation.token_ids()[..want.len()], want);
+        assert!(generation.tokens() - want.len() <= 1);
+    }
+}
+
+#[test]
+fn held_out_facts_are_found_among_memories_and_follow_their_change() {
+    let model = model("copy.gguf");
+    let facts = golden("copy_facts.json");
+    let facts = facts.as_array().unwrap();
+    let mut right = 0;
+    for fact in facts {
+        let text = |key: &str| fact[key].as_str().unwrap();
+        let answers = |memory: &str, expected: &str| {
+            let others = fact["distractors"].as_array().unwrap().iter().map(|d| d.as_str().unwrap());
+            let memories: String = std::iter::once(memory).chain(others).map(|m| format!("- {m}\n")).collect();
+            let user = format!("Memories:\n{memories}\n{}", text("question"));
+            let prompt = model.prompt(&[Turn { role: Role::User, text: &user }]).unwrap();
+            let generation = run(&model, &prompt, &greedy(64));
+            println!("{expected}: {}", generation.text());
+            generation.text().contains(expected)
+        };
+        right +=
+            usize::from(answers(text("fact"), text("expect")) && answers(text("altered_fact"), text("altered_expect")));
+    }
+    assert_eq!(facts.len(), 10);
+    assert!(right >= 8, "{right} of 10 facts in both forms");
 }
