@@ -218,6 +218,31 @@ fn mix<V: Wide, const M: usize>(
         *row = p.row(i + k, v.rows);
     }
     let mut c = 0;
+    while c + 2 * LANES <= width {
+        let mut sums = [[V::zero(); 2]; M];
+        for k in 0..M {
+            let from = &y[k * y_stride + c..];
+            sums[k] = [V::load(sixteen(from)), V::load(sixteen(&from[LANES..]))];
+        }
+        let columns = v.data.get(c..).unwrap_or_default();
+        for (t, row) in columns.chunks(v.stride).take(v.rows).enumerate() {
+            let values = [V::load(sixteen(row)), V::load(sixteen(&row[LANES..]))];
+            for k in 0..M {
+                let weight = V::splat(weights[k][t]);
+                sums[k][0] = weight.fma(values[0], sums[k][0]);
+                sums[k][1] = weight.fma(values[1], sums[k][1]);
+            }
+        }
+        for k in 0..M {
+            let to = &mut y[k * y_stride + c..][..2 * LANES];
+            let (first, second) = to.split_at_mut(LANES);
+            if let (Some(first), Some(second)) = (first.first_chunk_mut(), second.first_chunk_mut()) {
+                sums[k][0].store(first);
+                sums[k][1].store(second);
+            }
+        }
+        c += 2 * LANES;
+    }
     while c + LANES <= width {
         let mut sums = [V::zero(); M];
         for k in 0..M {
