@@ -99,7 +99,7 @@ fn duplicates_become_one_that_keeps_the_best_of_each() {
     for (id, rest) in [
         ("1-0", "TAGS 1 a IMPORTANCE 0.2 CONFIDENCE 0.4 FROM 1 9-1"),
         ("2-0", "TAGS 1 b IMPORTANCE 0.6 CONFIDENCE 0.2 TIER semantic"),
-        ("3-0", "TAGS 1 c IMPORTANCE 0.1 PIN FROM 1 9-2"),
+        ("3-0", "TAGS 1 c IMPORTANCE 0.1 CONFIDENCE 0.1 PIN FROM 1 9-2"),
         ("4-0", "SESSION s"),
     ] {
         client.ok(&format!("MEM.STORE k 'The same  TEXT' ID {id} VALUES 2 1 0 NODEDUP {rest}"));

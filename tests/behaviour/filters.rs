@@ -72,7 +72,8 @@ fn every_operator_and_field() {
         let found = client.ok_words(&words!["MEM.TIMELINE", "k", "-", "+", "FILTER", filter]).items();
         let found: Vec<String> = found.iter().map(|m| m.field("id").text()).collect();
         assert_eq!(found, expected, "{filter}");
-        let recalled = client.ok_words(&words!["MEM.RECALL", "k", "VALUES", 2, 1, 0, "FILTER", filter]).items();
+        let recalled =
+            client.ok_words(&words!["MEM.RECALL", "k", "VALUES", 2, 1, 0, "NOTOUCH", "FILTER", filter]).items();
         assert_eq!(recalled.len(), expected.len(), "{filter} in RECALL");
     }
 }

@@ -247,6 +247,8 @@ impl Server {
         all.extend(lines);
         let replica = Server::start(&all);
         replica.wait_for_link();
+        let mut client = self.client();
+        wait_until("the primary sends it what it writes", || client.info("slave0").contains("state=online"));
         replica
     }
 

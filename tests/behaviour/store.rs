@@ -189,7 +189,7 @@ fn mstore_takes_all_or_none() {
         assert!(memories[1].maybe("expires").is_none());
         let digest = client.digest("k");
         let error = client.err("MEM.MSTORE k '{\"content\":\"good\",\"noembed\":true}' '{\"content\":\"bad\",\"noembed\":true,\"importance\":2}'");
-        assert!(error.contains("memory 2") && error.contains("importance") && error.contains("0 to 1"), "{error}");
+        assert!(error.contains("memory 2") && error.contains("IMPORTANCE") && error.contains("0 to 1"), "{error}");
         assert_eq!(client.digest("k"), digest, "nothing of it is stored");
     }
 }

@@ -15,13 +15,13 @@ fn entries(client: &mut Client, key: &str) -> Vec<Vec<(String, String)>> {
 }
 
 fn text_of(entries: &[Vec<(String, String)>]) -> String {
-    entries.iter().flatten().filter(|(name, _)| name == "text").map(|(_, text)| text.as_str()).collect()
+    entries.iter().filter(|entry| entry[0].0 == "text").flatten().map(|(_, text)| text.as_str()).collect()
 }
 
 /// Starts a generation to the stream `s` and waits until it is held at its end.
 fn hold(server: &Server) -> Pending {
     server.close_latch();
-    let pending = server.begin("GEMMA.GENERATE hello STREAM s MAXTOKENS 30 TEMPERATURE 0 JOB j");
+    let pending = server.begin("GEMMA.GENERATE hello STREAM s MAXTOKENS 30 TEMPERATURE 0");
     server.wait_held(1);
     pending
 }
