@@ -69,6 +69,8 @@ pub struct Needs {
 impl Needs {
     /// Creates a space if need be, and takes memory.
     pub const STORE: Needs = Needs { create: true, memory: true };
+    /// Creates a space if need be, but is done however little memory is left: settings are how one gets out of that.
+    pub const SETTINGS: Needs = Needs { create: true, memory: false };
     /// Changes a space that exists, and takes memory.
     pub const CHANGE: Needs = Needs { create: false, memory: true };
     /// Changes a space that exists and only frees.
@@ -106,6 +108,7 @@ pub fn commit<T>(
     let mut created = false;
     let mut fresh: Option<Held> = None;
     let held = match datatype::find(&mut key) {
+        Found::WrongType if matches!(target.expect, Expect::Incarnation(_)) => return Err(stale().into()),
         Found::WrongType => return Err(Error::wrong_type().into()),
         Found::Space(held) => match target.expect {
             Expect::Incarnation(began) if began != held.incarnation => return Err(stale().into()),

@@ -56,7 +56,7 @@ pub fn config_get(ctx: Ctx, args: &Parsed) -> Outcome {
 
 /// `MEM.CONFIG SET key name value [name value ...]`: all or nothing.
 pub fn config_set(ctx: Ctx, args: &Parsed) -> Outcome {
-    write(ctx, args.key("key"), Needs::STORE, |space, now| {
+    write(ctx, args.key("key"), Needs::SETTINGS, |space, now| {
         // Each pair is decided against the space as it stands; what two of them evict alike goes once.
         let mut effects = Vec::new();
         for (name, value) in args.pairs("name") {
@@ -69,7 +69,7 @@ pub fn config_set(ctx: Ctx, args: &Parsed) -> Outcome {
 
 /// `MEM.CONFIG PRESET key name`
 pub fn config_preset(ctx: Ctx, args: &Parsed) -> Outcome {
-    write(ctx, args.key("key"), Needs::STORE, |space, now| Ok(((), space.preset(now, args.text("name"))?)))?;
+    write(ctx, args.key("key"), Needs::SETTINGS, |space, now| Ok(((), space.preset(now, args.text("name"))?)))?;
     Ok(Value::Ok.into())
 }
 

@@ -231,7 +231,8 @@ impl Run {
             self.notes.push("the MEMORY key does not exist: nothing was recalled".to_owned());
         }
         let prompt = self.fit()?;
-        let room = self.gemma.info().context.saturating_sub(prompt.len());
+        // The last token is never fed back: it needs no place in the context.
+        let room = self.gemma.info().context.saturating_sub(prompt.len()) + 1;
         if let Some(asked) = self.request.asked_max
             && asked > room
         {
