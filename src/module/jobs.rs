@@ -222,7 +222,10 @@ struct State {
     progress: Vec<(&'static str, Value)>,
 }
 
-static JOBS: LazyLock<Mutex<HashMap<(String, String), Arc<Job>>>> = LazyLock::new(Mutex::default);
+/// Jobs by user and name.
+type Jobs = HashMap<(String, String), Arc<Job>>;
+
+static JOBS: LazyLock<Mutex<Jobs>> = LazyLock::new(Mutex::default);
 
 /// What asking for a job under a name came to.
 pub enum Started {
@@ -274,7 +277,7 @@ pub fn start(ctx: Ctx, kind: &'static str, name: Option<&str>, request: u128, de
 }
 
 /// Drops results that are older than `engram.job-ttl`, and the oldest beyond [`FINISHED_KEPT`].
-fn sweep(jobs: &mut HashMap<(String, String), Arc<Job>>, now: u64) {
+fn sweep(jobs: &mut Jobs, now: u64) {
     let ttl = config::job_ttl_ms();
     jobs.retain(|_, job| {
         let state = lock(&job.state);
