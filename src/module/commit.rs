@@ -162,7 +162,10 @@ pub fn slot_is_here(ctx: Ctx, name: &Str) -> bool {
 }
 
 fn stale() -> Error {
-    Error::new("STALE", "the space was deleted, renamed or replaced while this was being worked on; nothing was written: retry")
+    Error::new(
+        "STALE",
+        "the space was deleted, renamed or replaced while this was being worked on; nothing was written: retry",
+    )
 }
 
 /// Applies, replicates and notifies. The effects were decided against this very state, so that they apply is an invariant, not an input.
@@ -220,7 +223,8 @@ fn size_of_encoded(effect: &Effect) -> usize {
     match effect {
         Effect::Put { entry, vectors } => 512 + entry.content.len() + floats(vectors),
         Effect::Patch { patch, .. } => {
-            512 + patch.content.as_ref().map_or(0, |c| c.len()) + patch.vectors.as_ref().map_or(0, |(_, vectors)| floats(vectors))
+            512 + patch.content.as_ref().map_or(0, |c| c.len())
+                + patch.vectors.as_ref().map_or(0, |(_, vectors)| floats(vectors))
         }
         Effect::Remove { ids, .. } => 16 * ids.len(),
         Effect::Use(uses) => 28 * uses.len(),

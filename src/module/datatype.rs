@@ -52,7 +52,13 @@ impl Held {
     /// A value with a fresh incarnation around `space`.
     pub fn new(space: Space) -> Held {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Held { space, incarnation: NEXT.fetch_add(1, Ordering::Relaxed), next_consolidation: 0, use_sent: 0, used: BTreeSet::new() }
+        Held {
+            space,
+            incarnation: NEXT.fetch_add(1, Ordering::Relaxed),
+            next_consolidation: 0,
+            use_sent: 0,
+            used: BTreeSet::new(),
+        }
     }
 
     /// Notes that a memory was recalled.
@@ -293,7 +299,8 @@ fn reap(held: Box<Held>) {
     static REAPER: OnceLock<Option<Mutex<mpsc::Sender<Box<Held>>>>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| {
         let (send, receive) = mpsc::channel::<Box<Held>>();
-        let thread = std::thread::Builder::new().name("engram-reaper".into()).spawn(move || receive.into_iter().for_each(drop));
+        let thread =
+            std::thread::Builder::new().name("engram-reaper".into()).spawn(move || receive.into_iter().for_each(drop));
         thread.ok().map(|_| Mutex::new(send))
     });
     if let Some(sender) = reaper
@@ -303,4 +310,3 @@ fn reap(held: Box<Held>) {
         let _ = sender.send(held);
     }
 }
-

@@ -139,8 +139,7 @@ impl Ctx {
     /// None where the server refuses before running it: a key of a slot that is elsewhere, a wrong number of arguments.
     pub fn call(self, command: &CStr, fmt: &CStr, args: &[&Str]) -> Option<CallReply> {
         let pointers: Vec<*mut raw::RedisModuleString> = args.iter().map(|s| s.ptr()).collect();
-        let reply =
-            api!(RedisModule_Call(self.ptr, command.as_ptr(), fmt.as_ptr(), pointers.as_ptr(), pointers.len()) else std::ptr::null_mut());
+        let reply = api!(RedisModule_Call(self.ptr, command.as_ptr(), fmt.as_ptr(), pointers.as_ptr(), pointers.len()) else std::ptr::null_mut());
         NonNull::new(reply).map(CallReply)
     }
 
@@ -231,7 +230,10 @@ pub struct Str(NonNull<raw::RedisModuleString>);
 
 impl Str {
     /// A new string of these bytes.
-    #[expect(clippy::expect_used, reason = "the server's allocator aborts rather than fail, and the call exists in every server that loads us")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the server's allocator aborts rather than fail, and the call exists in every server that loads us"
+    )]
     pub fn new(bytes: &[u8]) -> Str {
         let made = api!(RedisModule_CreateString(std::ptr::null_mut(), bytes.as_ptr().cast(), bytes.len()) else std::ptr::null_mut());
         Str(NonNull::new(made).expect("RM_CreateString never returns null"))
@@ -343,7 +345,8 @@ static DETACHED: AtomicPtr<raw::RedisModuleCtx> = AtomicPtr::new(std::ptr::null_
 
 /// Makes the detached context. Called once, at load.
 pub fn make_detached(ctx: Ctx) {
-    DETACHED.store(api!(RedisModule_GetDetachedThreadSafeContext(ctx.ptr()) else std::ptr::null_mut()), Ordering::Release);
+    DETACHED
+        .store(api!(RedisModule_GetDetachedThreadSafeContext(ctx.ptr()) else std::ptr::null_mut()), Ordering::Release);
 }
 
 /// Runs `body` with the detached context while holding the server's global lock. Never call it on the main thread: it holds the lock already.

@@ -58,8 +58,7 @@ impl Waiter {
     pub fn block(ctx: Ctx, timeout_ms: u64, on_gone: impl Fn() + Send + Sync + 'static) -> Waiter {
         let timeout = i64::try_from(timeout_ms).unwrap_or(i64::MAX);
         let callback = if timeout_ms > 0 { on_deadline } else { on_unblocked_by_operator };
-        let handle =
-            api!(RedisModule_BlockClient(ctx.ptr(), Some(on_reply), Some(callback), Some(free_answer), timeout) else std::ptr::null_mut());
+        let handle = api!(RedisModule_BlockClient(ctx.ptr(), Some(on_reply), Some(callback), Some(free_answer), timeout) else std::ptr::null_mut());
         let handle = NonNull::new(handle);
         if let Some(handle) = handle {
             lock(&HANDLES).insert(handle.addr().get(), Arc::new(Box::new(on_gone)));
@@ -103,12 +102,17 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let result = Err(Error::err("the work was lost to an internal error, nothing was written; the server's log has more"));
+        let result =
+            Err(Error::err("the work was lost to an internal error, nothing was written; the server's log has more"));
         self.send(Answer { result, then: None });
     }
 }
 
-unsafe extern "C" fn on_reply(ctx: *mut raw::RedisModuleCtx, _argv: *mut *mut raw::RedisModuleString, _argc: c_int) -> c_int {
+unsafe extern "C" fn on_reply(
+    ctx: *mut raw::RedisModuleCtx,
+    _argv: *mut *mut raw::RedisModuleString,
+    _argc: c_int,
+) -> c_int {
     let answer = api!(RedisModule_GetBlockedClientPrivateData(ctx) else std::ptr::null_mut());
     // SAFETY: the private data is the Answer given at unblocking, freed only after this callback.
     if let Some(answer) = unsafe { answer.cast::<Answer>().as_mut() } {
@@ -134,13 +138,22 @@ unsafe extern "C" fn free_answer(_ctx: *mut raw::RedisModuleCtx, answer: *mut c_
     }
 }
 
-unsafe extern "C" fn on_unblocked_by_operator(ctx: *mut raw::RedisModuleCtx, _argv: *mut *mut raw::RedisModuleString, _argc: c_int) -> c_int {
+unsafe extern "C" fn on_unblocked_by_operator(
+    ctx: *mut raw::RedisModuleCtx,
+    _argv: *mut *mut raw::RedisModuleString,
+    _argc: c_int,
+) -> c_int {
     gone(api!(RedisModule_GetBlockedClientHandle(ctx) else std::ptr::null_mut()));
-    Error::new("UNBLOCKED", "the client was unblocked by CLIENT UNBLOCK; a write that had been accepted still happens").emit(ctx);
+    Error::new("UNBLOCKED", "the client was unblocked by CLIENT UNBLOCK; a write that had been accepted still happens")
+        .emit(ctx);
     0
 }
 
-unsafe extern "C" fn on_deadline(ctx: *mut raw::RedisModuleCtx, _argv: *mut *mut raw::RedisModuleString, _argc: c_int) -> c_int {
+unsafe extern "C" fn on_deadline(
+    ctx: *mut raw::RedisModuleCtx,
+    _argv: *mut *mut raw::RedisModuleString,
+    _argc: c_int,
+) -> c_int {
     gone(api!(RedisModule_GetBlockedClientHandle(ctx) else std::ptr::null_mut()));
     Value::Null.emit(ctx);
     0
@@ -178,7 +191,10 @@ impl Place {
         let taken = QUEUED.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1));
         match taken {
             Ok(_) => Ok(Place(())),
-            Err(n) => Err(Error::new("QUEUEFULL", format!("{n} background jobs are waiting or running, engram.queue-limit is {limit}: try again later"))),
+            Err(n) => Err(Error::new(
+                "QUEUEFULL",
+                format!("{n} background jobs are waiting or running, engram.queue-limit is {limit}: try again later"),
+            )),
         }
     }
 }
@@ -208,7 +224,7 @@ pub struct Job {
     created: u64,
     cancelled: AtomicBool,
     state: Mutex<State>,
-    _place: Mutex<Option<Place>>,
+    place: Mutex<Option<Place>>,
 }
 
 struct State {
@@ -237,7 +253,13 @@ pub enum Started {
 
 /// Starts a job for the user of `ctx`, or finds the one that runs under this name. `request` is a fingerprint of what is asked for: the same name with
 /// another request is an error.
-pub fn start(ctx: Ctx, kind: &'static str, name: Option<&str>, request: u128, detached: bool) -> Result<Started, Error> {
+pub fn start(
+    ctx: Ctx,
+    kind: &'static str,
+    name: Option<&str>,
+    request: u128,
+    detached: bool,
+) -> Result<Started, Error> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let user = ctx.user();
     let now = ffi::now();
@@ -249,7 +271,9 @@ pub fn start(ctx: Ctx, kind: &'static str, name: Option<&str>, request: u128, de
     };
     if let Some(job) = jobs.get(&(user.clone(), id.clone())) {
         if job.kind != kind || job.request != request {
-            return Err(Error::err(format!("a job named '{id}' exists with another request: choose another name, or wait until its result has gone")));
+            return Err(Error::err(format!(
+                "a job named '{id}' exists with another request: choose another name, or wait until its result has gone"
+            )));
         }
         return Ok(Started::Existing(job.clone()));
     }
@@ -270,7 +294,7 @@ pub fn start(ctx: Ctx, kind: &'static str, name: Option<&str>, request: u128, de
             finished: 0,
             progress: Vec::new(),
         }),
-        _place: Mutex::new(Some(place)),
+        place: Mutex::new(Some(place)),
     });
     jobs.insert((user, id), job.clone());
     Ok(Started::New(job))
@@ -302,7 +326,9 @@ fn sweep(jobs: &mut Jobs, now: u64) {
 pub fn find(ctx: Ctx, id: &str) -> Result<Arc<Job>, Error> {
     let mut jobs = lock(&JOBS);
     sweep(&mut jobs, ffi::now());
-    jobs.get(&(ctx.user(), id.to_owned())).cloned().ok_or_else(|| Error::err(format!("no such job: '{id}' (GEMMA.JOBS lists them)")))
+    jobs.get(&(ctx.user(), id.to_owned()))
+        .cloned()
+        .ok_or_else(|| Error::err(format!("no such job: '{id}' (GEMMA.JOBS lists them)")))
 }
 
 /// Every job of the user of `ctx`, oldest first.
@@ -416,7 +442,7 @@ impl Job {
             state.finished = ffi::now();
             std::mem::take(&mut state.waiters)
         };
-        lock(&self._place).take();
+        lock(&self.place).take();
         if let Err(error) = &outcome {
             ffi::log(Level::Verbose, &format!("engram: {} '{}' failed: {}", self.kind, self.id, error.line()));
         }

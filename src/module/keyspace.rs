@@ -62,17 +62,28 @@ pub fn count() -> usize {
 pub fn register(ctx: Ctx) {
     let generic = raw::REDISMODULE_NOTIFY_GENERIC as c_int;
     if api!(RedisModule_SubscribeToKeyspaceEvents(ctx.ptr(), generic, Some(on_key_event)) else 1) != 0 {
-        ctx.log(Level::Warning, "engram: no keyspace events: a renamed space is found again by the timer only after its next write");
+        ctx.log(
+            Level::Warning,
+            "engram: no keyspace events: a renamed space is found again by the timer only after its next write",
+        );
     }
     // The header's constant of this name is not exported by anybody; the version of its data is 1.
     let swap = raw::RedisModuleEvent { id: raw::REDISMODULE_EVENT_SWAPDB, dataver: 1 };
     let subscribed = api!(RedisModule_SubscribeToServerEvent(ctx.ptr(), swap, Some(on_swap)) else 1);
     if subscribed != 0 {
-        ctx.log(Level::Warning, "engram: no SWAPDB events: a swapped space is found again by the timer only after its next write");
+        ctx.log(
+            Level::Warning,
+            "engram: no SWAPDB events: a swapped space is found again by the timer only after its next write",
+        );
     }
 }
 
-unsafe extern "C" fn on_key_event(ctx: *mut raw::RedisModuleCtx, _kind: c_int, event: *const c_char, key: *mut raw::RedisModuleString) -> c_int {
+unsafe extern "C" fn on_key_event(
+    ctx: *mut raw::RedisModuleCtx,
+    _kind: c_int,
+    event: *const c_char,
+    key: *mut raw::RedisModuleString,
+) -> c_int {
     // SAFETY: the server passes a terminated event name and a live key name.
     let event = unsafe { CStr::from_ptr(event) };
     if event != c"rename_to" && event != c"move_to" {
@@ -87,7 +98,12 @@ unsafe extern "C" fn on_key_event(ctx: *mut raw::RedisModuleCtx, _kind: c_int, e
     0
 }
 
-unsafe extern "C" fn on_swap(_ctx: *mut raw::RedisModuleCtx, _event: raw::RedisModuleEvent, _sub: u64, data: *mut std::ffi::c_void) {
+unsafe extern "C" fn on_swap(
+    _ctx: *mut raw::RedisModuleCtx,
+    _event: raw::RedisModuleEvent,
+    _sub: u64,
+    data: *mut std::ffi::c_void,
+) {
     // SAFETY: for this event the server passes a RedisModuleSwapDbInfo that lives during the callback.
     let Some(info) = (unsafe { data.cast::<raw::RedisModuleSwapDbInfo>().as_ref() }) else { return };
     for place in places().values_mut() {

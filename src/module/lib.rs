@@ -51,7 +51,11 @@ const ERR: c_int = 1;
 /// # Safety
 /// Called by the server, once, with a valid context and `argc` valid arguments.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn RedisModule_OnLoad(ctx: *mut raw::RedisModuleCtx, argv: *mut *mut raw::RedisModuleString, argc: c_int) -> c_int {
+pub unsafe extern "C" fn RedisModule_OnLoad(
+    ctx: *mut raw::RedisModuleCtx,
+    argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+) -> c_int {
     // Nothing may allocate before this call: it binds the allocator too.
     // SAFETY: the server's context; the name is a constant.
     if unsafe { raw::Export_RedisModule_Init(ctx, NAME.as_ptr(), VERSION, raw::REDISMODULE_APIVER_1 as c_int) } != OK {
@@ -71,7 +75,9 @@ pub unsafe extern "C" fn RedisModule_OnLoad(ctx: *mut raw::RedisModuleCtx, argv:
 
 fn load(ctx: Ctx, args: &[&[u8]]) -> Result<(), Error> {
     // SAFETY: reading a function pointer that Init has bound or left null. SetCommandInfo came with 7.0.
-    if unsafe { raw::RedisModule_SetCommandInfo }.is_none() || unsafe { raw::RedisModule_RegisterStringConfig }.is_none() {
+    if unsafe { raw::RedisModule_SetCommandInfo }.is_none()
+        || unsafe { raw::RedisModule_RegisterStringConfig }.is_none()
+    {
         return Err(Error::err("this server is too old: Engram needs Redis 7.0 or Valkey 7.2 or later"));
     }
     api!(RedisModule_SetModuleOptions(ctx.ptr(), raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS as c_int) else ());
@@ -97,6 +103,9 @@ fn load(ctx: Ctx, args: &[&[u8]]) -> Result<(), Error> {
 /// Called by the server.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn RedisModule_OnUnload(_ctx: *mut raw::RedisModuleCtx) -> c_int {
-    ffi::log(Level::Warning, "engram: cannot be unloaded while the server runs: keys hold its type and its threads are at work; restart without it");
+    ffi::log(
+        Level::Warning,
+        "engram: cannot be unloaded while the server runs: keys hold its type and its threads are at work; restart without it",
+    );
     ERR
 }

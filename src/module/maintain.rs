@@ -123,7 +123,11 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
     }
     if !due.used.is_empty() {
         write(ctx, &target, |space, now| {
-            let used = due.used.iter().filter_map(|id| space.get(now, *id)).map(|entry| (entry.id, entry.accessed(), entry.uses()));
+            let used = due
+                .used
+                .iter()
+                .filter_map(|id| space.get(now, *id))
+                .map(|entry| (entry.id, entry.accessed(), entry.uses()));
             vec![Effect::Use(used.collect())]
         });
     }

@@ -128,7 +128,8 @@ fn load_embedder() {
         Err(error) => return set_embedder(number, Embedder::None(error.message)),
     };
     if !path.is_dir() {
-        let reason = format!("there is no folder '{}'; `make demo` or scripts/fetch-embedder fetches it", path.display());
+        let reason =
+            format!("there is no folder '{}'; `make demo` or scripts/fetch-embedder fetches it", path.display());
         ffi::log(Level::Warning, &format!("engram: no text encoder: {reason}"));
         return set_embedder(number, Embedder::None(reason));
     }
@@ -139,7 +140,12 @@ fn load_embedder() {
             Ok(encoder) => {
                 ffi::log(
                     Level::Notice,
-                    &format!("engram: text encoder {} ready in {} ms ({} dimensions)", encoder.name(), started.elapsed().as_millis(), encoder.dim()),
+                    &format!(
+                        "engram: text encoder {} ready in {} ms ({} dimensions)",
+                        encoder.name(),
+                        started.elapsed().as_millis(),
+                        encoder.dim()
+                    ),
                 );
                 // The folder of the same name may hold other weights than before.
                 cache().clear();
@@ -161,14 +167,21 @@ fn set_embedder(number: u64, to: Embedder) {
 }
 
 fn none(reason: &str) -> Error {
-    Error::new("NOMODEL", format!("no text encoder is loaded ({reason}): give the vector with VECTOR or VALUES, or store the text with NOEMBED"))
+    Error::new(
+        "NOMODEL",
+        format!(
+            "no text encoder is loaded ({reason}): give the vector with VECTOR or VALUES, or store the text with NOEMBED"
+        ),
+    )
 }
 
 /// The encoder, at once.
 pub fn embedder() -> Result<Arc<Encoder>, Error> {
     match &*lock(&EMBEDDER) {
         Embedder::Ready(encoder) => Ok(encoder.clone()),
-        Embedder::Loading => Err(Error::new("LOADING", "the text encoder is being loaded, and this cannot wait for it here: retry")),
+        Embedder::Loading => {
+            Err(Error::new("LOADING", "the text encoder is being loaded, and this cannot wait for it here: retry"))
+        }
         Embedder::None(reason) => Err(none(reason)),
     }
 }
@@ -211,25 +224,65 @@ fn embed_windows(encoder: &Encoder, windows: &[Window]) -> Result<Vec<Vec<f32>>,
     let mut scratch = lock(&SCRATCH).pop().unwrap_or_default();
     let started = Instant::now();
     let vectors = encoder.encode(windows, &mut scratch).map_err(|e| Error::err(format!("embedding failed: {e}")));
-    EMBED_TEXTS.fetch_add(1, Ordering::Relaxed);
     EMBED_MICROS.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     lock(&SCRATCH).push(scratch);
     vectors
 }
 
-/// The vectors of a text, from the cache or computed here.
-fn embed(encoder: &Encoder, text: &str) -> Result<Windows, Error> {
-    if let Some(known) = cache().get(encoder.name(), text) {
-        return Ok(known);
-    }
-    let vectors: Windows = embed_windows(encoder, &encoder.windows(text))?.into();
-    cache().insert(encoder.name(), text, vectors.clone());
-    Ok(vectors)
+/// A text on its way to its vectors, one window per step, so that a long text does not keep a thread from others.
+pub struct Embedding {
+    text: String,
+    encoder: Option<Arc<Encoder>>,
+    windows: Vec<Window>,
+    vectors: Vec<Vec<f32>>,
 }
 
-/// The vectors of a text, on a pool thread. LOADING while there is no encoder yet.
-pub fn embed_here(text: &str) -> Result<Windows, Error> {
-    embed(&*embedder()?, text)
+impl Embedding {
+    /// Begins with a text.
+    pub fn of(text: String) -> Embedding {
+        Embedding { text, encoder: None, windows: Vec::new(), vectors: Vec::new() }
+    }
+
+    /// The next step, on a pool thread; the encoder's name and the vectors once they are complete. While the encoder is being loaded a step waits for a
+    /// moment only: with one thread, the load is queued behind this very task.
+    pub fn step(&mut self) -> Result<Option<(Arc<Encoder>, Windows)>, Error> {
+        let encoder = match &self.encoder {
+            Some(encoder) => encoder.clone(),
+            None => match embedder() {
+                Ok(encoder) => {
+                    if let Some(known) = cached(&encoder, &self.text) {
+                        return Ok(Some((encoder, known)));
+                    }
+                    self.windows = encoder.windows(&self.text);
+                    if self.windows.len() > engram_memory::limits::WINDOWS {
+                        return Err(Error::err(format!(
+                            "the text is too long to embed: {} windows of {} tokens, at most {} are accepted",
+                            self.windows.len(),
+                            encoder.window(),
+                            engram_memory::limits::WINDOWS
+                        )));
+                    }
+                    self.encoder.insert(encoder).clone()
+                }
+                Err(error) if error.code == "LOADING" => {
+                    std::thread::sleep(Duration::from_millis(2));
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        let next = self.vectors.len();
+        if let Some(window) = self.windows.get(next..=next) {
+            self.vectors.append(&mut embed_windows(&encoder, window)?);
+        }
+        if self.vectors.len() < self.windows.len() {
+            return Ok(None);
+        }
+        EMBED_TEXTS.fetch_add(1, Ordering::Relaxed);
+        let vectors: Windows = std::mem::take(&mut self.vectors).into();
+        cache().insert(encoder.name(), &self.text, vectors.clone());
+        Ok(Some((encoder, vectors)))
+    }
 }
 
 /// The vectors of a text if they are cached.
@@ -245,31 +298,29 @@ pub struct Embedded {
     pub texts: Vec<Windows>,
 }
 
-/// Embeds texts on the pool, one per step so that others get their turn, and hands the result and the waiting client to `finish` there.
-pub fn embed_in_background(texts: Vec<String>, waiter: Waiter, finish: impl FnOnce(Result<Embedded, Error>, Waiter) + Send + 'static) {
+/// Embeds texts on the pool, a window per step so that others get their turn, and hands the result and the waiting client to `finish` there.
+pub fn embed_in_background(
+    texts: Vec<String>,
+    waiter: Waiter,
+    finish: impl FnOnce(Result<Embedded, Error>, Waiter) + Send + 'static,
+) {
     struct Embed<F> {
-        texts: Vec<String>,
-        encoder: Option<Arc<Encoder>>,
+        texts: std::vec::IntoIter<String>,
+        current: Option<Embedding>,
         done: Vec<Windows>,
         finish: Option<(F, Waiter)>,
     }
     impl<F: FnOnce(Result<Embedded, Error>, Waiter) + Send> Embed<F> {
         fn advance(&mut self) -> Result<Option<Embedded>, Error> {
-            let encoder = match &self.encoder {
-                Some(encoder) => encoder.clone(),
-                None => match embedder() {
-                    Ok(encoder) => self.encoder.insert(encoder).clone(),
-                    Err(error) if error.code == "LOADING" => {
-                        std::thread::sleep(Duration::from_millis(2));
-                        return Ok(None);
-                    }
-                    Err(error) => return Err(error),
-                },
+            let Some(current) = &mut self.current else {
+                return Err(Error::err("there is nothing to embed"));
             };
-            if let Some(text) = self.texts.get(self.done.len()) {
-                self.done.push(embed(&encoder, text)?);
-            }
-            Ok((self.done.len() == self.texts.len())
+            let Some((encoder, windows)) = current.step()? else { return Ok(None) };
+            self.done.push(windows);
+            self.current = self.texts.next().map(Embedding::of);
+            Ok(self
+                .current
+                .is_none()
                 .then(|| Embedded { model: encoder.name().to_owned(), texts: std::mem::take(&mut self.done) }))
         }
 
@@ -301,7 +352,9 @@ pub fn embed_in_background(texts: Vec<String>, waiter: Waiter, finish: impl FnOn
             self.finish(Err(Error::err("embedding failed with an internal error; the server's log has more")));
         }
     }
-    spawn(Priority::High, Embed { texts, encoder: None, done: Vec::new(), finish: Some((finish, waiter)) });
+    let mut texts = texts.into_iter();
+    let current = texts.next().map(Embedding::of);
+    spawn(Priority::High, Embed { texts, current, done: Vec::new(), finish: Some((finish, waiter)) });
 }
 
 /// The vectors of all these texts, if every one is cached.
@@ -321,7 +374,10 @@ pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
     static ARMED: AtomicBool = AtomicBool::new(false);
     let limit = config::inline_embed_tokens();
     if limit == 0 {
-        return Err(Error::new("INLINELIMIT", "embedding text inside MULTI, scripts and functions is switched off (engram.inline-embed-tokens is 0)"));
+        return Err(Error::new(
+            "INLINELIMIT",
+            "embedding text inside MULTI, scripts and functions is switched off (engram.inline-embed-tokens is 0)",
+        ));
     }
     let encoder = embedder()?;
     let mut command = 0;
@@ -343,13 +399,18 @@ pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
         let Some(windows) = windows.filter(|_| command <= limit) else {
             return Err(Error::new(
                 "INLINELIMIT",
-                format!("inside MULTI, scripts and functions at most {limit} tokens per command are embedded (engram.inline-embed-tokens): send it outside, or give VECTOR or NOEMBED"),
+                format!(
+                    "inside MULTI, scripts and functions at most {limit} tokens per command are embedded (engram.inline-embed-tokens): send it outside, or give VECTOR or NOEMBED"
+                ),
             ));
         };
         if spent.1 + tokens > limit.saturating_mul(4) {
             return Err(Error::new(
                 "INLINELIMIT",
-                format!("inside one transaction or script at most {} tokens are embedded (four times engram.inline-embed-tokens): split it, or give VECTOR or NOEMBED", limit * 4),
+                format!(
+                    "inside one transaction or script at most {} tokens are embedded (four times engram.inline-embed-tokens): split it, or give VECTOR or NOEMBED",
+                    limit * 4
+                ),
             ));
         }
         spent.1 += tokens;
@@ -364,6 +425,7 @@ pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
             }
         }
         let vectors: Windows = embed_windows(&encoder, &windows)?.into();
+        EMBED_TEXTS.fetch_add(1, Ordering::Relaxed);
         cache().insert(encoder.name(), text, vectors.clone());
         done.push(vectors);
     }
@@ -404,7 +466,10 @@ pub fn load_gemma(
     }
     let file = path_of(path)?;
     if !file.is_file() {
-        return Err(Error::new("NOMODEL", format!("there is no file '{path}' in engram.model-dir ('{}')", config::model_dir())));
+        return Err(Error::new(
+            "NOMODEL",
+            format!("there is no file '{path}' in engram.model-dir ('{}')", config::model_dir()),
+        ));
     }
     let tokenizer = tokenizer.map(path_of).transpose()?;
     let progress = Arc::new(Progress::default());
@@ -412,11 +477,17 @@ pub fn load_gemma(
     {
         let mut gemmas = lock(&GEMMAS);
         match gemmas.get(name) {
-            Some(Named { slot: Slot::Loading(_), .. }) => return Err(Error::err(format!("the model '{name}' is being loaded already"))),
-            Some(Named { slot: Slot::Ready(_), .. }) => {
-                return Err(Error::err(format!("a model '{name}' is loaded: GEMMA.UNLOAD {name} first, or choose another name")));
+            Some(Named { slot: Slot::Loading(_), .. }) => {
+                return Err(Error::err(format!("the model '{name}' is being loaded already")));
             }
-            None if gemmas.len() >= MAX_MODELS => return Err(Error::err(format!("{MAX_MODELS} models are loaded, which is the limit"))),
+            Some(Named { slot: Slot::Ready(_), .. }) => {
+                return Err(Error::err(format!(
+                    "a model '{name}' is loaded: GEMMA.UNLOAD {name} first, or choose another name"
+                )));
+            }
+            None if gemmas.len() >= MAX_MODELS => {
+                return Err(Error::err(format!("{MAX_MODELS} models are loaded, which is the limit")));
+            }
             _ => {}
         }
         gemmas.insert(name.to_owned(), Named { path: path.to_owned(), number, slot: Slot::Loading(progress.clone()) });
@@ -509,10 +580,16 @@ fn default_name() -> Result<String, Error> {
     let mut names = gemmas.keys();
     match (names.next(), names.next()) {
         (Some(only), None) => Ok(only.clone()),
-        (None, _) => Err(Error::new("NOMODEL", "no model is loaded: GEMMA.LOAD <name> <file.gguf> loads one from engram.model-dir, engram.model does so at start")),
+        (None, _) => Err(Error::new(
+            "NOMODEL",
+            "no model is loaded: GEMMA.LOAD <name> <file.gguf> loads one from engram.model-dir, engram.model does so at start",
+        )),
         (Some(_), Some(_)) => {
             let names: Vec<&str> = gemmas.keys().map(String::as_str).collect();
-            Err(Error::err(format!("several models are loaded ({}): name one with MODEL, or set engram.model", names.join(", "))))
+            Err(Error::err(format!(
+                "several models are loaded ({}): name one with MODEL, or set engram.model",
+                names.join(", ")
+            )))
         }
     }
 }
@@ -541,7 +618,11 @@ pub fn describe() -> Value {
     let mut all = vec![Value::map(encoder)];
     let default = default_name().ok();
     for (name, named) in lock(&GEMMAS).iter() {
-        let mut fields = vec![("name", Value::from(name.as_str())), ("kind", Value::from("generation")), ("path", Value::from(named.path.as_str()))];
+        let mut fields = vec![
+            ("name", Value::from(name.as_str())),
+            ("kind", Value::from("generation")),
+            ("path", Value::from(named.path.as_str())),
+        ];
         match &named.slot {
             Slot::Loading(progress) => {
                 fields.push(("state", Value::from("loading")));

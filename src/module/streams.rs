@@ -47,7 +47,13 @@ impl StreamWriter {
             key: key.into(),
             user: ctx.user(),
             job: job.to_owned(),
-            state: Mutex::new(State { created: false, queued: false, text: String::new(), last: Instant::now(), stopped: None }),
+            state: Mutex::new(State {
+                created: false,
+                queued: false,
+                text: String::new(),
+                last: Instant::now(),
+                stopped: None,
+            }),
         })
     }
 
@@ -156,7 +162,9 @@ impl StreamWriter {
                 Some(error) => Err(error),
                 None => Ok(reply.is_null()),
             },
-            None => Err(format!("{} was refused: the slot of the key is served by another node", command.to_string_lossy())),
+            None => {
+                Err(format!("{} was refused: the slot of the key is served by another node", command.to_string_lossy()))
+            }
         }
     }
 }

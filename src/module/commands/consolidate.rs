@@ -50,7 +50,9 @@ pub fn consolidate(ctx: Ctx, args: &Parsed) -> Outcome {
         if similarity && memories > INLINE_SIMILARITY {
             return Err(Error::new(
                 "INLINELIMIT",
-                format!("inside MULTI, scripts and functions at most {INLINE_SIMILARITY} memories are compared by similarity: call it outside"),
+                format!(
+                    "inside MULTI, scripts and functions at most {INLINE_SIMILARITY} memories are compared by similarity: call it outside"
+                ),
             ));
         }
         let plan = snapshot.plan_consolidation(ffi::now(), &options)?;
@@ -132,7 +134,9 @@ impl Run {
     fn fail(&self, error: Error) {
         match &self.job {
             Some(job) => job.finish(Err(error)),
-            None => ffi::log(Level::Verbose, &format!("engram: a consolidation by timer ended early: {}", error.line())),
+            None => {
+                ffi::log(Level::Verbose, &format!("engram: a consolidation by timer ended early: {}", error.line()))
+            }
         }
     }
 }
@@ -168,7 +172,10 @@ impl Task for Run {
     }
 
     fn panicked(&mut self, message: &str) {
-        ffi::log(Level::Warning, &format!("engram: a panic while planning a consolidation ({message}); please report it"));
+        ffi::log(
+            Level::Warning,
+            &format!("engram: a panic while planning a consolidation ({message}); please report it"),
+        );
         self.fail(Error::err("consolidation failed with an internal error; the server's log has more"));
     }
 }
@@ -191,7 +198,9 @@ fn commit_in_turns(mut pending: Pending) {
             match (&pending.job, outcome) {
                 (Some(job), outcome) => job.finish(outcome),
                 (None, Ok(_)) => {}
-                (None, Err(error)) => ctx.log(Level::Verbose, &format!("engram: a consolidation by timer ended early: {}", error.line())),
+                (None, Err(error)) => {
+                    ctx.log(Level::Verbose, &format!("engram: a consolidation by timer ended early: {}", error.line()))
+                }
             }
             Ran::Done
         }
@@ -207,7 +216,10 @@ enum Turn {
 impl Pending {
     fn commit_one(&mut self, ctx: Ctx) -> Turn {
         if self.job.as_ref().is_some_and(|job| job.is_cancelled()) {
-            return Turn::Finished(Err(Error::new("CANCELLED", format!("cancelled after {} changes; those stay", self.report.changes))));
+            return Turn::Finished(Err(Error::new(
+                "CANCELLED",
+                format!("cancelled after {} changes; those stay", self.report.changes),
+            )));
         }
         let Some(step) = self.plan.steps.get(self.next) else {
             return Turn::Finished(Ok(std::mem::replace(&mut self.report, Report::new(false)).value()));

@@ -1,13 +1,15 @@
 //! Commands that change a space without a model: FORGET, PROMOTE, CONFIG and the internal APPLY.
 
-use engram_memory::{Selection, Space, Tier};
+use engram_memory::{Entry, MemoryId, Selection, Space, Tier};
 
-use super::{Outcome, fields, read, write};
-use crate::commit::Needs;
+use super::{Flow, Outcome, SELECT_INLINE, fields, read, target, write};
+use crate::commit::{self, Needs, Ran, Stop};
 use crate::datatype::{self, Found, Held};
 use crate::ffi::{self, Ctx, Key, Mode, Str, api, flags};
 use crate::grammar::Parsed;
+use crate::jobs::{Place, Waiter};
 use crate::keyspace;
+use crate::models;
 use crate::reply::{Error, Value};
 
 /// `MEM.FORGET key id... | FILTER expr | TIER t | SESSION s [DRYRUN]`
@@ -23,20 +25,92 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
         })
     };
     let key = args.key("key");
-    if args.flag("dryrun") {
-        let now = ffi::now();
-        let would = read(ctx, key, |held| Ok(held.space.forget(now, &select(&held.space)?)))?;
-        return Ok(Value::Array(would.unwrap_or_default().into_iter().map(|id| Value::from(id.to_string())).collect()).into());
+    let found = read(ctx, key, |held| Ok((select(&held.space)?, held.space.snapshot(), held.space.len())))?;
+    let dry = args.flag("dryrun");
+    let Some((selection, snapshot, memories)) = found else {
+        return Ok(if dry { Value::Array(Vec::new()) } else { Value::from(0i64) }.into());
+    };
+    let inline = memories <= SELECT_INLINE || matches!(selection, Selection::Ids(_)) || ctx.must_not_block();
+    if dry && inline {
+        return Ok(listed(snapshot.select(ffi::now(), &selection)).into());
     }
-    if read(ctx, key, |_| Ok(()))?.is_none() {
-        return Ok(Value::from(0i64).into());
+    if inline {
+        // Shared with nobody, or every write below would copy what it touches.
+        drop(snapshot);
+        let count = write(ctx, key, Needs::FREE, |space, now| {
+            let ids = space.forget(now, &selection);
+            let effects = space.forget_effects(&ids);
+            Ok((ids.len(), effects))
+        })?;
+        return Ok(Value::from(count).into());
     }
-    let count = write(ctx, key, Needs::FREE, |space, now| {
-        let ids = space.forget(now, &select(space)?);
-        let effects = space.forget_effects(&ids);
-        Ok((ids.len(), effects))
-    })?;
-    Ok(Value::from(count).into())
+    let target = target(ctx, key)?;
+    let place = Place::take()?;
+    // Accepted: it goes on if the client leaves.
+    let waiter = Waiter::block(ctx, 0, || {});
+    models::spawn_once(move || {
+        waiter.work_begins();
+        let ids = snapshot.select(ffi::now(), &selection);
+        drop(snapshot);
+        waiter.work_ends();
+        #[cfg(feature = "latch")]
+        crate::latch::pass();
+        if dry {
+            return waiter.answer(Ok(listed(ids)));
+        }
+        let mut forgotten = 0;
+        let mut left = ids.into_iter();
+        let mut waiting = Some((waiter, place));
+        commit::submit(move |ctx| {
+            if ffi::is_paused() {
+                return Ran::Later;
+            }
+            let unit: Vec<MemoryId> = left.by_ref().take(FORGET_UNIT).collect();
+            let committed = commit::commit(ctx, &target, Needs::FREE, |space, now| {
+                // What was changed meanwhile and is not selected any more stays.
+                let ids: Vec<MemoryId> = unit
+                    .iter()
+                    .copied()
+                    .filter(|id| space.get(now, *id).is_some_and(|entry| selects(&selection, entry)))
+                    .collect();
+                let effects = space.forget_effects(&ids);
+                Ok((ids.len(), effects))
+            });
+            let answer = match committed {
+                Ok(count) => {
+                    forgotten += count;
+                    if left.len() > 0 {
+                        return Ran::Again;
+                    }
+                    Ok(Value::from(forgotten))
+                }
+                Err(Stop::Never(error)) => Err(error),
+                // Cannot be: the pause was looked at above, under the same lock.
+                Err(Stop::Later) => Err(Error::err("the server is paused: retry")),
+            };
+            if let Some((waiter, _place)) = waiting.take() {
+                waiter.answer(answer);
+            }
+            Ran::Done
+        });
+    });
+    Ok(Flow::Later)
+}
+
+/// Memories that go in one unit of a large MEM.FORGET.
+const FORGET_UNIT: usize = 128;
+
+fn listed(ids: Vec<MemoryId>) -> Value {
+    Value::Array(ids.into_iter().map(|id| Value::from(id.to_string())).collect())
+}
+
+fn selects(selection: &Selection, entry: &Entry) -> bool {
+    match selection {
+        Selection::Ids(ids) => ids.contains(&entry.id),
+        Selection::Filter(filter) => filter.matches(entry),
+        Selection::Tier(tier) => entry.tier == *tier,
+        Selection::Session(session) => entry.session.as_deref() == Some(session),
+    }
 }
 
 /// `MEM.PROMOTE key id tier`
@@ -77,7 +151,9 @@ pub fn config_preset(ctx: Ctx, args: &Parsed) -> Outcome {
 /// bytes change nothing beyond the batch they come in.
 pub fn apply(ctx: Ctx, args: &Parsed) -> Outcome {
     if ctx.flags() & (flags::LOADING | flags::REPLICATED) == 0 {
-        return Err(Error::err("MEM.APPLY is how the server replicates memories to its replicas and its AOF; clients cannot call it"));
+        return Err(Error::err(
+            "MEM.APPLY is how the server replicates memories to its replicas and its AOF; clients cannot call it",
+        ));
     }
     let name = Str::new(args.key("key"));
     let mut key = Key::open(ctx, &name, Mode::Write);

@@ -92,8 +92,7 @@ fn kind_of(json: &Json) -> &'static str {
 }
 
 /// Fields that MEM.MSTORE takes; those that MEM.GET shows and the server makes are refused with a reason.
-const JSON_FIELDS: &str =
-    "content, id, tier, type, importance, confidence, outcome, session, speaker, role, source, from, at, ttl, persist, pinned, tags, meta, vector, noembed, dedup";
+const JSON_FIELDS: &str = "content, id, tier, type, importance, confidence, outcome, session, speaker, role, source, from, at, ttl, persist, pinned, tags, meta, vector, noembed, dedup";
 
 /// The memory that a JSON object describes, and whether it is not to be embedded.
 pub fn from_json(object: &Meta) -> Result<(NewMemory, bool), Error> {
@@ -199,7 +198,13 @@ fn common(fields: &mut Vec<(&'static str, Value)>, entry: &Entry) {
     fields.push(("importance", Value::Double(entry.importance)));
     fields.push(("confidence", Value::Double(entry.confidence)));
     fields.push(("at", Value::from(entry.at)));
-    for (name, text) in [("session", &entry.session), ("speaker", &entry.speaker), ("role", &entry.role), ("source", &entry.source), ("outcome", &entry.outcome)] {
+    for (name, text) in [
+        ("session", &entry.session),
+        ("speaker", &entry.speaker),
+        ("role", &entry.role),
+        ("source", &entry.source),
+        ("outcome", &entry.outcome),
+    ] {
         if let Some(text) = text {
             fields.push((name, Value::from(&**text)));
         }

@@ -20,7 +20,7 @@ use crate::commit::{self, Ran};
 use crate::ffi::{self, Ctx, Level};
 use crate::grammar::Parsed;
 use crate::jobs::{self, Job, Started};
-use crate::models;
+use crate::models::{self, Embedding};
 use crate::reply::{Error, Value};
 use crate::streams::{self, StreamWriter};
 
@@ -50,7 +50,10 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
     let context = gemma.info().context;
     let longest = context.saturating_mul(LONGEST_PIECE);
     if prompt.len() > longest {
-        return Err(Error::err(format!("the prompt has {} bytes, more than the context of {context} tokens can hold", prompt.len())));
+        return Err(Error::err(format!(
+            "the prompt has {} bytes, more than the context of {context} tokens can hold",
+            prompt.len()
+        )));
     }
     let sampling = sampling(args)?;
     let search = match args.opt_key("memory") {
@@ -89,7 +92,7 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
                 search,
                 stream,
                 deadline: args.opt_u64("timeout").map(|ms| Instant::now() + Duration::from_millis(ms)),
-                phase: Phase::Prepare,
+                phase: Phase::Prepare(Embedding::of(prompt.to_owned())),
                 hits: Vec::new(),
                 notes: Vec::new(),
                 steps: 0,
@@ -147,7 +150,8 @@ struct Request {
 }
 
 enum Phase {
-    Prepare,
+    /// With the prompt on its way to the vectors that memories are recalled by.
+    Prepare(Embedding),
     Answer(Box<Generation>),
     Ended,
 }
@@ -182,7 +186,7 @@ impl Task for Run {
         }
         self.steps += 1;
         let advanced = match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Prepare => self.prepare(),
+            Phase::Prepare(query) => self.prepare(query),
             Phase::Answer(generation) => self.advance(generation),
             Phase::Ended => return Advance::Done,
         };
@@ -207,16 +211,14 @@ impl Task for Run {
 
 impl Run {
     /// Recalls, builds the prompt, and opens the stream. None = go on.
-    fn prepare(&mut self) -> Result<Option<&'static str>, Error> {
+    fn prepare(&mut self, mut query: Embedding) -> Result<Option<&'static str>, Error> {
         if let Some(search) = &self.search {
-            match models::embed_here(&self.request.prompt) {
-                Ok(windows) => self.hits = search.run(windows.to_vec())?,
-                Err(error) if error.code == "LOADING" => {
-                    std::thread::sleep(Duration::from_millis(2));
-                    self.phase = Phase::Prepare;
+            match query.step()? {
+                Some((_, windows)) => self.hits = search.run(windows.to_vec())?,
+                None => {
+                    self.phase = Phase::Prepare(query);
                     return Ok(None);
                 }
-                Err(error) => return Err(error),
             }
         }
         if let Some(search) = self.search.take() {
@@ -236,9 +238,13 @@ impl Run {
         if let Some(asked) = self.request.asked_max
             && asked > room
         {
-            self.notes.push(format!("the context of {} tokens has room for {room} after the prompt, not for MAXTOKENS {asked}", self.gemma.info().context));
+            self.notes.push(format!(
+                "the context of {} tokens has room for {room} after the prompt, not for MAXTOKENS {asked}",
+                self.gemma.info().context
+            ));
         }
-        let generation = Generation::new(self.gemma.clone(), prompt, self.request.sampling.clone()).map_err(|e| Error::err(e.to_string()))?;
+        let generation = Generation::new(self.gemma.clone(), prompt, self.request.sampling.clone())
+            .map_err(|e| Error::err(e.to_string()))?;
         if let Some(stream) = &self.stream {
             stream.begin();
         }
@@ -265,7 +271,9 @@ impl Run {
             if tokens.len() < context || self.hits.is_empty() {
                 let left_out = recalled - self.hits.len();
                 if left_out > 0 {
-                    self.notes.push(format!("{left_out} of {recalled} memories were left out: the context has {context} tokens"));
+                    self.notes.push(format!(
+                        "{left_out} of {recalled} memories were left out: the context has {context} tokens"
+                    ));
                 }
                 return Ok(tokens);
             }
@@ -297,7 +305,10 @@ impl Run {
                     && let Phase::Answer(generation) = &self.phase
                     && generation.tokens() < self.request.sampling.max_tokens
                 {
-                    self.notes.push(format!("the answer was cut off: the context of {} tokens is full", self.gemma.info().context));
+                    self.notes.push(format!(
+                        "the answer was cut off: the context of {} tokens is full",
+                        self.gemma.info().context
+                    ));
                 }
                 Some(finish.name())
             }
@@ -340,15 +351,23 @@ impl Run {
         let memories = self
             .hits
             .iter()
-            .map(|hit| Value::map(vec![("id", Value::from(hit.entry.id.to_string())), ("similarity", Value::Double(hit.similarity))]))
+            .map(|hit| {
+                Value::map(vec![
+                    ("id", Value::from(hit.entry.id.to_string())),
+                    ("similarity", Value::Double(hit.similarity)),
+                ])
+            })
             .collect();
         let seed = i64::try_from(self.request.sampling.seed).unwrap_or(i64::MAX);
-        let rate = |tokens_per_second: Option<f64>| Value::Double(tokens_per_second.map_or(0.0, |r| (r * 10.0).round() / 10.0));
+        let rate = |tokens_per_second: Option<f64>| {
+            Value::Double(tokens_per_second.map_or(0.0, |r| (r * 10.0).round() / 10.0))
+        };
         let (text, prompt_tokens, tokens, prefill, decode, confidence, why) = match &mut self.phase {
             Phase::Answer(generation) => {
                 let timings = generation.timings();
                 TOKENS.fetch_add(generation.tokens() as u64, Ordering::Relaxed);
-                DECODE_MICROS.fetch_add(u64::try_from(timings.decode.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                DECODE_MICROS
+                    .fetch_add(u64::try_from(timings.decode.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
                 let (confidence, why) = generation.confidence();
                 (
                     generation.text().to_owned(),

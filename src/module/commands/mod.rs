@@ -16,6 +16,7 @@ use engram_memory::{Effect, Space};
 use redis_module::raw;
 
 use crate::commit::{self, Expect, Needs, Stop, Target};
+use crate::config;
 use crate::datatype::{self, Found, Held};
 use crate::describe;
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, flags};
@@ -127,7 +128,12 @@ fn read<T>(ctx: Ctx, key: &[u8], body: impl FnOnce(&mut Held) -> Result<T, Error
 }
 
 /// Decides and applies at once, for a command that needs no background work.
-fn write<T>(ctx: Ctx, key: &[u8], needs: Needs, decide: impl FnOnce(&Space, u64) -> Result<(T, Vec<Effect>), Error>) -> Result<T, Error> {
+fn write<T>(
+    ctx: Ctx,
+    key: &[u8],
+    needs: Needs,
+    decide: impl FnOnce(&Space, u64) -> Result<(T, Vec<Effect>), Error>,
+) -> Result<T, Error> {
     let target = Target { db: ctx.db(), key: key.into(), expect: Expect::Command };
     match commit::commit(ctx, &target, needs, decide) {
         Ok(answer) => Ok(answer),
@@ -147,6 +153,21 @@ fn target(ctx: Ctx, key: &[u8]) -> Result<Target, Error> {
 fn expect_memory(ctx: Ctx) -> Result<(), Error> {
     if ctx.has(flags::OOM) {
         return Err(Error::new("OOM", "command not allowed when used memory > 'maxmemory'."));
+    }
+    Ok(())
+}
+
+/// Memories that a filter looks at on the main thread at most: about a tenth of a millisecond. More are looked at on the pool, over a snapshot.
+const SELECT_INLINE: usize = 1_000;
+
+/// An error for a text longer than the server embeds or stores.
+fn check_size(text: &str, what: &str) -> Result<(), Error> {
+    let limit = config::max_content_bytes();
+    if text.len() > limit {
+        return Err(Error::err(format!(
+            "{what} has {} bytes, at most {limit} are accepted (engram.max-content-bytes)",
+            text.len()
+        )));
     }
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! Commands about models and jobs: LOAD, UNLOAD, MODELS, EMBED, TOKENIZE, JOBS, RESULT, CANCEL.
 
-use super::{Flow, Outcome};
+use super::{Flow, Outcome, check_size};
 use crate::ffi::Ctx;
 use crate::grammar::Parsed;
 use crate::jobs::{self, Place, Waiter};
 use crate::models::{self, Embedded};
 use crate::reply::{Error, Value};
+use engram_inference::Encoder;
+use engram_inference::gemma::Gemma;
+use std::sync::Arc;
 
 /// `GEMMA.LOAD name path [TOKENIZER path] [CONTEXT n]`: answers when the model is loaded; GEMMA.MODELS shows how far it is.
 pub fn load(ctx: Ctx, args: &Parsed) -> Outcome {
@@ -39,11 +42,15 @@ pub fn models(_ctx: Ctx, _args: &Parsed) -> Outcome {
 /// `GEMMA.EMBED n text... [MODEL name] [BLOB]`: per text one vector for each of its windows.
 pub fn embed(ctx: Ctx, args: &Parsed) -> Outcome {
     let texts = args.list("text");
+    texts.iter().try_for_each(|text| check_size(text, "a text"))?;
     models::expect_embedder()?;
     if let Some(wanted) = args.opt_text("model") {
         let (name, state, _) = models::embedder_state();
         if name != wanted {
-            return Err(Error::new("NOMODEL", format!("no encoder '{wanted}'; the encoder of this server is '{name}' ({state})")));
+            return Err(Error::new(
+                "NOMODEL",
+                format!("no encoder '{wanted}'; the encoder of this server is '{name}' ({state})"),
+            ));
         }
     }
     let blob = args.flag("blob");
@@ -74,21 +81,53 @@ fn vectors(embedded: Embedded, blob: bool) -> Value {
 }
 
 /// `GEMMA.TOKENIZE text [MODEL name] [COUNT]`: by the named or default Gemma model; without one by the encoder.
-pub fn tokenize(_ctx: Ctx, args: &Parsed) -> Outcome {
+pub fn tokenize(ctx: Ctx, args: &Parsed) -> Outcome {
     let text = args.text("text");
-    let (embedder, state, _) = models::embedder_state();
+    check_size(text, "the text")?;
     let wanted = args.opt_text("model");
-    let ids = match models::gemma(wanted) {
-        Ok((_, gemma)) => gemma.tokenizer().encode(text),
+    let model = match models::gemma(wanted) {
+        Ok((_, gemma)) => Tokens::Gemma(gemma),
         Err(error) => match models::embedder() {
-            Ok(encoder) if wanted.is_none_or(|w| w == embedder) && state == "ready" => encoder.tokens(text),
+            Ok(encoder) if wanted.is_none_or(|w| w == encoder.name()) => Tokens::Encoder(encoder),
             _ => return Err(error),
         },
     };
-    if args.flag("count") {
-        return Ok(Value::from(ids.len()).into());
+    let count = args.flag("count");
+    if text.len() <= TOKENIZE_INLINE || ctx.must_not_block() {
+        return Ok(model.reply(text, count).into());
     }
-    Ok(Value::Array(ids.into_iter().map(|id| Value::from(u64::from(id))).collect()).into())
+    let place = Place::take()?;
+    let (waiter, text) = (Waiter::block(ctx, 0, || {}), text.to_owned());
+    models::spawn_once(move || {
+        waiter.work_begins();
+        let reply = model.reply(&text, count);
+        waiter.work_ends();
+        waiter.answer(Ok(reply));
+        drop(place);
+    });
+    Ok(Flow::Later)
+}
+
+/// Bytes of a text that are tokenised on the main thread: some tens of microseconds.
+const TOKENIZE_INLINE: usize = 2_048;
+
+/// Whose tokens.
+enum Tokens {
+    Gemma(Arc<Gemma>),
+    Encoder(Arc<Encoder>),
+}
+
+impl Tokens {
+    fn reply(&self, text: &str, count: bool) -> Value {
+        let ids = match self {
+            Tokens::Gemma(gemma) => gemma.tokenizer().encode(text),
+            Tokens::Encoder(encoder) => encoder.tokens(text),
+        };
+        if count {
+            return Value::from(ids.len());
+        }
+        Value::Array(ids.into_iter().map(|id| Value::from(u64::from(id))).collect())
+    }
 }
 
 /// `GEMMA.JOBS`

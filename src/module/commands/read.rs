@@ -2,9 +2,10 @@
 
 use engram_memory::{MemoryId, Tier};
 
-use super::{Outcome, fields, read};
+use super::{Flow, Outcome, SELECT_INLINE, fields, read};
 use crate::ffi::{self, Ctx};
 use crate::grammar::Parsed;
+use crate::jobs::{Place, Waiter};
 use crate::models;
 use crate::reply::Value;
 
@@ -13,7 +14,10 @@ pub fn get(ctx: Ctx, args: &Parsed) -> Outcome {
     let ids = args.ids("id");
     let now = ffi::now();
     let found = read(ctx, args.key("key"), |held| {
-        Ok(ids.iter().map(|id| held.space.get(now, *id).map_or(Value::Null, |entry| fields::all_fields(entry))).collect::<Vec<_>>())
+        Ok(ids
+            .iter()
+            .map(|id| held.space.get(now, *id).map_or(Value::Null, |entry| fields::all_fields(entry)))
+            .collect::<Vec<_>>())
     })?;
     Ok(Value::Array(found.unwrap_or_else(|| ids.iter().map(|_| Value::Null).collect())).into())
 }
@@ -33,18 +37,39 @@ pub fn scan(ctx: Ctx, args: &Parsed) -> Outcome {
     })?;
     let (next, entries) = step.unwrap_or((MemoryId::ZERO, Vec::new()));
     let next = if next == MemoryId::ZERO { "0".to_owned() } else { next.to_string() };
-    Ok(Value::Array(vec![Value::from(next), Value::Array(entries.iter().map(|entry| fields::all_fields(entry)).collect())]).into())
+    Ok(Value::Array(vec![
+        Value::from(next),
+        Value::Array(entries.iter().map(|entry| fields::all_fields(entry)).collect()),
+    ])
+    .into())
 }
 
 /// `MEM.COUNT key [FILTER expr]`
 pub fn count(ctx: Ctx, args: &Parsed) -> Outcome {
     fields::check_filter(args)?;
     let now = ffi::now();
-    let count = read(ctx, args.key("key"), |held| {
+    let counted = read(ctx, args.key("key"), |held| {
         let filter = fields::filter(&held.space, args)?;
-        Ok(held.space.count(now, filter.as_ref()))
+        if filter.is_none() || held.space.len() <= SELECT_INLINE || ctx.must_not_block() {
+            return Ok(Ok(held.space.count(now, filter.as_ref())));
+        }
+        Ok(Err((held.space.snapshot(), filter)))
     })?;
-    Ok(Value::from(count.unwrap_or(0)).into())
+    let (snapshot, filter) = match counted {
+        None => return Ok(Value::from(0i64).into()),
+        Some(Ok(count)) => return Ok(Value::from(count).into()),
+        Some(Err(large)) => large,
+    };
+    let place = Place::take()?;
+    let waiter = Waiter::block(ctx, 0, || {});
+    models::spawn_once(move || {
+        waiter.work_begins();
+        let count = snapshot.count(now, filter.as_ref());
+        waiter.work_ends();
+        waiter.answer(Ok(Value::from(count)));
+        drop(place);
+    });
+    Ok(Flow::Later)
 }
 
 /// `MEM.TIMELINE key start end [COUNT n] [REV] [FILTER expr]`; as in XREVRANGE the ends change places under REV only in the order of the reply.
@@ -56,7 +81,8 @@ pub fn timeline(ctx: Ctx, args: &Parsed) -> Outcome {
         let filter = fields::filter(&held.space, args)?;
         Ok(held.space.timeline(now, start, end, args.flag("rev"), args.opt_usize("count"), filter.as_ref()))
     })?;
-    Ok(Value::Array(found.unwrap_or_default().iter().map(|entry| fields::result_fields(entry, None, None)).collect()).into())
+    Ok(Value::Array(found.unwrap_or_default().iter().map(|entry| fields::result_fields(entry, None, None)).collect())
+        .into())
 }
 
 /// `MEM.STATS key`
@@ -84,7 +110,10 @@ pub fn stats(ctx: Ctx, args: &Parsed) -> Outcome {
             .collect();
         let c = stats.counters;
         let (embedder, state, _) = models::embedder_state();
-        let here = held.space.model().map_or("foreign", |model| if state == "ready" && model == embedder { "yes" } else { "no" });
+        let here = held
+            .space
+            .model()
+            .map_or("foreign", |model| if state == "ready" && model == embedder { "yes" } else { "no" });
         Ok(Value::map(vec![
             ("memories", Value::from(stats.count)),
             ("vectors", Value::from(stats.vectors)),

@@ -6,7 +6,7 @@
 
 use engram_memory::{Hit, MemoryId, Recall, Snapshot, Tier};
 
-use super::{Flow, Outcome, fields, read};
+use super::{Flow, Outcome, check_size, fields, read};
 use crate::datatype::{self, Found};
 use crate::ffi::{self, Ctx, Key, Mode, Str};
 use crate::grammar::Parsed;
@@ -93,11 +93,16 @@ impl Search {
             return Ok(());
         }
         match self.snapshot.model() {
-            None => Err(Error::err("this space holds the caller's own vectors, which no model made: recall by VECTOR or VALUES")),
+            None => Err(Error::err(
+                "this space holds the caller's own vectors, which no model made: recall by VECTOR or VALUES",
+            )),
             Some(model) => match models::embedder() {
                 Ok(encoder) if encoder.name() != model => Err(Error::new(
                     "NOMODEL",
-                    format!("this space is embedded by '{model}', this server has '{}' (engram.embedder): recall by VECTOR, or load that model", encoder.name()),
+                    format!(
+                        "this space is embedded by '{model}', this server has '{}' (engram.embedder): recall by VECTOR, or load that model",
+                        encoder.name()
+                    ),
                 )),
                 _ => Ok(()),
             },
@@ -120,8 +125,14 @@ impl Search {
     fn reply(&self, hits: &[Hit], with_vectors: bool) -> Value {
         let reply = |hit: &Hit| {
             // The first window's vector: what MEM.STORE by VECTOR would take back.
-            let vector = || self.snapshot.vectors(hit).first().map(|v| v.iter().flat_map(|f| f.to_le_bytes()).collect::<Vec<u8>>());
-            fields::result_fields(&hit.entry, Some((hit.score, Some(hit.similarity))), with_vectors.then(vector).flatten())
+            let vector = || {
+                self.snapshot.vectors(hit).first().map(|v| v.iter().flat_map(|f| f.to_le_bytes()).collect::<Vec<u8>>())
+            };
+            fields::result_fields(
+                &hit.entry,
+                Some((hit.score, Some(hit.similarity))),
+                with_vectors.then(vector).flatten(),
+            )
         };
         Value::Array(hits.iter().map(reply).collect())
     }
@@ -135,6 +146,7 @@ pub fn ids(hits: &[Hit]) -> Vec<MemoryId> {
 /// `MEM.RECALL key text | TEXT text | VECTOR blob | VALUES n v... [...]`
 pub fn recall(ctx: Ctx, args: &Parsed) -> Outcome {
     let text = args.opt_text("text").map(str::to_owned);
+    text.as_deref().map_or(Ok(()), |text| check_size(text, "the text"))?;
     let Some(search) = Search::begin(ctx, args.key("key"), args, K)? else {
         return Ok(Value::Array(Vec::new()).into());
     };
@@ -150,7 +162,11 @@ pub fn recall(ctx: Ctx, args: &Parsed) -> Outcome {
     };
     search.expect_text()?;
     let texts = [text];
-    let embedded = if ctx.must_not_block() { Some(models::embed_inline(ctx, &[texts[0].as_str()])?) } else { models::all_cached(&texts) };
+    let embedded = if ctx.must_not_block() {
+        Some(models::embed_inline(ctx, &[texts[0].as_str()])?)
+    } else {
+        models::all_cached(&texts)
+    };
     let [text] = texts;
     match embedded.and_then(|e| e.texts.into_iter().next()) {
         Some(windows) if search.is_short() || ctx.must_not_block() => now(ctx, &search, windows.to_vec(), options),

@@ -2,9 +2,8 @@
 
 use engram_memory::{NewMemory, Ttl, Update, Vectors};
 
-use super::{Flow, Outcome, expect_memory, fields, target, write};
+use super::{Flow, Outcome, check_size, expect_memory, fields, target, write};
 use crate::commit::{self, Needs, Ran, Stop};
-use crate::config;
 use crate::ffi::{self, Ctx};
 use crate::grammar::Parsed;
 use crate::jobs::{Place, Waiter};
@@ -20,14 +19,21 @@ pub fn store(ctx: Ctx, args: &Parsed) -> Outcome {
     check_size(content, "content")?;
     let memory = fields::from_options(args, content)?;
     let text = needs_embedding(args, &memory.vectors).then(|| content.to_owned());
-    embed_and_commit(ctx, args.key("key"), Needs::STORE, text.into_iter().collect(), vec![memory], |space, now, mut memories: Vec<NewMemory>, embedded| {
-        let Some(mut memory) = memories.pop() else { return Err(Error::err("nothing to store")) };
-        if let Some(vectors) = embedded.and_then(|e| e.into_iter().next()) {
-            memory.vectors = vectors;
-        }
-        let stored = space.store(now, memory)?;
-        Ok((Value::from(stored.id.to_string()), stored.effects))
-    })
+    embed_and_commit(
+        ctx,
+        args.key("key"),
+        Needs::STORE,
+        text.into_iter().collect(),
+        vec![memory],
+        |space, now, mut memories: Vec<NewMemory>, embedded| {
+            let Some(mut memory) = memories.pop() else { return Err(Error::err("nothing to store")) };
+            if let Some(vectors) = embedded.and_then(|e| e.into_iter().next()) {
+                memory.vectors = vectors;
+            }
+            let stored = space.store(now, memory)?;
+            Ok((Value::from(stored.id.to_string()), stored.effects))
+        },
+    )
 }
 
 /// `MEM.MSTORE key json [json ...]`
@@ -44,22 +50,31 @@ pub fn mstore(ctx: Ctx, args: &Parsed) -> Outcome {
         memories.push((memory, noembed));
     }
     if !texts.is_empty() && ctx.must_not_block() {
-        return Err(Error::err("MEM.MSTORE of texts is refused inside MULTI, scripts and functions: use MEM.STORE there, or give every memory a vector or \"noembed\": true"));
+        return Err(Error::err(
+            "MEM.MSTORE of texts is refused inside MULTI, scripts and functions: use MEM.STORE there, or give every memory a vector or \"noembed\": true",
+        ));
     }
-    embed_and_commit(ctx, args.key("key"), Needs::STORE, texts, memories, |space, now, memories: Vec<(NewMemory, bool)>, embedded| {
-        let mut embedded = embedded.unwrap_or_default().into_iter();
-        let memories = memories.into_iter().map(|(mut memory, noembed)| {
-            if !noembed
-                && matches!(memory.vectors, Vectors::None)
-                && let Some(vectors) = embedded.next()
-            {
-                memory.vectors = vectors;
-            }
-            memory
-        });
-        let (ids, effects) = space.store_many(now, memories.collect())?;
-        Ok((Value::Array(ids.into_iter().map(|id| Value::from(id.to_string())).collect()), effects))
-    })
+    embed_and_commit(
+        ctx,
+        args.key("key"),
+        Needs::STORE,
+        texts,
+        memories,
+        |space, now, memories: Vec<(NewMemory, bool)>, embedded| {
+            let mut embedded = embedded.unwrap_or_default().into_iter();
+            let memories = memories.into_iter().map(|(mut memory, noembed)| {
+                if !noembed
+                    && matches!(memory.vectors, Vectors::None)
+                    && let Some(vectors) = embedded.next()
+                {
+                    memory.vectors = vectors;
+                }
+                memory
+            });
+            let (ids, effects) = space.store_many(now, memories.collect())?;
+            Ok((Value::Array(ids.into_iter().map(|id| Value::from(id.to_string())).collect()), effects))
+        },
+    )
 }
 
 /// `MEM.UPDATE key id [CONTENT text] [...]`
@@ -72,25 +87,24 @@ pub fn update(ctx: Ctx, args: &Parsed) -> Outcome {
     let update = fields::update_from_options(args)?;
     let given = !matches!(update.vectors, None | Some(Vectors::None));
     let text = content.filter(|_| !given && !args.flag("noembed")).map(str::to_owned);
-    embed_and_commit(ctx, args.key("key"), Needs::CHANGE, text.into_iter().collect(), update, move |space, now, mut update: Update, embedded| {
-        if let Some(vectors) = embedded.and_then(|e| e.into_iter().next()) {
-            update.vectors = Some(vectors);
-        }
-        Ok((Value::Ok, space.update(now, id, update)?))
-    })
+    embed_and_commit(
+        ctx,
+        args.key("key"),
+        Needs::CHANGE,
+        text.into_iter().collect(),
+        update,
+        move |space, now, mut update: Update, embedded| {
+            if let Some(vectors) = embedded.and_then(|e| e.into_iter().next()) {
+                update.vectors = Some(vectors);
+            }
+            Ok((Value::Ok, space.update(now, id, update)?))
+        },
+    )
 }
 
 /// Whether the text needs the encoder: no vector was given and NOEMBED neither.
 fn needs_embedding(args: &Parsed, vectors: &Vectors) -> bool {
     matches!(vectors, Vectors::None) && !args.flag("noembed")
-}
-
-fn check_size(content: &str, what: &str) -> Result<(), Error> {
-    let limit = config::max_content_bytes();
-    if content.len() > limit {
-        return Err(Error::err(format!("{what} has {} bytes, at most {limit} are accepted (engram.max-content-bytes)", content.len())));
-    }
-    Ok(())
 }
 
 fn vectors_of(embedded: Embedded) -> Vec<Vectors> {
@@ -115,7 +129,14 @@ fn embed_and_commit<D: Send + 'static>(
     needs: Needs,
     texts: Vec<String>,
     data: D,
-    decide: impl FnOnce(&engram_memory::Space, u64, D, Option<Vec<Vectors>>) -> Result<(Value, Vec<engram_memory::Effect>), Error> + Send + 'static,
+    decide: impl FnOnce(
+        &engram_memory::Space,
+        u64,
+        D,
+        Option<Vec<Vectors>>,
+    ) -> Result<(Value, Vec<engram_memory::Effect>), Error>
+    + Send
+    + 'static,
 ) -> Outcome {
     if texts.is_empty() {
         return write(ctx, key, needs, |space, now| decide(space, now, data, None)).map(Flow::from);
