@@ -90,7 +90,7 @@ fn keys_are_found_where_they_stand_and_nowhere_else() {
     for line in ["GEMMA.GENERATE hi", "GEMMA.GENERATE MEMORY", "GEMMA.GENERATE_RO hi"] {
         assert!(client.ok(&format!("COMMAND GETKEYS {line}")).items().is_empty(), "{line}");
     }
-    for line in ["GEMMA.EMBED 1 k", "GEMMA.MODELS"] {
+    for line in ["GEMMA.EMBED 1 k", "GEMMA.TOKENIZE k", "GEMMA.LOAD k k"] {
         let error = client.err(&format!("COMMAND GETKEYS {line}"));
         assert!(error.contains("no key arguments"), "{line}: {error}");
     }

@@ -69,8 +69,16 @@ impl Cluster {
         let name = name(&self.nodes[primary]);
         wait_until("the replica knows its primary", || client.try_run(&format!("CLUSTER REPLICATE {name}")).is_ok());
         replica.wait_for_link();
-        let nodes = self.nodes.len() + 1;
-        self.wait_until_whole(nodes);
+        self.wait_until_whole(self.nodes.len() + 1);
+        // A primary votes only for a replica that it knows as one.
+        let own = self::name(&replica);
+        for server in &self.nodes {
+            let mut client = server.client();
+            wait_until("all know the replica", || {
+                let nodes = client.ok("CLUSTER NODES").text();
+                nodes.lines().any(|line| line.starts_with(&own) && line.contains(&format!("slave {name}")))
+            });
+        }
         replica
     }
 }

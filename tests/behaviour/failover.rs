@@ -232,5 +232,5 @@ fn a_cluster_routes_every_command_by_its_keys() {
     }
     assert!(client.err(&format!("GEMMA.GENERATE hello STREAM {own} MEMORY {foreign}")).starts_with("CROSSSLOT"));
     client.ok("GEMMA.GENERATE hello MAXTOKENS 2");
-    client.ok(&format!("GEMMA.GENERATE MEMORY MAXTOKENS 2 STREAM {own}s")).field("text");
+    client.ok(&format!("GEMMA.GENERATE MEMORY MAXTOKENS 2 STREAM {{{own}}}s")).field("text");
 }
