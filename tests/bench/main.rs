@@ -11,7 +11,7 @@ mod texts;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use redis::{Commands, Connection, Value};
+use redis::{Connection, Value};
 
 use report::{Report, percentile};
 use server::Server;
@@ -74,7 +74,7 @@ fn used_memory(c: &mut Connection) -> Outcome<f64> {
 }
 
 fn memory_by_text(report: &mut Report, memories: usize, rounds: usize) -> Outcome<()> {
-    let mut server = Server::start(&[])?;
+    let server = Server::start(&[])?;
     let c = &mut server.connect()?;
     server.wait_for_embedder(c)?;
     let sentences = texts::sentences(memories + 2 * rounds);
@@ -123,7 +123,7 @@ fn memory_by_text(report: &mut Report, memories: usize, rounds: usize) -> Outcom
 }
 
 fn memory_by_vector(report: &mut Report, memories: usize, rounds: usize) -> Outcome<()> {
-    let mut server = Server::start(&["--engram.embedder", ""])?;
+    let server = Server::start(&["--engram.embedder", ""])?;
     let c = &mut server.connect()?;
     redis::cmd("MEM.CONFIG").arg("SET").arg("v").arg("short_term.capacity").arg(0).query::<()>(c)?;
     let mut random = texts::Random::new(7);
@@ -155,7 +155,7 @@ fn memory_by_vector(report: &mut Report, memories: usize, rounds: usize) -> Outc
 }
 
 fn generation(report: &mut Report, quick: bool) -> Outcome<()> {
-    let mut server = Server::start(&["--engram.embedder", ""])?;
+    let server = Server::start(&["--engram.embedder", ""])?;
     let c = &mut server.connect()?;
     c.set_read_timeout(Some(Duration::from_secs(600)))?;
     // Speed depends on shapes, not on what the weights know: random ones in the real shape of Gemma 3 270M, with a small vocabulary's text.

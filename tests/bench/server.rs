@@ -36,7 +36,7 @@ impl Server {
             .env("ENGRAM_MODEL_DIR", &models)
             .stdout(Stdio::null())
             .spawn()?;
-        let mut server = Server { child, port, folder };
+        let server = Server { child, port, folder };
         let begun = Instant::now();
         while server.connect().is_err() {
             if begun.elapsed() > Duration::from_secs(30) {
@@ -56,7 +56,7 @@ impl Server {
     }
 
     /// Waits until texts can be embedded.
-    pub fn wait_for_embedder(&mut self, connection: &mut Connection) -> Outcome<()> {
+    pub fn wait_for_embedder(&self, connection: &mut Connection) -> Outcome<()> {
         let begun = Instant::now();
         loop {
             let info: String = redis::cmd("INFO").arg("modules").query(connection)?;
