@@ -13,13 +13,15 @@
 //! * *Decide* reads the space and answers with effects; *apply* is the same code that a replica runs. Nothing is half done: a decision that fails has
 //!   changed nothing, not even created the key.
 //!
-//! Background results are committed by the thread that made them, under the global lock, at most [`SLICE`] at a time. Rejected: handing them to the main
-//! thread with `RM_EventLoopAddOneShot`, which opens no execution unit, so what it replicates is not flushed; and a committer thread of its own, which
-//! costs every write one more hop.
+//! Background results are committed on the main thread, at most [`SLICE`] at a time: the thread that made one [wakes](wake) the event loop, which starts a
+//! timer that is due at once, because a timer opens an execution unit, whose end flushes what was replicated, and the one-shot event that wakes the loop
+//! does not. Rejected: committing on the thread that made the result, under the global lock. What a write sends to other clients (keyspace events to
+//! subscribers, invalidations to clients that track) asserts the main thread on Redis 8, and killed the server.
 
 use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,7 +32,7 @@ use crate::ffi::{self, Ctx, Key, Level, Mode, Str, flags};
 use crate::keyspace;
 use crate::reply::Error;
 
-/// The longest a background thread keeps the server's lock before it lets others in.
+/// The main thread's time for background results before others get their turn.
 const SLICE: Duration = Duration::from_micros(500);
 /// Replicated batches are cut at about this size, in bytes.
 const BATCH: usize = 4 * 1024 * 1024;
@@ -252,24 +254,41 @@ fn queue() -> MutexGuard<'static, VecDeque<Pending>> {
     QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Commits a background result from the thread that made it. Never call it on the main thread.
+/// Hands a background result to the main thread, from any thread.
 ///
 /// `result` is called again after it answered [`Ran::Later`] or [`Ran::Again`].
 pub fn submit(result: impl FnMut(Ctx) -> Ran + Send + 'static) {
     queue().push_back(Box::new(result));
-    drain_all();
+    wake();
 }
 
-/// Commits everything that waits, a slice at a time, from a background thread.
-pub fn drain_all() {
-    while ffi::locked(drain) == Some(true) {}
+/// Whether the event loop has been asked for a [`drain`] that has not begun yet.
+static AWAKE: AtomicBool = AtomicBool::new(false);
+
+/// Has the main thread commit what waits, in this turn of the event loop or the next. What is pushed before this call is seen by that drain.
+fn wake() {
+    if AWAKE.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let woken = ffi::one_shot(|| {
+        if !ffi::at_once(|ctx| {
+            AWAKE.store(false, Ordering::Release);
+            drain(ctx);
+        }) {
+            AWAKE.store(false, Ordering::Release);
+        }
+    });
+    if !woken {
+        // The timer of `maintain` comes by soon.
+        AWAKE.store(false, Ordering::Release);
+    }
 }
 
-/// Commits what waits, for at most [`SLICE`], on the main thread or under the lock. True if there is more to do at once.
-pub fn drain(ctx: Ctx) -> bool {
+/// Commits what waits, for at most [`SLICE`], on the main thread in a timer; asks for another turn if there is more to do at once.
+pub fn drain(ctx: Ctx) {
     let started = Instant::now();
     loop {
-        let Some(mut pending) = queue().pop_front() else { return false };
+        let Some(mut pending) = queue().pop_front() else { return };
         // A panic loses this result only: its client is answered when the closure is dropped.
         let ran = catch_unwind(AssertUnwindSafe(|| pending(ctx))).unwrap_or_else(|_| {
             ffi::log(Level::Warning, "engram: a panic while committing a result; please report it");
@@ -280,11 +299,14 @@ pub fn drain(ctx: Ctx) -> bool {
             Ran::Again => queue().push_back(pending),
             Ran::Later => {
                 queue().push_front(pending);
-                return false;
+                return;
             }
         }
         if started.elapsed() >= SLICE {
-            return !queue().is_empty();
+            if !queue().is_empty() {
+                wake();
+            }
+            return;
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct Held {
 }
 
 /// Memories whose use is remembered for the replicas between two sendings; that of more is kept here only.
-const USED_KEPT: usize = 4_096;
+const USED_KEPT: usize = engram_memory::limits::EFFECT_IDS;
 
 impl Held {
     /// A value with a fresh incarnation around `space`.

@@ -99,15 +99,6 @@ unsafe fn register_one(
     if created != OK {
         return Err(refused("the registration"));
     }
-    if !command.subcommands.is_empty() {
-        // SAFETY: as above. The server itself points to HELP when a subcommand is unknown.
-        let helped = unsafe {
-            create_sub(get(ctx, name), c"help".as_ptr(), Some(help), c"allow-loading allow-stale".as_ptr(), 0, 0, 0)
-        };
-        if helped != OK {
-            return Err(refused("the subcommand HELP"));
-        }
-    }
     // SAFETY: as above.
     let registered = unsafe { get(ctx, name) };
     if registered.is_null() {
@@ -118,19 +109,37 @@ unsafe fn register_one(
     if unsafe { set_info(registered, &info) } != OK {
         return Err(refused("the description"));
     }
-    // SAFETY: the API's pointers have been bound.
-    let (set_categories, add_category) =
-        unsafe { (raw::RedisModule_SetCommandACLCategories, raw::RedisModule_AddACLCategory) };
-    if let Some(set_categories) = set_categories {
-        // 7.2 has categories for modules' commands, but not yet categories of modules.
-        let own = add_category.is_some();
-        let categories: Vec<&str> = command.categories.split(' ').filter(|c| own || *c != "engram").collect();
-        // SAFETY: the string lives in `scope` and is only read.
-        if unsafe { set_categories(registered, scope.text(&categories.join(" "))) } != OK {
-            return Err(refused("the ACL categories"));
+    // SAFETY: `registered` is the server's.
+    if !unsafe { set_categories(registered, command.categories) } {
+        return Err(refused("the ACL categories"));
+    }
+    if !command.subcommands.is_empty() {
+        let full_name = scope.text(&format!("{}|help", command.name));
+        // SAFETY: as above. The server itself points to HELP when a subcommand is unknown.
+        let helped = unsafe {
+            create_sub(registered, c"help".as_ptr(), Some(help), c"allow-loading allow-stale".as_ptr(), 0, 0, 0) == OK
+                && set_categories(get(ctx, full_name), "engram slow")
+        };
+        if !helped {
+            return Err(refused("the subcommand HELP"));
         }
     }
     Ok(())
+}
+
+/// Sets the ACL categories of a command, where the server lets a module do so (7.2); false if it refuses.
+///
+/// # Safety
+/// `command` is a registered command or null, during `RedisModule_OnLoad`.
+unsafe fn set_categories(command: *mut raw::RedisModuleCommand, categories: &str) -> bool {
+    // SAFETY: the API's pointers have been bound.
+    let (set, add) = unsafe { (raw::RedisModule_SetCommandACLCategories, raw::RedisModule_AddACLCategory) };
+    let Some(set) = set else { return true };
+    // 7.2 has categories for the commands of modules, but not yet categories of modules.
+    let known: Vec<&str> = categories.split(' ').filter(|c| add.is_some() || *c != "engram").collect();
+    let known = CString::new(known.join(" ")).unwrap_or_default();
+    // SAFETY: promised by the caller; the string lives until the call returns.
+    !command.is_null() && unsafe { set(command, known.as_ptr()) } == OK
 }
 
 /// `HELP` of a container: the syntax and the summary of each subcommand.

@@ -349,27 +349,6 @@ pub fn make_detached(ctx: Ctx) {
         .store(api!(RedisModule_GetDetachedThreadSafeContext(ctx.ptr()) else std::ptr::null_mut()), Ordering::Release);
 }
 
-/// Runs `body` with the detached context while holding the server's global lock. Never call it on the main thread: it holds the lock already.
-pub fn locked<T>(body: impl FnOnce(Ctx) -> T) -> Option<T> {
-    let ptr = DETACHED.load(Ordering::Acquire);
-    if ptr.is_null() {
-        return None;
-    }
-    /// Unlocks when dropped, so that a panic in `body` does not stop the server for ever.
-    struct Unlock(*mut raw::RedisModuleCtx);
-    impl Drop for Unlock {
-        fn drop(&mut self) {
-            api!(RedisModule_ThreadSafeContextUnlock(self.0) else ());
-        }
-    }
-    api!(RedisModule_ThreadSafeContextLock(ptr) else ());
-    let unlock = Unlock(ptr);
-    // SAFETY: the detached context is never freed, and rule 1 holds while the lock is held.
-    let result = body(unsafe { Ctx::new(ptr) });
-    drop(unlock);
-    Some(result)
-}
-
 /// Whether nothing may be propagated now: CLIENT PAUSE, FAILOVER or CLUSTER FAILOVER is under way.
 pub fn is_paused() -> bool {
     api!(RedisModule_AvoidReplicaTraffic() else 0) != 0
@@ -398,6 +377,19 @@ pub fn one_shot(once: fn()) -> bool {
         let _ = std::panic::catch_unwind(once);
     }
     api!(RedisModule_EventLoopAddOneShot(Some(run), once as *mut c_void) else 1) == 0
+}
+
+/// Runs `once` in a timer that is due now, so that what it replicates is flushed. On the main thread only. False where the server cannot.
+pub fn at_once(once: fn(Ctx)) -> bool {
+    unsafe extern "C" fn run(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
+        // SAFETY: the data is the function pointer given below; the server made the context for this callback, on the main thread.
+        let (once, ctx) = unsafe { (std::mem::transmute::<*mut c_void, fn(Ctx)>(data), Ctx::new(ctx)) };
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| once(ctx))).is_err() {
+            ctx.log(Level::Warning, "engram: a panic in a timer; please report it");
+        }
+    }
+    let ptr = DETACHED.load(Ordering::Acquire);
+    !ptr.is_null() && api!(RedisModule_CreateTimer(ptr, 0, Some(run), once as *mut c_void) else 0) != 0
 }
 
 /// Fills `bytes` from the server's random source.

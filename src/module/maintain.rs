@@ -64,10 +64,7 @@ unsafe extern "C" fn tick(ctx: *mut raw::RedisModuleCtx, _data: *mut c_void) {
 
 fn run(ctx: Ctx) {
     let started = Instant::now();
-    if commit::drain(ctx) {
-        // A pause has ended and much has waited: the rest is not for the main thread.
-        models::spawn_once(commit::drain_all);
-    }
+    commit::drain(ctx);
     let flags = ctx.flags();
     if flags & flags::LOADING != 0 {
         return;

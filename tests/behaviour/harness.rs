@@ -353,8 +353,15 @@ impl Drop for Server {
         let _ = self.child.wait();
         let log = self.log();
         let shown = |log: &str| {
+            // The end of a crash report says little: its head has the stack.
             let lines: Vec<&str> = log.lines().collect();
-            lines[lines.len().saturating_sub(60)..].join("\n")
+            let crash = lines.iter().position(|line| line.contains("BUG REPORT START")).map(|at| at.saturating_sub(20));
+            lines
+                .into_iter()
+                .skip(crash.unwrap_or(log.lines().count().saturating_sub(60)))
+                .take(80)
+                .collect::<Vec<_>>()
+                .join("\n")
         };
         if std::thread::panicking() {
             eprintln!("the last lines of the server at port {}:\n{}", self.port, shown(&log));
