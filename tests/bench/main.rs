@@ -41,6 +41,7 @@ fn main() -> Outcome<()> {
     memory_by_text(&mut report, memories, rounds)?;
     memory_by_vector(&mut report, memories, rounds)?;
     generation(&mut report, quick)?;
+    report.test_times();
     println!("\n{}", report.markdown());
     if quick {
         println!("(--quick: docs/benchmarks.md is not written)");

@@ -82,12 +82,20 @@ impl Report {
         page
     }
 
+    /// Adds how long building and testing took, if `make test` has run in this checkout.
+    pub fn test_times(&mut self) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../var/test-times.tsv");
+        let Ok(times) = std::fs::read_to_string(path) else { return };
+        for (step, seconds) in times.lines().filter_map(|line| line.split_once('\t')) {
+            self.row(&format!("make test: {step}"), &format!("{seconds} s"), None);
+        }
+    }
+
     /// Writes `docs/benchmarks.md` and `docs/benchmarks.json`.
     pub fn write(&self) -> Outcome<()> {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         std::fs::create_dir_all(&docs)?;
-        let times = std::fs::read_to_string(docs.join("build-times.md")).unwrap_or_default();
-        std::fs::write(docs.join("benchmarks.md"), format!("{}{}", self.markdown(), times))?;
+        std::fs::write(docs.join("benchmarks.md"), self.markdown())?;
         let rows: Vec<_> = self
             .rows
             .iter()
