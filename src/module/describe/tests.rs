@@ -117,6 +117,6 @@ fn the_reference_page_is_up_to_date() {
     assert!(
         written == page,
         "docs/commands.md differs from the command table; write it again with\n\
-         ENGRAM_WRITE_DOCS=1 cargo test -p engram-module --no-default-features reference_page"
+         ENGRAM_WRITE_DOCS=1 cargo test --workspace --no-default-features --lib reference_page"
     );
 }
