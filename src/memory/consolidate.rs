@@ -16,6 +16,9 @@ use crate::{Error, MemoryId, Millis, Result, Tier, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Merged memories that a reason names; the rest are counted.
+const NAMED: usize = 3;
+
 /// What to consolidate.
 #[derive(Debug, Clone, Default)]
 pub struct Consolidate {
@@ -180,7 +183,10 @@ impl Planner<'_> {
         }
         if members.len() > 1 {
             let drop: Vec<MemoryId> = members.iter().skip(1).map(|entry| entry.id).collect();
-            let reason = format!("{how} {}", keep.id);
+            let named: Vec<String> = drop.iter().take(NAMED).map(MemoryId::to_string).collect();
+            let more = drop.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let reason = format!("{how} {}{more}", named.join(", "));
             self.step(Change::Merge { keep: keep.id, drop }, reason, members);
         }
     }

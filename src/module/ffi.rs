@@ -340,13 +340,21 @@ impl Drop for Key {
     }
 }
 
-/// The detached context of the module: every background commit runs in it, under the global lock.
+/// The detached context of the module, for timers that are started outside any command.
 static DETACHED: AtomicPtr<raw::RedisModuleCtx> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Makes the detached context. Called once, at load.
 pub fn make_detached(ctx: Ctx) {
     DETACHED
         .store(api!(RedisModule_GetDetachedThreadSafeContext(ctx.ptr()) else std::ptr::null_mut()), Ordering::Release);
+}
+
+/// The module's own context, on the main thread. Its client has a user, that of a timer's context has none: a call as an ACL user that the server denies
+/// is logged under the name of the context's own user, and 7.0 reads that name without looking whether there is one.
+pub fn own(_on_main_thread: Ctx) -> Option<Ctx> {
+    let ptr = DETACHED.load(Ordering::Acquire);
+    // SAFETY: the detached context is never freed; whoever has another context is on the main thread.
+    (!ptr.is_null()).then(|| unsafe { Ctx::new(ptr) })
 }
 
 /// Whether nothing may be propagated now: CLIENT PAUSE, FAILOVER or CLUSTER FAILOVER is under way.

@@ -22,7 +22,6 @@ use crate::commit::{self, Expect, Needs, Stop, Target};
 use crate::datatype::{self, Found};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, api, flags};
 use crate::keyspace;
-use crate::models;
 
 /// How often the timer runs, in milliseconds.
 const TICK_MS: i64 = 100;

@@ -128,6 +128,7 @@ impl StreamWriter {
     }
 
     fn try_add(&self, ctx: Ctx, created: bool, fields: &[(&str, &str)]) -> Result<(), String> {
+        let Some(ctx) = ffi::own(ctx) else { return Err("the server gave the module no context".to_owned()) };
         if !ctx.select(self.db) || !ctx.has(flags::MASTER) {
             return Err("this server has become a replica".to_owned());
         }
