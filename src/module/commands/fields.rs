@@ -181,14 +181,19 @@ fn floats(name: &str, value: Json) -> Result<Vec<f32>, Error> {
 pub fn result_fields(entry: &Entry, ranked: Option<(f64, Option<f64>)>, vector: Option<Vec<u8>>) -> Value {
     let mut fields: Vec<(&'static str, Value)> = vec![("id", Value::from(entry.id.to_string()))];
     if let Some((score, similarity)) = ranked {
-        fields.push(("score", Value::Double(score)));
-        fields.push(("similarity", similarity.map_or(Value::Null, Value::Double)));
+        fields.push(("score", rounded(score)));
+        fields.push(("similarity", similarity.map_or(Value::Null, rounded)));
     }
     common(&mut fields, entry);
     if let Some(vector) = vector {
         fields.push(("vector", Value::Bytes(vector)));
     }
     Value::map(fields)
+}
+
+/// A score with six decimals: what lies behind them is noise of the 32-bit products.
+pub fn rounded(score: f64) -> Value {
+    Value::Double((score * 1e6).round() / 1e6)
 }
 
 fn common(fields: &mut Vec<(&'static str, Value)>, entry: &Entry) {

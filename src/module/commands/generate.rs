@@ -15,7 +15,7 @@ use engram_inference::sampler::Sampling;
 use engram_memory::{Entry, Hit};
 
 use super::recall::{Search, ids};
-use super::{Flow, Outcome};
+use super::{Flow, Outcome, fields};
 use crate::commit::{self, Ran};
 use crate::ffi::{self, Ctx, Level};
 use crate::grammar::Parsed;
@@ -354,7 +354,7 @@ impl Run {
             .map(|hit| {
                 Value::map(vec![
                     ("id", Value::from(hit.entry.id.to_string())),
-                    ("similarity", Value::Double(hit.similarity)),
+                    ("similarity", fields::rounded(hit.similarity)),
                 ])
             })
             .collect();
@@ -389,7 +389,7 @@ impl Run {
             ("prompt_tokens_per_second", rate(prefill)),
             ("tokens_per_second", rate(decode)),
             ("seed", Value::from(seed)),
-            ("confidence", Value::Double(confidence)),
+            ("confidence", fields::rounded(confidence)),
             ("reason", Value::from(why)),
             ("model", Value::from(self.model.as_str())),
             ("memories", Value::Array(memories)),
