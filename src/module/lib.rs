@@ -7,6 +7,7 @@
 //! * `maintain` is the timer, `config` the settings, `info` the INFO section;
 //! * `ffi` and `alloc` are the edge to the server.
 
+#[cfg(feature = "allocator")]
 mod alloc;
 mod commands;
 mod commit;

@@ -32,12 +32,12 @@ pub struct Server {
 }
 
 /// The root of the repository.
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 /// The module under test.
-fn module() -> PathBuf {
+pub fn module() -> PathBuf {
     let path =
         std::env::var_os("ENGRAM_MODULE").map_or_else(|| root().join("target/debug/libengram.so"), PathBuf::from);
     assert!(
@@ -67,7 +67,7 @@ pub fn test_file(name: &str) -> PathBuf {
 }
 
 /// A folder for a server, with links to all models in its folder of models.
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let dir = tempfile::Builder::new().prefix("engram-test-").tempdir().unwrap();
     let models = dir.path().join("models");
     fs::create_dir(&models).unwrap();
@@ -319,22 +319,16 @@ impl Pending {
     }
 }
 
-/// Starts `scripts/serve`, as a user would, which becomes the server; a module with arguments, which `scripts/serve` does not pass on, directly.
 fn launch(dir: &Path, port: u16, lines: &[String], arguments: &str) -> Child {
-    let (module, models) = (module(), dir.join("models"));
     let mut conf = format!(
         "port {port}\nbind 127.0.0.1\ndir \"{}\"\nlogfile log\nloglevel verbose\ndaemonize no\nenable-debug-command yes\nrepl-diskless-sync-delay 0\n\
-         repl-ping-replica-period 1\n",
+         repl-ping-replica-period 1\nloadmodule \"{}\" {arguments}\nengram.model-dir \"{}\"\n",
         dir.display(),
+        module().display(),
+        dir.join("models").display(),
     );
-    if !arguments.is_empty() {
-        conf.push_str(&format!("loadmodule \"{}\" {arguments}\nengram.model-dir \"{}\"\n", module.display(), models.display()));
-    }
-    // The shipped redis.conf keeps everything; most tests want nothing kept.
-    for (name, line) in [("save ", "save \"\"\n"), ("appendonly ", "appendonly no\n")] {
-        if !lines.iter().any(|line| line.starts_with(name)) {
-            conf.push_str(line);
-        }
+    if !lines.iter().any(|line| line.starts_with("save ")) {
+        conf.push_str("save \"\"\n");
     }
     for line in lines {
         conf.push_str(line);
@@ -343,17 +337,8 @@ fn launch(dir: &Path, port: u16, lines: &[String], arguments: &str) -> Child {
     let path = dir.join("redis.conf");
     fs::write(&path, conf).unwrap();
     let server = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
-    let mut command = if arguments.is_empty() {
-        let mut command = Command::new(root().join("scripts/serve"));
-        command.arg("--dir").arg(dir).arg("--include").arg(&path);
-        command.env("ENGRAM_MODULE", &module).env("ENGRAM_MODEL_DIR", &models).env_remove("ENGRAM_THREADS");
-        command
-    } else {
-        let mut command = Command::new(&server);
-        command.arg(&path);
-        command
-    };
-    command
+    Command::new(&server)
+        .arg(&path)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(fs::File::create(dir.join("stderr")).unwrap())

@@ -29,6 +29,7 @@ mod memory_limit;
 mod models;
 mod persistence;
 mod recall;
+mod serve;
 mod store;
 mod streams;
 mod text;
