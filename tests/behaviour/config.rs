@@ -154,3 +154,17 @@ fn what_a_server_setting_does_not_take_stops_the_start_with_a_reason() {
     server.try_restart().unwrap();
     assert_eq!(server.client().ok("CONFIG GET engram.threads").items()[1].text(), "3");
 }
+
+#[test]
+fn results_of_jobs_are_kept_for_their_time_and_the_first_model_named_is_the_default() {
+    let server = Server::plain(&["engram.model \"a=random-f32.gguf random-q4_0.gguf\"", "engram.job-ttl 1"]);
+    server.wait_for_models(2);
+    let mut client = server.client();
+    let reply = client.ok("GEMMA.GENERATE hello MAXTOKENS 1 JOB j");
+    assert_eq!(reply.field("model").text(), "a");
+    assert_eq!(client.ok("GEMMA.GENERATE hello MAXTOKENS 1 MODEL random-q4_0").field("model").text(), "random-q4_0");
+    client.ok("GEMMA.RESULT j");
+    crate::harness::pause_ms(1_100);
+    assert!(client.err("GEMMA.RESULT j").contains("no such job"));
+    assert!(client.ok("GEMMA.JOBS").items().is_empty());
+}

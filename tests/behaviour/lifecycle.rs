@@ -65,11 +65,14 @@ fn pins_are_never_evicted_and_a_tier_full_of_them_is_an_error() {
     let digest = client.digest("k");
     let error = client.err("MEM.STORE k more TIER working NOEMBED");
     assert!(error.contains("tier working is full") && error.contains("working.capacity"), "{error}");
-    store(&mut client, 5, "TIER semantic");
-    client.ok("MEM.FORGET k 5-0");
+    assert!(client.err("MEM.PROMOTE k 9-9 working").contains("no such memory"));
     assert!(client.err("MEM.CONFIG SET k working.capacity 1").contains("2 pinned"));
-    assert_eq!(client.ok("MEM.GET k 1-0 3-0").items().iter().filter(|m| !m.is_nil()).count(), 2);
-    assert_ne!(client.digest("k"), "", "{digest}");
+    assert_eq!(client.digest("k"), digest, "none of it has changed anything");
+    // A pin can be taken off again.
+    client.ok("MEM.UPDATE k 1-0 UNPIN");
+    assert!(client.err("MEM.UPDATE k 1-0 PIN UNPIN").contains("exclude each other"));
+    store(&mut client, 5, "TIER working IMPORTANCE 0.3");
+    assert_eq!(working(&mut client), ["3-0", "5-0"]);
 }
 
 #[test]

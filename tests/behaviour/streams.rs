@@ -171,13 +171,17 @@ fn cancelling_writes_the_last_entry_and_nothing_after_it() {
     assert_eq!(text_of(&all), reply.field("text").text());
     pause_ms(100);
     assert_eq!(entries(&mut client, "s").len(), all.len());
-    // A client that leaves cancels its own: the stream says so.
-    let leaving = server.begin("GEMMA.GENERATE hello TEMPERATURE 0 MAXTOKENS 480 STREAM t JOB k");
-    wait_until("text comes", || client.ok("XLEN t").int() >= 2);
-    client.ok(&format!("CLIENT KILL ID {}", leaving.id));
-    wait_until("the stream has ended", || entries(&mut client, "t").last().unwrap()[0].0 == "done");
-    let all = entries(&mut client, "t");
-    assert!(all.last().unwrap().contains(&("finish_reason".to_owned(), "cancelled".to_owned())), "{all:?}");
+    // A client that leaves, or is unblocked by an operator, cancels its own: the stream says so.
+    for (n, act) in ["CLIENT KILL ID", "CLIENT UNBLOCK"].iter().enumerate() {
+        let leaving = server.begin(&format!("GEMMA.GENERATE hello TEMPERATURE 0 MAXTOKENS 480 STREAM t{n}"));
+        wait_until("text comes", || client.ok(&format!("XLEN t{n}")).int() >= 2);
+        assert_eq!(client.ok(&format!("{act} {}", leaving.id)).int(), 1);
+        let error = leaving.finish().unwrap_err();
+        assert!(error.starts_with("CONNECTION") || error.starts_with("UNBLOCKED"), "{act}: {error}");
+        wait_until("the stream has ended", || entries(&mut client, &format!("t{n}")).last().unwrap()[0].0 == "done");
+        let all = entries(&mut client, &format!("t{n}"));
+        assert!(all.last().unwrap().contains(&("finish_reason".to_owned(), "cancelled".to_owned())), "{act}: {all:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,174 @@
+//! Spaces large enough that looking at every memory is no work for the main thread: the same answers, and the same rules when something happens
+//! meanwhile.
+
+use crate::client::{Client, Reply, blob, words};
+use crate::digest::Pair;
+use crate::harness::{Server, pause_ms};
+
+const MEMORIES: u64 = 3_000;
+
+/// Memories `1-0`, `2-0` …: importance n % 10 / 10, session n % 3, AT n, META n % 7.
+fn fill(client: &mut Client) {
+    client.ok("MEM.CONFIG SET k short_term.capacity 0");
+    let mut command = words!["MEM.MSTORE", "k"];
+    for n in 1..=MEMORIES {
+        command.push(
+            format!(
+                "{{\"id\":\"{n}-0\",\"content\":\"memory {n}\",\"noembed\":true,\"importance\":0.{},\"session\":\"s{}\",\"at\":{n},\"meta\":{{\"n\":{}}}}}",
+                n % 10,
+                n % 3,
+                n % 7
+            )
+            .into_bytes(),
+        );
+    }
+    assert_eq!(client.ok_words(&command).items().len() as u64, MEMORIES);
+}
+
+fn ids(matches: impl Fn(u64) -> bool) -> Vec<String> {
+    (1..=MEMORIES).filter(|n| matches(*n)).map(|n| format!("{n}-0")).collect()
+}
+
+#[test]
+fn filters_select_the_same_inside_and_outside_a_transaction() {
+    let server = Server::plain(&["engram.threads 2"]);
+    let mut client = server.client();
+    fill(&mut client);
+    let expected = ids(|n| n % 7 == 3 && n % 10 >= 5);
+    let filter = "FILTER '.n == 3 and .importance >= 0.5'";
+    let check = |count: i64, timeline: Vec<String>, dry: Vec<String>| {
+        assert_eq!(count as usize, expected.len());
+        assert_eq!(timeline, expected);
+        assert_eq!(dry, expected);
+    };
+    let listed = |reply: &redis::Value| reply.items().iter().map(|m| m.field("id").text()).collect::<Vec<_>>();
+    check(
+        client.ok(&format!("MEM.COUNT k {filter}")).int(),
+        client.ids(&format!("MEM.TIMELINE k - + {filter}")),
+        client.ok(&format!("MEM.FORGET k {filter} DRYRUN")).texts(),
+    );
+    client.ok("MULTI");
+    client.ok(&format!("MEM.COUNT k {filter}"));
+    client.ok(&format!("MEM.TIMELINE k - + {filter}"));
+    client.ok(&format!("MEM.FORGET k {filter} DRYRUN"));
+    let replies = client.ok("EXEC").items();
+    check(replies[0].int(), listed(&replies[1]), replies[2].texts());
+    let some = client.ids(&format!("MEM.TIMELINE k 100 (2000 REV COUNT 5 {filter}"));
+    let mut reversed: Vec<String> = ids(|n| (100..2_000).contains(&n) && n % 7 == 3 && n % 10 >= 5);
+    reversed.reverse();
+    assert_eq!(some, reversed[..5]);
+    assert!(client.err("MEM.COUNT k FILTER '.importence > 1'").contains("did you mean .importance?"));
+    assert!(client.err("MEM.FORGET k FILTER '.importence > 1'").contains("did you mean .importance?"));
+    assert_eq!(client.count("k") as u64, MEMORIES);
+}
+
+#[test]
+fn forgetting_many_is_the_same_on_replica_aof_and_rdb() {
+    let pair = Pair::start(&["engram.embedder \"\"", "engram.threads 2"]);
+    let mut client = pair.primary.client();
+    fill(&mut client);
+    assert_eq!(client.ok("MEM.FORGET k FILTER '.n < 3'").int() as usize, ids(|n| n % 7 < 3).len());
+    assert_eq!(client.ok("MEM.FORGET k SESSION s1").int() as usize, ids(|n| n % 7 >= 3 && n % 3 == 1).len());
+    assert_eq!(client.ids("MEM.TIMELINE k - +"), ids(|n| n % 7 >= 3 && n % 3 != 1));
+    pair.check_persistent(&["k"]);
+}
+
+#[test]
+fn a_large_forgetting_obeys_the_rules_of_jobs() {
+    let server = Server::plain(&["engram.threads 2"]);
+    let mut client = server.client();
+    for act in ["DEL k", "RENAME k l", "SET k value", "FLUSHALL ASYNC", "SWAPDB 0 1", "DEBUG RELOAD"] {
+        client.ok("FLUSHALL");
+        fill(&mut client);
+        server.close_latch();
+        let pending = server.begin("MEM.FORGET k SESSION s1");
+        server.wait_held(1);
+        client.ok(act);
+        let after = client.ok("DEBUG DIGEST").text();
+        server.open_latch();
+        let error = pending.finish().expect_err("nothing may be forgotten");
+        assert!(error.starts_with("STALE"), "{act}: {error}");
+        assert_eq!(client.ok("DEBUG DIGEST").text(), after, "{act}");
+    }
+    client.ok("FLUSHALL");
+    fill(&mut client);
+    server.close_latch();
+    let pending = server.begin("MEM.FORGET k FILTER '.importance >= 0.5'");
+    server.wait_held(1);
+    // What does not match any more stays, and what came since as well.
+    client.ok("MEM.UPDATE k 5-0 IMPORTANCE 0.1");
+    client.ok("MEM.FORGET k 6-0");
+    client.ok("MEM.STORE k 'came since' ID 9999-0 IMPORTANCE 0.9 NOEMBED");
+    client.ok("CLIENT PAUSE 60000 WRITE");
+    server.open_latch();
+    pause_ms(200);
+    assert_eq!(client.count("k") as u64, MEMORIES);
+    client.ok("CLIENT UNPAUSE");
+    let gone = ids(|n| n % 10 >= 5).len() as i64 - 2;
+    assert_eq!(pending.finish().unwrap().int(), gone);
+    assert_eq!(client.count("k"), MEMORIES as i64 - gone);
+    assert_eq!(client.ok("MEM.GET k 5-0 9999-0").items().iter().filter(|m| !m.is_nil()).count(), 2);
+    // It goes on when its client has gone.
+    server.close_latch();
+    let pending = server.begin("MEM.FORGET k FILTER '.importance < 0.5'");
+    server.wait_held(1);
+    client.ok(&format!("CLIENT KILL ID {}", pending.id));
+    pending.finish().unwrap_err();
+    server.open_latch();
+    crate::harness::wait_until("they are forgotten", || client.count("k") == 1);
+}
+
+#[test]
+fn many_long_vectors_are_compared_exactly_off_the_main_thread() {
+    let server = Server::plain(&["engram.threads 2"]);
+    let mut client = server.client();
+    const DIMENSIONS: usize = 16_384;
+    client.ok("MEM.CONFIG SET k short_term.capacity 0");
+    let vector =
+        |n: usize| -> Vec<f32> { (0..DIMENSIONS).map(|i| ((i * (2 * n + 1) + n * n) % 97) as f32 - 48.0).collect() };
+    for n in 0..140 {
+        client.ok_words(&words![
+            "MEM.STORE",
+            "k",
+            format!("memory {n}"),
+            "ID",
+            format!("{}-0", n + 1),
+            "VECTOR",
+            blob(&vector(n))
+        ]);
+    }
+    let query = vector(1_000);
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let mut expected: Vec<(f64, String)> = (0..140)
+        .map(|n| {
+            let v = vector(n);
+            (dot(&query, &v) / (dot(&query, &query) * dot(&v, &v)).sqrt(), format!("{}-0", n + 1))
+        })
+        .collect();
+    expected.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let recall = words!["MEM.RECALL", "k", "VECTOR", blob(&query), "K", 20];
+    let check = |reply: &redis::Value| {
+        let found = reply.items();
+        assert_eq!(found.len(), 20);
+        for (memory, (cosine, id)) in found.iter().zip(&expected) {
+            assert!((memory.field("similarity").float() - cosine).abs() < 1e-5, "{id}");
+        }
+    };
+    check(&client.ok_words(&recall));
+    let uses: i64 = (1..=140).map(|n| client.ok(&format!("MEM.GET k {n}-0")).items()[0].field("uses").int()).sum();
+    assert_eq!(uses, 20, "use is noted when the reply is written");
+    // What was asked before is answered from what stood then.
+    for _ in 0..5 {
+        client.send_only(&recall);
+        client.send_only(&words!["PING"]);
+    }
+    let mut other = server.client();
+    other.ok("DEL k");
+    for _ in 0..5 {
+        let reply = client.receive().unwrap();
+        if !reply.items().is_empty() {
+            check(&reply);
+        }
+        client.receive().unwrap();
+    }
+}
