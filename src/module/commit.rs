@@ -137,6 +137,9 @@ pub fn commit<T>(
     {
         return Err(Error::err("the server refused to create the key").into());
     }
+    if created || effects.iter().any(|effect| !matches!(effect, Effect::Use(_))) {
+        ctx.signal_modified(&name);
+    }
     Ok(answer)
 }
 

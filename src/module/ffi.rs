@@ -135,6 +135,11 @@ impl Ctx {
         api!(RedisModule_NotifyKeyspaceEvent(self.ptr, raw::REDISMODULE_NOTIFY_MODULE as c_int, event.as_ptr(), key.ptr()) else 1);
     }
 
+    /// Tells transactions that watch the key, and clients that cache it, that it has changed. Opening a key for writing does not (see `lib.rs`).
+    pub fn signal_modified(self, key: &Str) {
+        api!(RedisModule_SignalModifiedKey(self.ptr, key.ptr()) else 0);
+    }
+
     /// Runs a command of the server. `fmt` holds the modifiers and one `v`; arguments are passed as one vector.
     /// None where the server refuses before running it: a key of a slot that is elsewhere, a wrong number of arguments.
     pub fn call(self, command: &CStr, fmt: &CStr, args: &[&Str]) -> Option<CallReply> {

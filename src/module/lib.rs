@@ -81,7 +81,9 @@ fn load(ctx: Ctx, args: &[&[u8]]) -> Result<(), Error> {
     {
         return Err(Error::err("this server is too old: Engram needs Redis 7.0 or Valkey 7.2 or later"));
     }
-    api!(RedisModule_SetModuleOptions(ctx.ptr(), raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS as c_int) else ());
+    // The commit path says itself what has changed: a write that changes nothing, or only notes use, breaks no WATCH.
+    let options = raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS | raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED;
+    api!(RedisModule_SetModuleOptions(ctx.ptr(), options as c_int) else ());
     datatype::register(ctx)?;
     // SAFETY: at load, on the main thread, with the server's context.
     unsafe {

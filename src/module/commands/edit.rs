@@ -169,6 +169,7 @@ pub fn apply(ctx: Ctx, args: &Parsed) -> Outcome {
             }
         }
     }
+    ctx.signal_modified(&name);
     // Passed on to replicas of this replica and to its AOF.
     api!(RedisModule_ReplicateVerbatim(ctx.ptr()) else 0);
     Ok(Value::Ok.into())
