@@ -11,6 +11,9 @@ use super::{Encoded, Strided};
 /// The widest tile of any path: so many decoded rows must fit into scratch.
 pub(super) const MOST_COLUMNS: usize = 4;
 
+/// How far ahead of the products of a single row its weights are asked for, in bytes.
+const PREFETCH: usize = 8192;
+
 /// The dot products of `M` rows with `N` rows over `len` numbers.
 #[inline(always)]
 fn tile<V: Wide, const M: usize, const N: usize, R: Row>(x: [&[f32]; M], w: [R; N], len: usize) -> [[f32; N]; M] {
@@ -160,7 +163,17 @@ fn encoded<'w, V: Wide, const M: usize, const N: usize, R: Row + 'w>(
     let Some(row_bytes) = format.row_bytes(cols).filter(|&b| b > 0) else { return };
     let n = data.len() / row_bytes;
     let row = |j: usize| wrap(&data[j * row_bytes..(j + 1) * row_bytes]);
-    if a.rows == 1 || format == Format::F32 {
+    if a.rows == 1 {
+        // A tile reads its rows side by side, in steps too small and jumps too short for the CPU to see a stream.
+        let ahead = |j: usize| {
+            let at = j * row_bytes + PREFETCH;
+            V::prefetch(data.get(at..data.len().min(at + row_bytes)).unwrap_or_default());
+            row(j)
+        };
+        all::<V, M, N, R>(a, n, ahead, cols, y, n);
+        return;
+    }
+    if format == Format::F32 {
         all::<V, M, N, R>(a, n, row, cols, y, n);
         return;
     }
