@@ -75,10 +75,11 @@ pub unsafe extern "C" fn RedisModule_OnLoad(
 }
 
 fn load(ctx: Ctx, args: &[&[u8]]) -> Result<(), Error> {
-    // SAFETY: reading a function pointer that Init has bound or left null. SetCommandInfo came with 7.0.
-    if unsafe { raw::RedisModule_SetCommandInfo }.is_none()
-        || unsafe { raw::RedisModule_RegisterStringConfig }.is_none()
-    {
+    // SAFETY: reading a function pointer that Init has bound or left null. It came with 7.0, like the one below.
+    let describes = unsafe { raw::RedisModule_SetCommandInfo }.is_some();
+    // SAFETY: as above.
+    let configures = unsafe { raw::RedisModule_RegisterStringConfig }.is_some();
+    if !describes || !configures {
         return Err(Error::err("this server is too old: Engram needs Redis 7.0 or Valkey 7.2 or later"));
     }
     // The commit path says itself what has changed: a write that changes nothing, or only notes use, breaks no WATCH.
