@@ -171,6 +171,8 @@ impl Server {
             }
             if let Ok(mut client) = Client::connect(self.port, false)
                 && client.try_run("PING").is_ok()
+                // Another test's server may have taken the port while this one is about to find that out.
+                && client.info("process_id") == self.pid().to_string()
             {
                 return true;
             }
@@ -282,9 +284,10 @@ impl Server {
         self.client().ok("ENGRAM.LATCH CLOSE");
     }
 
-    /// Lets all jobs go.
+    /// Lets all jobs go, and waits until the last has left: closing the latch again at once would catch it a second time.
     pub fn open_latch(&self) {
         self.client().ok("ENGRAM.LATCH OPEN");
+        self.wait_held(0);
     }
 
     /// The process's id.

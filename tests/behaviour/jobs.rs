@@ -261,8 +261,7 @@ fn a_paused_server_writes_nothing_until_the_pause_ends() {
     // The same when even reads are held back; the pause ends by itself.
     fresh(&mut client);
     let pending = hold(&server, Work::Store, "a pause of all");
-    let opening = server.begin("ENGRAM.LATCH OPEN");
-    drop(opening.finish());
+    server.open_latch();
     client.ok("CLIENT PAUSE 300 ALL");
     pending.finish().unwrap();
     assert!(is_done(&mut client, "k", Work::Store));
