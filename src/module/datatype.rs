@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
 use engram_memory::{MemoryId, Space, decode_batch};
 use redis_module::raw;
@@ -41,6 +41,8 @@ pub struct Held {
     pub next_consolidation: u64,
     /// When use counters were last sent to the replicas, Unix milliseconds. Not saved.
     pub use_sent: u64,
+    /// Whether a consolidation by timer is under way. Not saved.
+    pub consolidating: Arc<AtomicBool>,
     /// Memories whose use was noted since then. Not saved.
     pub used: BTreeSet<MemoryId>,
 }
@@ -57,6 +59,7 @@ impl Held {
             incarnation: NEXT.fetch_add(1, Ordering::Relaxed),
             next_consolidation: 0,
             use_sent: 0,
+            consolidating: Arc::default(),
             used: BTreeSet::new(),
         }
     }

@@ -24,7 +24,7 @@ use crate::config;
 use crate::ffi::{self, Ctx, Level, api};
 use crate::reply::{Error, Value};
 
-/// Finished jobs kept for RESULT, at most.
+/// Finished jobs of one user kept for RESULT, at most.
 const FINISHED_KEPT: usize = 1_000;
 
 type OnGone = Box<dyn Fn() + Send + Sync>;
@@ -263,6 +263,8 @@ pub fn start(
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let user = ctx.user();
     let now = ffi::now();
+    // The same words mean other keys in another database.
+    let request = request.wrapping_add(u128::try_from(ctx.db()).unwrap_or(0));
     let mut jobs = lock(&JOBS);
     sweep(&mut jobs, now);
     let id = match name {
@@ -307,17 +309,19 @@ fn sweep(jobs: &mut Jobs, now: u64) {
         let state = lock(&job.state);
         state.outcome.is_none() || now.saturating_sub(state.finished) <= ttl
     });
-    let mut finished: Vec<(u64, (String, String))> = jobs
-        .iter()
-        .filter_map(|(key, job)| {
-            let state = lock(&job.state);
-            state.outcome.as_ref().map(|_| (state.finished, key.clone()))
-        })
-        .collect();
-    if finished.len() > FINISHED_KEPT {
+    // Counted per user, so that nobody's jobs push out another's results.
+    let mut finished: HashMap<String, Vec<(u64, String)>> = HashMap::new();
+    for ((user, id), job) in jobs.iter() {
+        let state = lock(&job.state);
+        if state.outcome.is_some() {
+            finished.entry(user.clone()).or_default().push((state.finished, id.clone()));
+        }
+    }
+    for (user, mut finished) in finished {
         finished.sort_unstable();
-        for (_, key) in &finished[..finished.len() - FINISHED_KEPT] {
-            jobs.remove(key);
+        let surplus = finished.len().saturating_sub(FINISHED_KEPT);
+        for (_, id) in finished.into_iter().take(surplus) {
+            jobs.remove(&(user.clone(), id));
         }
     }
 }

@@ -232,15 +232,21 @@ fn embed_windows(encoder: &Encoder, windows: &[Window]) -> Result<Vec<Vec<f32>>,
 /// A text on its way to its vectors, one window per step, so that a long text does not keep a thread from others.
 pub struct Embedding {
     text: String,
+    wanted: Option<Arc<Encoder>>,
     encoder: Option<Arc<Encoder>>,
     windows: Vec<Window>,
     vectors: Vec<Vec<f32>>,
 }
 
 impl Embedding {
-    /// Begins with a text.
+    /// Begins with a text, for the encoder that this server has when it gets its first turn.
     pub fn of(text: String) -> Embedding {
-        Embedding { text, encoder: None, windows: Vec::new(), vectors: Vec::new() }
+        Embedding { text, wanted: None, encoder: None, windows: Vec::new(), vectors: Vec::new() }
+    }
+
+    /// The same for this encoder, whatever the server has by then: the texts of one command are embedded by one model.
+    fn by(encoder: Arc<Encoder>, text: String) -> Embedding {
+        Embedding { wanted: Some(encoder), ..Embedding::of(text) }
     }
 
     /// The next step, on a pool thread; the encoder's name and the vectors once they are complete. While the encoder is being loaded a step waits for a
@@ -248,7 +254,7 @@ impl Embedding {
     pub fn step(&mut self) -> Result<Option<(Arc<Encoder>, Windows)>, Error> {
         let encoder = match &self.encoder {
             Some(encoder) => encoder.clone(),
-            None => match embedder() {
+            None => match self.wanted.clone().map_or_else(embedder, Ok) {
                 Ok(encoder) => {
                     if let Some(known) = cached(&encoder, &self.text) {
                         return Ok(Some((encoder, known)));
@@ -317,7 +323,7 @@ pub fn embed_in_background(
             };
             let Some((encoder, windows)) = current.step()? else { return Ok(None) };
             self.done.push(windows);
-            self.current = self.texts.next().map(Embedding::of);
+            self.current = self.texts.next().map(|text| Embedding::by(encoder.clone(), text));
             Ok(self
                 .current
                 .is_none()
@@ -370,7 +376,7 @@ pub fn all_cached(texts: &[String]) -> Option<Embedded> {
 /// The server does not tell a module where a transaction or script ends; tokens are counted per client until the event loop turns, which is never in the
 /// middle of one.
 pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
-    static SPENT: Mutex<(u64, usize)> = Mutex::new((0, 0));
+    static SPENT: Mutex<BTreeMap<u64, usize>> = Mutex::new(BTreeMap::new());
     static ARMED: AtomicBool = AtomicBool::new(false);
     let limit = config::inline_embed_tokens();
     if limit == 0 {
@@ -381,7 +387,8 @@ pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
     }
     let encoder = embedder()?;
     let mut command = 0;
-    let client = ffi::client_id(ctx);
+    // Every script runs under a client of the server's own: all of one turn share one budget.
+    let client = if ctx.has(ffi::flags::LUA) { 0 } else { ffi::client_id(ctx) };
     let mut done = Vec::with_capacity(texts.len());
     for text in texts {
         if let Some(known) = cached(&encoder, text) {
@@ -393,9 +400,7 @@ pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
         let tokens = windows.as_ref().map_or(usize::MAX, |w| w.iter().map(|w| w.tokens().len()).sum());
         command = tokens.saturating_add(command);
         let mut spent = lock(&SPENT);
-        if spent.0 != client {
-            *spent = (client, 0);
-        }
+        let spent_here = spent.entry(client).or_default();
         let Some(windows) = windows.filter(|_| command <= limit) else {
             return Err(Error::new(
                 "INLINELIMIT",
@@ -404,7 +409,7 @@ pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
                 ),
             ));
         };
-        if spent.1 + tokens > limit.saturating_mul(4) {
+        if spent_here.saturating_add(tokens) > limit.saturating_mul(4) {
             return Err(Error::new(
                 "INLINELIMIT",
                 format!(
@@ -413,11 +418,11 @@ pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
                 ),
             ));
         }
-        spent.1 += tokens;
+        *spent_here += tokens;
         drop(spent);
         if !ARMED.swap(true, Ordering::AcqRel) {
             let armed = ffi::one_shot(|| {
-                *lock(&SPENT) = (0, 0);
+                lock(&SPENT).clear();
                 ARMED.store(false, Ordering::Release);
             });
             if !armed {

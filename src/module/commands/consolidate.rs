@@ -5,7 +5,7 @@
 //! memory that was touched meanwhile is simply left for the next run. Inside MULTI and scripts the same plan is made and committed in place.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use engram_inference::pool::{Advance, Priority, Task};
 use engram_memory::{Change, Consolidate, Plan, Snapshot, Step, Tier};
@@ -15,12 +15,12 @@ use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
 use crate::datatype::Held;
 use crate::ffi::{self, Ctx, Level};
 use crate::grammar::Parsed;
-use crate::jobs::{self, Job, Started};
+use crate::jobs::{self, Job, Place, Started};
 use crate::models;
 use crate::reply::{Error, Value};
 
 /// Memories that a consolidation compares for similarity in place, at most; more are planned in the background only.
-const INLINE_SIMILARITY: usize = 2_000;
+const INLINE_SIMILARITY: usize = 200;
 /// Changes listed in a reply, at most; all are counted.
 const LISTED: usize = 1_000;
 
@@ -109,11 +109,19 @@ pub fn is_due(held: &mut Held, now: u64) -> bool {
 
 /// Consolidates by the space's own settings, in the background.
 pub fn start_by_timer(ctx: Ctx, target: &Target) {
-    let found = read(ctx, &target.key, |held| Ok((held.incarnation, Consolidate::default(), held.space.snapshot())));
-    if let Ok(Some((incarnation, options, snapshot))) = found
+    let found =
+        read(ctx, &target.key, |held| Ok((held.incarnation, held.consolidating.clone(), held.space.snapshot())));
+    if let Ok(Some((incarnation, consolidating, snapshot))) = found
         && target.expect == Expect::Incarnation(incarnation)
+        // A run that takes longer than the interval is not overtaken by the next one, and a full queue skips it.
+        && !consolidating.swap(true, Ordering::AcqRel)
     {
-        models::spawn(Priority::Normal, Run::new(target.clone(), snapshot, options, false, None));
+        let underway = Underway(consolidating);
+        if let Ok(place) = Place::take() {
+            let mut run = Run::new(target.clone(), snapshot, Consolidate::default(), false, None);
+            run.held = Some((underway, place));
+            models::spawn(Priority::Normal, run);
+        }
     }
 }
 
@@ -124,11 +132,22 @@ struct Run {
     options: Consolidate,
     dry: bool,
     job: Option<Arc<Job>>,
+    /// Of a run by timer, until its last change is committed.
+    held: Option<(Underway, Place)>,
+}
+
+/// Marks a space as being consolidated by the timer until it is dropped.
+struct Underway(Arc<AtomicBool>);
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl Run {
     fn new(target: Target, snapshot: Snapshot, options: Consolidate, dry: bool, job: Option<Arc<Job>>) -> Run {
-        Run { target, snapshot: Some(snapshot), options, dry, job }
+        Run { target, snapshot: Some(snapshot), options, dry, job, held: None }
     }
 
     fn fail(&self, error: Error) {
@@ -167,7 +186,8 @@ impl Task for Run {
             }
             return Advance::Done;
         }
-        commit_in_turns(Pending { target: self.target.clone(), plan, next: 0, report, job: self.job.clone() });
+        let (job, held) = (self.job.clone(), self.held.take());
+        commit_in_turns(Pending { target: self.target.clone(), plan, next: 0, report, job, _held: held });
         Advance::Done
     }
 
@@ -187,6 +207,7 @@ struct Pending {
     next: usize,
     report: Report,
     job: Option<Arc<Job>>,
+    _held: Option<(Underway, Place)>,
 }
 
 /// Puts the plan into the commit queue; each time it gets its turn it commits one unit.

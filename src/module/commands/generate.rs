@@ -214,7 +214,10 @@ impl Run {
     fn prepare(&mut self, mut query: Embedding) -> Result<Option<&'static str>, Error> {
         if let Some(search) = &self.search {
             match query.step()? {
-                Some((_, windows)) => self.hits = search.run(windows.to_vec())?,
+                Some((encoder, windows)) => {
+                    search.expect_model(encoder.name())?;
+                    self.hits = search.run(windows.to_vec())?;
+                }
                 None => {
                     self.phase = Phase::Prepare(query);
                     return Ok(None);

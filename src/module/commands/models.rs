@@ -93,6 +93,14 @@ pub fn tokenize(ctx: Ctx, args: &Parsed) -> Outcome {
         },
     };
     let count = args.flag("count");
+    if ctx.must_not_block() && text.len() > TOKENIZE_IN_PLACE {
+        return Err(Error::new(
+            "INLINELIMIT",
+            format!(
+                "inside MULTI, scripts and functions at most {TOKENIZE_IN_PLACE} bytes are tokenised: call it outside"
+            ),
+        ));
+    }
     if text.len() <= TOKENIZE_INLINE || ctx.must_not_block() {
         return Ok(model.reply(text, count).into());
     }
@@ -110,6 +118,9 @@ pub fn tokenize(ctx: Ctx, args: &Parsed) -> Outcome {
 
 /// Bytes of a text that are tokenised on the main thread: some tens of microseconds.
 const TOKENIZE_INLINE: usize = 2_048;
+
+/// Bytes of a text that are tokenised where nothing may block: about a millisecond.
+const TOKENIZE_IN_PLACE: usize = 32_768;
 
 /// Whose tokens.
 enum Tokens {

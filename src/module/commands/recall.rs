@@ -96,22 +96,31 @@ impl Search {
             None => Err(Error::err(
                 "this space holds the caller's own vectors, which no model made: recall by VECTOR or VALUES",
             )),
-            Some(model) => match models::embedder() {
-                Ok(encoder) if encoder.name() != model => Err(Error::new(
-                    "NOMODEL",
-                    format!(
-                        "this space is embedded by '{model}', this server has '{}' (engram.embedder): recall by VECTOR, or load that model",
-                        encoder.name()
-                    ),
-                )),
-                _ => Ok(()),
+            Some(_) => match models::embedder() {
+                Ok(encoder) => self.expect_model(encoder.name()),
+                // Being loaded: looked at again when the text has been embedded.
+                Err(_) => Ok(()),
             },
         }
     }
 
+    /// Whether vectors of this model compare with those of the space.
+    pub fn expect_model(&self, embedded_by: &str) -> Result<(), Error> {
+        match self.snapshot.model() {
+            Some(model) if model != embedded_by => Err(Error::new(
+                "NOMODEL",
+                format!(
+                    "this space is embedded by '{model}', this server has '{embedded_by}' (engram.embedder): recall by VECTOR, or load that model"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the scan is short enough for the main thread.
-    fn is_short(&self) -> bool {
-        self.memories.saturating_mul(self.snapshot.dim().unwrap_or(0)) <= INLINE_FLOATS
+    fn is_short(&self, queries: usize) -> bool {
+        // A memory has one row at least; long ones have more, and are few among many.
+        self.memories.saturating_mul(self.snapshot.dim().unwrap_or(0)).saturating_mul(queries) <= INLINE_FLOATS
     }
 
     /// The best memories for these query vectors, one per window of the query.
@@ -152,7 +161,7 @@ pub fn recall(ctx: Ctx, args: &Parsed) -> Outcome {
     };
     let options = Options { with_vectors: args.flag("withvectors"), touch: !args.flag("notouch") };
     if let Some(vector) = args.vector().map(<[f32]>::to_vec) {
-        if search.is_short() || ctx.must_not_block() {
+        if search.is_short(1) || ctx.must_not_block() {
             return now(ctx, &search, vec![vector], options);
         }
         return later(ctx, search, Query::Vectors(vec![vector]), options);
@@ -169,7 +178,9 @@ pub fn recall(ctx: Ctx, args: &Parsed) -> Outcome {
     };
     let [text] = texts;
     match embedded.and_then(|e| e.texts.into_iter().next()) {
-        Some(windows) if search.is_short() || ctx.must_not_block() => now(ctx, &search, windows.to_vec(), options),
+        Some(windows) if search.is_short(windows.len()) || ctx.must_not_block() => {
+            now(ctx, &search, windows.to_vec(), options)
+        }
         Some(windows) => later(ctx, search, Query::Vectors(windows.to_vec()), options),
         None => later(ctx, search, Query::Text(text), options),
     }
@@ -195,7 +206,7 @@ fn now(ctx: Ctx, search: &Search, queries: Vec<Vec<f32>>, options: Options) -> O
 fn later(ctx: Ctx, search: Search, query: Query, options: Options) -> Outcome {
     let place = Place::take()?;
     let waiter = Waiter::block(ctx, 0, || {});
-    let finish = move |waiter: Waiter, queries: Result<Vec<Vec<f32>>, Error>| {
+    let finish = move |search: Search, waiter: Waiter, queries: Result<Vec<Vec<f32>>, Error>| {
         waiter.work_begins();
         let found = queries.and_then(|queries| search.run(queries));
         waiter.work_ends();
@@ -210,10 +221,13 @@ fn later(ctx: Ctx, search: Search, query: Query, options: Options) -> Outcome {
         drop(place);
     };
     match query {
-        Query::Vectors(queries) => models::spawn_once(move || finish(waiter, Ok(queries))),
+        Query::Vectors(queries) => models::spawn_once(move || finish(search, waiter, Ok(queries))),
         Query::Text(text) => models::embed_in_background(vec![text], waiter, move |embedded, waiter| {
-            let windows = embedded.map(|e| e.texts.into_iter().next().map_or_else(Vec::new, |w: Windows| w.to_vec()));
-            finish(waiter, windows);
+            let windows = embedded.and_then(|e| {
+                search.expect_model(&e.model)?;
+                Ok(e.texts.into_iter().next().map_or_else(Vec::new, |w: Windows| w.to_vec()))
+            });
+            finish(search, waiter, windows);
         }),
     }
     Ok(Flow::Later)
