@@ -172,3 +172,23 @@ fn many_long_vectors_are_compared_exactly_off_the_main_thread() {
         client.receive().unwrap();
     }
 }
+
+#[test]
+fn many_comparisons_by_similarity_are_refused_in_one_command() {
+    let server = Server::plain(&[]);
+    let mut client = server.client();
+    fill(&mut client);
+    client.ok_words(&words!["MEM.STORE", "k", "the first vector", "VECTOR", blob(&[1.0; 16_384])]);
+    let items = |n: usize| {
+        let mut command = words!["MEM.MSTORE", "k"];
+        command.extend(
+            (0..n).map(|i| format!("{{\"content\":\"one of {n}, {i}\",\"noembed\":true,\"dedup\":0.9}}").into_bytes()),
+        );
+        command
+    };
+    let error = client.err_words(&items(10));
+    assert!(error.contains("send at most 8 of them at once"), "{error}");
+    assert_eq!(client.count("k"), MEMORIES as i64 + 1);
+    client.ok_words(&items(5));
+    assert_eq!(client.count("k"), MEMORIES as i64 + 6);
+}

@@ -1,6 +1,6 @@
 //! MEM.STORE, MEM.MSTORE and MEM.UPDATE: embed, deduplicate, index and replicate in one round trip.
 
-use engram_memory::{NewMemory, Ttl, Update, Vectors};
+use engram_memory::{Dedup, NewMemory, Ttl, Update, Vectors};
 
 use super::{Flow, Outcome, check_size, expect_memory, fields, target, write};
 use crate::commit::{self, Needs, Ran, Stop};
@@ -61,6 +61,7 @@ pub fn mstore(ctx: Ctx, args: &Parsed) -> Outcome {
         texts,
         memories,
         |space, now, memories: Vec<(NewMemory, bool)>, embedded| {
+            expect_few_comparisons(space, &memories)?;
             let mut embedded = embedded.unwrap_or_default().into_iter();
             let memories = memories.into_iter().map(|(mut memory, noembed)| {
                 if !noembed
@@ -75,6 +76,29 @@ pub fn mstore(ctx: Ctx, args: &Parsed) -> Outcome {
             Ok((Value::Array(ids.into_iter().map(|id| Value::from(id.to_string())).collect()), effects))
         },
     )
+}
+
+/// Numbers that one MEM.MSTORE may compare for similarity on the main thread: some tens of milliseconds.
+const SIMILARITY_FLOATS: usize = 400_000_000;
+
+/// Each memory that is deduplicated by similarity is compared with all that stand: many at once, in a large space, would keep everybody waiting.
+fn expect_few_comparisons(space: &engram_memory::Space, memories: &[(NewMemory, bool)]) -> Result<(), Error> {
+    let by_setting = space.config().dedup > 0.0;
+    let similar = memories
+        .iter()
+        .filter(|(memory, _)| {
+            matches!(memory.dedup, Dedup::Similar(_)) || (by_setting && memory.dedup == Dedup::Default)
+        })
+        .count();
+    let each = (space.len() + memories.len()).saturating_mul(space.dim().unwrap_or(0)).max(1);
+    if similar.saturating_mul(each) > SIMILARITY_FLOATS {
+        return Err(Error::err(format!(
+            "{similar} memories to be compared by similarity with {}: send at most {} of them at once",
+            space.len(),
+            (SIMILARITY_FLOATS / each).max(1)
+        )));
+    }
+    Ok(())
 }
 
 /// `MEM.UPDATE key id [CONTENT text] [...]`
