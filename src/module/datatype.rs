@@ -122,7 +122,7 @@ pub enum Found<'k> {
 }
 
 /// Looks at an open key. The borrow ends with the key handle; nothing else reaches the value meanwhile, since commands, timers and commits take turns
-/// under the global lock.
+/// on the main thread, and the pool sees snapshots only.
 pub fn find(key: &mut Key) -> Found<'_> {
     if key.is_empty() {
         return Found::Missing;

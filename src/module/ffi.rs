@@ -2,8 +2,8 @@
 //! registration lives here, in `datatype.rs` and in `jobs.rs`.
 //!
 //! Rules that make the wrappers sound, kept by the callers and named in the SAFETY comments:
-//! 1. A [`Ctx`] is made only from a pointer the server handed to a callback, or from the detached context, and is used only on the main thread or
-//!    under the global lock ([`locked`]). It is neither `Send` nor `Sync`.
+//! 1. A [`Ctx`] is made only from a pointer the server handed to a callback, or from the detached context, and is used only on the main thread. It is
+//!    neither `Send` nor `Sync`. No thread of ours takes the server's global lock (`commit.rs` says why).
 //! 2. Function pointers of the API are written once, at load, before any other thread exists. Calls that Redis 7.0 has are assumed bound
 //!    ([`api!`] ends in an error value where they are not); newer ones are asked for with `Option`.
 
@@ -27,7 +27,7 @@ macro_rules! api {
 }
 pub(crate) use api;
 
-/// A context of the server: the handle of one callback, or the detached one under the global lock.
+/// A context of the server: the handle of one callback, or the module's own, on the main thread.
 #[derive(Clone, Copy)]
 pub struct Ctx {
     ptr: *mut raw::RedisModuleCtx,
@@ -74,7 +74,7 @@ impl Ctx {
     /// Wraps the pointer that the server gave to a callback.
     ///
     /// # Safety
-    /// `ptr` is valid until the wrapped value is last used, on the main thread or under the global lock.
+    /// `ptr` is valid until the wrapped value is last used, on the main thread.
     pub unsafe fn new(ptr: *mut raw::RedisModuleCtx) -> Ctx {
         Ctx { ptr, _local: PhantomData }
     }

@@ -44,7 +44,7 @@ pub fn start(ctx: Ctx) -> Result<(), Error> {
     }
     config::on_threads_change(|threads| {
         if let Some(pool) = POOL.get() {
-            // Fewer threads are waited for, and one of them may itself wait for the lock that this thread holds.
+            // Fewer threads are waited for until their steps end, and a step may plan a whole consolidation: not on the main thread.
             std::thread::spawn(move || {
                 if let Err(error) = pool.set_threads(threads) {
                     ffi::log(Level::Warning, &format!("engram: engram.threads: {error}"));

@@ -28,7 +28,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Notes that a recall found these memories. On the main thread or under the lock.
+    /// Notes that a recall found these memories. On the main thread.
     pub fn note(&self, ctx: Ctx, found: &[MemoryId], touch: bool) {
         let db = ctx.db();
         if !ctx.select(self.db) {
