@@ -24,6 +24,8 @@
 
 pub mod limits;
 
+#[expect(dead_code, reason = "used by the scans that come with the columns")]
+mod bitmap;
 mod codec;
 mod consolidate;
 mod effect;
