@@ -18,7 +18,7 @@
 //! thread pools of its own), padding to a common length (a batch of one short and one long text costs twice the long one).
 
 use crate::Error;
-use crate::kernels::{Kernels, Strided, kernels};
+use crate::kernels::{EncoderKernels, Finish, Panels, Strided, for_encoders, kernels as row_kernels, padded, place};
 use crate::memory::MappedVec;
 use crate::product::Matrix;
 use linear::Linear;
@@ -31,8 +31,8 @@ mod tests;
 
 /// Rows that go through the feed-forward part at once, so that its inner activations stay in the cache.
 const CHUNK: usize = 64;
-/// The weighted sums run over this many columns at a time at full speed; scores are padded to it.
-const COLUMNS: usize = 32;
+/// Queries whose scores are in memory at once: they stay in the first-level cache between their three uses.
+const QUERIES: usize = 16;
 
 /// A sentence encoder: weights and tokenizer, immutable. Share it between threads; each thread brings its own [`Scratch`].
 pub struct Encoder {
@@ -50,6 +50,7 @@ pub struct Encoder {
     positions: MappedVec<f32>,
     norm: Norm,
     layers: Vec<Layer>,
+    kernels: &'static EncoderKernels,
 }
 
 /// The sizes of a model.
@@ -64,6 +65,31 @@ struct Shape {
     /// Tokens of the longest window, its two edges included.
     window: usize,
     epsilon: f32,
+}
+
+/// In which numbers an encoder multiplies. Everything between two products is f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// [`Bf16`](Precision::Bf16) where the CPU multiplies it, else [`F32`](Precision::F32).
+    #[default]
+    Auto,
+    /// 32 bits.
+    F32,
+    /// The upper 16 bits of an f32: twice as fast, half the memory.
+    Bf16,
+}
+
+impl Precision {
+    /// The best kernels for a model of this shape. Cells of two need an even number of inputs everywhere.
+    fn kernels(self, shape: Shape) -> Result<&'static EncoderKernels, Error> {
+        let even = (shape.width / shape.heads).is_multiple_of(2) && shape.inner.is_multiple_of(2);
+        let fits = |kernels: &&EncoderKernels| match (kernels.per_cell, self) {
+            (1, Precision::Bf16) | (2, Precision::F32) => false,
+            (per_cell, _) => per_cell == 1 || even,
+        };
+        let best = for_encoders().into_iter().find(fits);
+        best.ok_or_else(|| Error::new("this CPU, or the shape of this model, does not allow products in bf16"))
+    }
 }
 
 /// How the vectors of a window's tokens become one.
@@ -114,6 +140,8 @@ pub struct EncoderInfo {
     pub layers: usize,
     /// Pieces in the vocabulary.
     pub vocabulary: usize,
+    /// In what it multiplies: [`Precision::F32`] or [`Precision::Bf16`].
+    pub precision: Precision,
     /// Bytes of weights in memory of our own; the table of words, which stays in the mapped file, is not counted.
     pub mapped_bytes: u64,
     /// Bytes of the table of words in the mapped file.
@@ -127,28 +155,32 @@ pub struct Scratch {
 }
 
 struct Activations {
-    /// What `parts` was made for.
-    sizes: [usize; 6],
+    /// What the parts were made for.
+    sizes: [usize; 8],
     hidden: MappedVec<f32>,
-    qkv: MappedVec<f32>,
-    context: MappedVec<f32>,
-    update: MappedVec<f32>,
-    inner: MappedVec<f32>,
-    keys: MappedVec<f32>,
+    input: MappedVec<u32>,
+    qkv: MappedVec<u32>,
+    context: MappedVec<u32>,
+    inner: MappedVec<u32>,
+    keys: MappedVec<u32>,
+    values: MappedVec<u32>,
     scores: MappedVec<f32>,
+    weights: MappedVec<u32>,
 }
 
 impl Scratch {
     fn for_encoder(&mut self, encoder: &Encoder) -> Result<&mut Activations, Error> {
         let Shape { width, heads, inner, window, .. } = encoder.shape;
-        let padded = window.next_multiple_of(COLUMNS);
+        let (cells, head) = (width / encoder.kernels.per_cell, width / heads);
         let mut sizes = [
             window * width,
-            window * width * 3,
-            window * width,
-            CHUNK * inner,
-            width / heads * padded,
-            window * padded,
+            window * cells,
+            3 * window * cells,
+            window * cells,
+            CHUNK * inner / encoder.kernels.per_cell,
+            padded(window) * head / encoder.kernels.per_cell,
+            padded(head) * window.div_ceil(encoder.kernels.per_cell),
+            QUERIES * padded(window),
         ];
         if let Some(parts) = &self.parts {
             for (size, have) in sizes.iter_mut().zip(parts.sizes) {
@@ -161,12 +193,14 @@ impl Scratch {
             None => Activations {
                 sizes,
                 hidden: MappedVec::zeroed(sizes[0])?,
-                qkv: MappedVec::zeroed(sizes[1])?,
-                context: MappedVec::zeroed(sizes[2])?,
-                update: MappedVec::zeroed(sizes[2])?,
-                inner: MappedVec::zeroed(sizes[3])?,
-                keys: MappedVec::zeroed(sizes[4])?,
-                scores: MappedVec::zeroed(sizes[5])?,
+                input: MappedVec::zeroed(sizes[1])?,
+                qkv: MappedVec::zeroed(sizes[2])?,
+                context: MappedVec::zeroed(sizes[3])?,
+                inner: MappedVec::zeroed(sizes[4])?,
+                keys: MappedVec::zeroed(sizes[5])?,
+                values: MappedVec::zeroed(sizes[6])?,
+                scores: MappedVec::zeroed(sizes[7])?,
+                weights: MappedVec::zeroed(sizes[7])?,
             },
         };
         Ok(self.parts.insert(parts))
@@ -180,7 +214,15 @@ impl Encoder {
     /// # Errors
     /// Names the file and what in it is missing, broken or of a kind that is not supported.
     pub fn load(dir: &Path) -> Result<Encoder, Error> {
-        folder::load(dir).map_err(|error| error.at(dir.display()))
+        Encoder::load_as(dir, Precision::Auto)
+    }
+
+    /// The same in a given precision.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and when the CPU does not multiply bf16 and nothing else is accepted.
+    pub fn load_as(dir: &Path, precision: Precision) -> Result<Encoder, Error> {
+        folder::load(dir, precision).map_err(|error| error.at(dir.display()))
     }
 
     /// The name of the model: that of its folder.
@@ -212,6 +254,7 @@ impl Encoder {
             window,
             layers,
             vocabulary,
+            precision: if self.kernels.per_cell == 2 { Precision::Bf16 } else { Precision::F32 },
             mapped_bytes: weights.sum::<u64>() + norm(&self.norm) + self.positions.bytes(),
             file_bytes: self.words.bytes() as u64,
         }
@@ -285,69 +328,97 @@ impl Encoder {
     /// Fills `parts.hidden` with the last layer's row for each token of the windows, one after the other.
     fn forward(&self, batch: &[Window], parts: &mut Activations) {
         let Shape { width, inner, epsilon, .. } = self.shape;
-        let kernels = kernels();
+        let kernels = self.kernels;
+        let (cells, inner_cells) = (width / kernels.per_cell, inner / kernels.per_cell);
         let tokens = batch.iter().flat_map(|window| window.0.iter().zip(self.positions.chunks_exact(width)));
+        let rows_of = parts.hidden.chunks_exact_mut(width).zip(parts.input.chunks_exact_mut(cells));
         let mut rows = 0;
-        for (row, (id, position)) in parts.hidden.chunks_exact_mut(width).zip(tokens) {
+        for ((row, cells), (id, position)) in rows_of.zip(tokens) {
             // Always there: `encode` has checked the id.
             let _ = self.words.row(*id as usize, row);
-            kernels.add(row, position);
-            kernels.layer_norm(row, &self.norm.gain, &self.norm.offset, epsilon);
+            row_kernels().add(row, position);
+            self.norm.apply(kernels, row, epsilon, cells);
             rows += 1;
         }
         for layer in &self.layers {
-            layer.qkv.apply(kernels, &parts.hidden, rows, &mut parts.qkv);
+            layer.qkv.apply(kernels, &parts.input, rows, &mut parts.qkv);
             let mut start = 0;
             for window in batch {
-                self.attend(kernels, start, window.0.len(), parts);
+                self.attend(start, window.0.len(), parts);
                 start += window.0.len();
             }
             for start in (0..rows).step_by(CHUNK) {
                 let count = CHUNK.min(rows - start);
                 let hidden = &mut parts.hidden[start * width..(start + count) * width];
-                let update = &mut parts.update[..count * width];
-                layer.output.apply(kernels, &parts.context[start * width..], count, update);
-                layer.attention_norm.apply_sum(kernels, hidden, update, epsilon);
-                layer.up.apply(kernels, hidden, count, &mut parts.inner);
-                kernels.gelu_erf(&mut parts.inner[..count * inner]);
-                layer.down.apply(kernels, &parts.inner, count, update);
-                layer.norm.apply_sum(kernels, hidden, update, epsilon);
+                let input = &mut parts.input[start * cells..(start + count) * cells];
+                layer.output.add(kernels, &parts.context[start * cells..], count, hidden);
+                layer.attention_norm.apply(kernels, hidden, epsilon, input);
+                layer.up.apply_gelu(kernels, input, count, &mut parts.inner[..count * inner_cells]);
+                layer.down.add(kernels, &parts.inner, count, hidden);
+                layer.norm.apply(kernels, hidden, epsilon, input);
             }
         }
     }
 
     /// Attention of the window whose rows are `start..start + count`, from `parts.qkv` to `parts.context`.
-    fn attend(&self, kernels: &Kernels, start: usize, count: usize, parts: &mut Activations) {
+    fn attend(&self, start: usize, count: usize, parts: &mut Activations) {
         let Shape { width, heads, .. } = self.shape;
+        let kernels = self.kernels;
         let head = width / heads;
-        let (stride, padded) = (3 * width, count.next_multiple_of(COLUMNS));
-        let scale = 1.0 / (head as f32).sqrt();
-        parts.context[start * width..(start + count) * width].fill(0.0);
-        for at in (0..width).step_by(head) {
-            let part =
-                |which: usize| Strided { data: &parts.qkv[start * stride + which * width + at..], stride, rows: count };
-            let keys = &mut parts.keys[..head * padded];
-            keys.fill(0.0);
-            for (token, key) in part(1).data.chunks(stride).take(count).enumerate() {
-                for (column, value) in keys[token..].iter_mut().step_by(padded).zip(&key[..head]) {
-                    *column = *value;
+        let (cells, inputs, groups) =
+            (width / kernels.per_cell, head / kernels.per_cell, count.div_ceil(kernels.per_cell));
+        let stride = 3 * cells;
+        let tokens = padded(count);
+        let rows =
+            |which: usize, at: usize| parts.qkv[start * stride + which * cells + at..].chunks(stride).take(count);
+        for at in (0..cells).step_by(inputs) {
+            // The scores are products with the keys as columns.
+            for (token, key) in rows(1, at).enumerate() {
+                for (input, cell) in key[..inputs].iter().enumerate() {
+                    parts.keys[place(token, input, count, inputs)] = *cell;
                 }
             }
-            let scores = &mut parts.scores[..count * padded];
-            scores.fill(0.0);
-            let keys = Strided { data: keys, stride: padded, rows: head };
-            kernels.mix_rows(part(0), keys, padded, scores, padded);
-            for row in scores.chunks_exact_mut(padded) {
-                kernels.softmax(&mut row[..count], scale);
+            let keys = Panels { cells: &parts.keys, inputs, columns: count };
+            // The context is the product of the weights with the values, a column for each number of the head.
+            let mut values = rows(2, at);
+            for group in 0..groups {
+                let (first, second) =
+                    (values.next().unwrap_or_default(), if kernels.per_cell == 2 { values.next() } else { None });
+                for (input, cell) in first[..inputs].iter().enumerate() {
+                    match kernels.per_cell {
+                        1 => parts.values[place(input, group, head, groups)] = *cell,
+                        _ => {
+                            let other = second.map_or(0, |row| row[input]);
+                            parts.values[place(2 * input, group, head, groups)] = (*cell & 0xffff) | (other << 16);
+                            parts.values[place(2 * input + 1, group, head, groups)] =
+                                (*cell >> 16) | (other & 0xffff_0000);
+                        }
+                    }
+                }
             }
-            let weights = Strided { data: scores, stride: padded, rows: count };
-            kernels.mix_rows(weights, part(2), head, &mut parts.context[start * width + at..], width);
+            let values = Panels { cells: &parts.values, inputs: groups, columns: head };
+            for block in (0..count).step_by(QUERIES) {
+                let rows = QUERIES.min(count - block);
+                let x = Strided { data: &parts.qkv[(start + block) * stride + at..], stride, rows };
+                let scores = &mut parts.scores[..rows * tokens];
+                kernels.product(x, keys, Finish::Store { y: scores, stride: tokens });
+                let weights = &mut parts.weights[..rows * tokens];
+                let mut factors = [0.0; QUERIES];
+                for ((scores, weights), factor) in
+                    scores.chunks_exact_mut(tokens).zip(weights.chunks_exact_mut(tokens)).zip(&mut factors)
+                {
+                    *factor = kernels.weigh(scores, count, weights);
+                }
+                let x = Strided { data: weights, stride: tokens, rows };
+                let context = &mut parts.context[(start + block) * cells + at..];
+                kernels.product(x, values, Finish::Scale { factors: &factors, y: context, stride: cells });
+            }
         }
     }
 
     /// The vector of a window from its rows.
     fn pool(&self, rows: &[f32]) -> Vec<f32> {
-        let (kernels, width) = (kernels(), self.shape.width);
+        let (kernels, width) = (row_kernels(), self.shape.width);
         let (first, others) = rows.split_at(width);
         let mut vector = first.to_vec();
         if self.pooling == Pooling::Mean {
@@ -365,11 +436,11 @@ impl Encoder {
 }
 
 impl Norm {
-    /// `x = norm(x + y)`, row by row.
-    fn apply_sum(&self, kernels: &Kernels, x: &mut [f32], y: &[f32], epsilon: f32) {
-        kernels.add(x, y);
-        for row in x.chunks_exact_mut(self.gain.len()) {
-            kernels.layer_norm(row, &self.gain, &self.offset, epsilon);
+    /// Each row of `x` becomes its norm, in place and as cells.
+    fn apply(&self, kernels: &EncoderKernels, x: &mut [f32], epsilon: f32, cells: &mut [u32]) {
+        let width = self.gain.len();
+        for (row, cells) in x.chunks_exact_mut(width).zip(cells.chunks_exact_mut(width / kernels.per_cell)) {
+            kernels.norm(row, &self.gain, &self.offset, epsilon, cells);
         }
     }
 }

@@ -14,6 +14,7 @@
 //!
 //! Every path needs IEEE arithmetic without flush-to-zero, which is the default in Rust and in the server.
 
+mod cells;
 mod lanes;
 mod rows;
 mod tile;
@@ -22,6 +23,7 @@ mod wide;
 
 use std::sync::OnceLock;
 
+pub use cells::{Finish, PANEL, Panels, padded, place};
 pub use lanes::{LANES, Lanes};
 pub use rows::Format;
 
@@ -45,11 +47,23 @@ pub struct Kernels {
     sum_of_squares: unsafe fn(&[f32]) -> f32,
 }
 
-/// Rows of f32 at a fixed distance: row `i` starts at `data[i * stride]`.
+/// The functions of one path for text encoders: see `cells`. Slices that do not fit together panic.
+pub struct EncoderKernels {
+    /// The path's name: that of a [`Kernels`] for f32, `avx512bf16` for bf16.
+    pub name: &'static str,
+    /// Numbers per cell: 1 in f32, 2 in bf16.
+    pub per_cell: usize,
+    product: unsafe fn(Strided<'_, u32>, Panels<'_>, Finish<'_>),
+    pack: unsafe fn(&[f32], &mut [u32]),
+    norm: unsafe fn(&mut [f32], &[f32], &[f32], f32, &mut [u32]),
+    weigh: unsafe fn(&mut [f32], usize, &mut [u32]) -> f32,
+}
+
+/// Rows of f32, or of cells, at a fixed distance: row `i` starts at `data[i * stride]`.
 #[derive(Clone, Copy)]
-pub struct Strided<'a> {
+pub struct Strided<'a, T = f32> {
     /// The numbers.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// From the start of one row to the start of the next.
     pub stride: usize,
     /// How many rows.
@@ -67,9 +81,9 @@ pub struct Encoded<'a> {
     pub cols: usize,
 }
 
-impl<'a> Strided<'a> {
+impl<'a, T> Strided<'a, T> {
     #[inline(always)]
-    fn row(&self, i: usize, len: usize) -> &'a [f32] {
+    fn row(&self, i: usize, len: usize) -> &'a [T] {
         &self.data[i * self.stride..i * self.stride + len]
     }
 }
@@ -156,6 +170,33 @@ impl Kernels {
     }
 }
 
+impl EncoderKernels {
+    /// The products of all rows of `x` with all columns of `panels`, and what `finish` makes of them.
+    pub fn product(&self, x: Strided<'_, u32>, panels: Panels<'_>, finish: Finish<'_>) {
+        // SAFETY: an `EncoderKernels` is only handed out by `for_encoders`, after the CPU was seen to have the features.
+        unsafe { (self.product)(x, panels, finish) }
+    }
+
+    /// Numbers as cells; the last cell is filled up with zeros.
+    pub fn pack(&self, from: &[f32], to: &mut [u32]) {
+        // SAFETY: as in `product`.
+        unsafe { (self.pack)(from, to) }
+    }
+
+    /// [`Kernels::layer_norm`], and its result as cells too.
+    pub fn norm(&self, x: &mut [f32], gain: &[f32], offset: &[f32], epsilon: f32, cells: &mut [u32]) {
+        // SAFETY: as in `product`.
+        unsafe { (self.norm)(x, gain, offset, epsilon, cells) }
+    }
+
+    /// The weights `exp(score − largest)` of the first `count` scores as cells, zeros behind them, and the factor that
+    /// makes their sum one. `scores` is a multiple of sixteen long and is used up.
+    pub fn weigh(&self, scores: &mut [f32], count: usize, cells: &mut [u32]) -> f32 {
+        // SAFETY: as in `product`.
+        unsafe { (self.weigh)(scores, count, cells) }
+    }
+}
+
 /// How much scratch [`Kernels::product`] needs for rows of `cols` numbers.
 pub const fn scratch_len(cols: usize) -> usize {
     tile::MOST_COLUMNS * cols
@@ -194,10 +235,73 @@ pub fn available() -> Vec<&'static Kernels> {
     paths
 }
 
+/// Every path for encoders this CPU can run: the bf16 ones first, then f32, best first.
+pub fn for_encoders() -> Vec<&'static EncoderKernels> {
+    let mut paths: Vec<&'static EncoderKernels> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    if available().iter().any(|path| path.name == avx512::TABLE.name) && is_x86_feature_detected!("avx512bf16") {
+        paths.push(&avx512bf16::TABLE);
+    }
+    for path in available() {
+        match path.name {
+            #[cfg(target_arch = "x86_64")]
+            "avx512" => paths.push(&avx512::cells::TABLE),
+            #[cfg(target_arch = "x86_64")]
+            "avx2" => paths.push(&avx2::cells::TABLE),
+            #[cfg(target_arch = "aarch64")]
+            "neon" => paths.push(&neon::cells::TABLE),
+            _ => paths.push(&baseline::cells::TABLE),
+        }
+    }
+    paths
+}
+
+/// Compiles the bodies of `cells` once more, under the given target features and with tiles of `$m` rows.
+macro_rules! encoder_path {
+    ($name:expr, $cell:ty, $m:literal, $($feature:literal)?) => {
+        use $crate::kernels::{EncoderKernels, Finish, Panels, Strided, cells};
+
+        pub(in $crate::kernels) static TABLE: EncoderKernels = EncoderKernels {
+            name: $name,
+            per_cell: <$cell as cells::Cell>::INPUTS,
+            product,
+            pack,
+            norm,
+            weigh,
+        };
+
+        $(#[target_feature(enable = $feature)])?
+        fn product(x: Strided<'_, u32>, panels: Panels<'_>, finish: Finish<'_>) {
+            cells::product::<$cell, $m>(x, panels, finish, std::hint::black_box(end_tile));
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn end_tile(place: cells::Place, sums: &mut cells::Sums, finish: &mut Finish<'_>) {
+            cells::end_tile::<$cell>(place, sums, finish);
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn pack(from: &[f32], to: &mut [u32]) {
+            cells::pack::<$cell>(from, to);
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn norm(x: &mut [f32], gain: &[f32], offset: &[f32], epsilon: f32, to: &mut [u32]) {
+            cells::norm::<$cell>(x, gain, offset, epsilon, to);
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn weigh(scores: &mut [f32], count: usize, to: &mut [u32]) -> f32 {
+            cells::weigh::<$cell>(scores, count, to)
+        }
+    };
+}
+
 /// Compiles the bodies once more, under the given target features and with tiles of `$m` rows by `$n` columns.
 macro_rules! path {
-    ($path:ident, $wide:ty, $m:literal, $n:literal, $($feature:literal)?) => {
+    ($path:ident, $wide:ty, $m:literal, $n:literal, $tall:literal, $($feature:literal)?) => {
         mod $path {
+            /// The same path for encoders.
+            pub(super) mod cells {
+                encoder_path!(stringify!($path), cells::Single<$wide>, $tall, $($feature)?);
+            }
+
             use super::{Encoded, Format, Kernels, Strided, tile, vector, rows};
 
             pub(super) static TABLE: Kernels = Kernels {
@@ -274,13 +378,22 @@ macro_rules! path {
 }
 
 #[cfg(target_arch = "x86_64")]
-path!(avx512, super::wide::x86::V512, 4, 4, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
+path!(avx512, crate::kernels::wide::x86::V512, 4, 4, 8, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-path!(avx2, super::wide::x86::V256, 2, 2, "avx2,fma,f16c");
+mod avx512bf16 {
+    encoder_path!(
+        "avx512bf16",
+        crate::kernels::wide::x86::Pairs,
+        8,
+        "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c"
+    );
+}
+#[cfg(target_arch = "x86_64")]
+path!(avx2, crate::kernels::wide::x86::V256, 2, 2, 2, "avx2,fma,f16c");
 #[cfg(target_arch = "aarch64")]
-path!(neon, super::Lanes, 2, 2, "neon");
+path!(neon, crate::kernels::Lanes, 2, 2, 2, "neon");
 // Fused multiply-add is the C library's here, correct and slow: this path is for CPUs before 2013 and for the tests.
-path!(baseline, super::Lanes, 1, 2,);
+path!(baseline, crate::kernels::Lanes, 1, 2, 1,);
 
 #[cfg(test)]
 mod tests;

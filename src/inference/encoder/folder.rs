@@ -1,8 +1,8 @@
 //! Reading a sentence-transformers folder.
 
-use super::{Encoder, Layer, Linear, Norm, Pooling, Shape};
+use super::{Encoder, Layer, Linear, Norm, Pooling, Precision, Shape};
 use crate::Error;
-use crate::kernels::{Format, kernels};
+use crate::kernels::{EncoderKernels, Format, kernels as row_kernels};
 use crate::memory::{MappedFile, MappedVec};
 use crate::product::Matrix;
 use candle_core::DType;
@@ -49,7 +49,7 @@ struct SentenceConfig {
     max_seq_length: Option<usize>,
 }
 
-pub(super) fn load(dir: &Path) -> Result<Encoder, Error> {
+pub(super) fn load(dir: &Path, precision: Precision) -> Result<Encoder, Error> {
     let (transformer, pooling, normalize) = modules(dir)?;
     let config: Config = json(&transformer.join("config.json"))?;
     let limit = match transformer.join("sentence_bert_config.json") {
@@ -62,7 +62,8 @@ pub(super) fn load(dir: &Path) -> Result<Encoder, Error> {
     let file = Arc::new(MappedFile::open(&path)?);
     let name = dir.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
     let name = name.ok_or_else(|| Error::new("the folder has no name"))?;
-    weights(&file, shape)
+    let kernels = precision.kernels(shape)?;
+    weights(&file, shape, kernels)
         .map(|Weights { words, positions, norm, layers }| Encoder {
             name,
             shape,
@@ -75,6 +76,7 @@ pub(super) fn load(dir: &Path) -> Result<Encoder, Error> {
             positions,
             norm,
             layers,
+            kernels,
         })
         .map_err(|error| error.at("model.safetensors"))
 }
@@ -214,7 +216,7 @@ struct Weights {
     layers: Vec<Layer>,
 }
 
-fn weights(file: &Arc<MappedFile>, shape: Shape) -> Result<Weights, Error> {
+fn weights(file: &Arc<MappedFile>, shape: Shape, kernels: &EncoderKernels) -> Result<Weights, Error> {
     let Shape { width, inner, vocabulary, positions: rows, .. } = shape;
     let tensors = Tensors::new(file)?;
     let (format, words) = tensors.find("embeddings.word_embeddings.weight", &[Some(vocabulary), Some(width)])?;
@@ -227,28 +229,39 @@ fn weights(file: &Arc<MappedFile>, shape: Shape) -> Result<Weights, Error> {
         return Err(Error::new("the tensor embeddings.token_type_embeddings.weight has no row"));
     };
     let mut first_type = MappedVec::zeroed(width)?;
-    kernels().decode_row(format, first, &mut first_type);
+    row_kernels().decode_row(format, first, &mut first_type);
     for row in positions.chunks_exact_mut(width) {
-        kernels().add(row, &first_type);
+        row_kernels().add(row, &first_type);
     }
     let norm = |name: &str| {
         let (gain, offset) = (one(format!("{name}.weight"), &[width])?, one(format!("{name}.bias"), &[width])?);
         Ok::<_, Error>(Norm { gain, offset })
     };
-    // `names` are layers of the same size, stacked.
-    let linear = |names: &[String], outputs: usize, inputs: usize| {
+    // `names` are layers of the same size, stacked; the first is multiplied with `scale`.
+    let scaled = |names: &[String], outputs: usize, inputs: usize, scale: f32| {
         let with = |suffix: &str| names.iter().map(|name| format!("{name}.{suffix}")).collect::<Vec<_>>();
-        let weight = tensors.read(&with("weight"), &[outputs, inputs])?;
-        Linear::new(&weight, tensors.read(&with("bias"), &[outputs])?)
+        let mut weight = tensors.read(&with("weight"), &[outputs, inputs])?;
+        let mut bias = tensors.read(&with("bias"), &[outputs])?;
+        row_kernels().scale(&mut weight[..outputs * inputs], scale);
+        row_kernels().scale(&mut bias[..outputs], scale);
+        Linear::new(kernels, &weight, bias)
     };
+    let linear = |name: String, outputs, inputs| scaled(&[name], outputs, inputs, 1.0);
+    // Scores are divided by the root of the length of a head: here, once, instead of score by score.
+    let scale = 1.0 / ((width / shape.heads) as f32).sqrt();
     let layers = (0..shape.layers).map(|index| {
         let at = |name: &str| format!("encoder.layer.{index}.{name}");
         Ok(Layer {
-            qkv: linear(&["query", "key", "value"].map(|part| at(&format!("attention.self.{part}"))), width, width)?,
-            output: linear(&[at("attention.output.dense")], width, width)?,
+            qkv: scaled(
+                &["query", "key", "value"].map(|part| at(&format!("attention.self.{part}"))),
+                width,
+                width,
+                scale,
+            )?,
+            output: linear(at("attention.output.dense"), width, width)?,
             attention_norm: norm(&at("attention.output.LayerNorm"))?,
-            up: linear(&[at("intermediate.dense")], inner, width)?,
-            down: linear(&[at("output.dense")], width, inner)?,
+            up: linear(at("intermediate.dense"), inner, width)?,
+            down: linear(at("output.dense"), width, inner)?,
             norm: norm(&at("output.LayerNorm"))?,
         })
     });
@@ -297,7 +310,7 @@ impl<'a> Tensors<'a> {
         let count: usize = shape.iter().product();
         let mut numbers = MappedVec::zeroed(count * names.len())?;
         for ((format, bytes), numbers) in found.into_iter().zip(numbers.chunks_exact_mut(count)) {
-            kernels().decode_row(format, bytes, numbers);
+            row_kernels().decode_row(format, bytes, numbers);
         }
         Ok(numbers)
     }

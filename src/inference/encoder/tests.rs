@@ -27,8 +27,26 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
+/// The same model in a given precision; `None` where the CPU lacks it.
+fn encoder_in(precision: Precision) -> Option<Encoder> {
+    let bf16 = for_encoders().iter().any(|kernels| kernels.per_cell == 2);
+    (bf16 || precision != Precision::Bf16).then(|| Encoder::load_as(&folder(), precision).unwrap())
+}
+
 #[test]
-fn agrees_with_the_reference() {
+fn f32_agrees_with_the_reference() {
+    // The file's six digits allow this much; a wrong norm or a swapped dimension does not pass.
+    agrees_with_the_reference(&encoder_in(Precision::F32).unwrap(), 0.999_999_99, 1e-5);
+}
+
+#[test]
+fn bf16_agrees_with_the_reference() {
+    if let Some(encoder) = encoder_in(Precision::Bf16) {
+        agrees_with_the_reference(&encoder, 0.9999, 4e-3);
+    }
+}
+
+fn agrees_with_the_reference(encoder: &Encoder, least_cosine: f64, most_difference: f32) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/minilm.json");
     let golden: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let texts = golden["texts"].as_array().unwrap();
@@ -37,19 +55,18 @@ fn agrees_with_the_reference() {
     for entry in texts {
         let text = entry["text"].as_str().unwrap();
         let tokens: Vec<u32> = serde_json::from_value(entry["tokens"].clone()).unwrap();
-        assert_eq!(encoder().tokens(text), tokens, "{text:?}");
-        let windows = encoder().windows(text);
+        assert_eq!(encoder.tokens(text), tokens, "{text:?}");
+        let windows = encoder.windows(text);
         let lengths: Vec<usize> = windows.iter().map(|window| window.tokens().len() - 2).collect();
         assert_eq!(json!(lengths), entry["lengths"], "{text:?}");
         let expected: Vec<Vec<f32>> = serde_json::from_value(entry["vectors"].clone()).unwrap();
-        let vectors = encode(&windows);
+        let vectors = encoder.encode(&windows, &mut Scratch::default()).unwrap();
         assert_eq!(vectors.len(), expected.len());
         for (vector, expected) in vectors.iter().zip(&expected) {
             let cosine = cosine(vector, expected);
-            assert!(cosine >= 0.9999, "{text:?}: {cosine}");
-            // The file's six digits allow this much; a wrong norm or a swapped dimension does not pass.
+            assert!(cosine >= least_cosine, "{text:?}: {cosine}");
             for (a, b) in vector.iter().zip(expected) {
-                assert!((a - b).abs() < 1e-5, "{text:?}: {a} instead of {b}");
+                assert!((a - b).abs() < most_difference, "{text:?}: {a} instead of {b}");
             }
         }
         several += usize::from(vectors.len() > 1);
@@ -60,15 +77,23 @@ fn agrees_with_the_reference() {
 #[test]
 fn a_vector_has_the_same_bits_in_any_batch() {
     let texts = ["", "a", "the quick brown fox", &"some longer text, ".repeat(20), "ünïcode 🦜", &"word ".repeat(300)];
-    let alone: Vec<Vec<f32>> = texts.iter().flat_map(|text| encode(&encoder().windows(text))).collect();
-    let mut scratch = Scratch::default();
-    for turn in 0..texts.len() {
-        let mut order: Vec<usize> = (0..texts.len()).collect();
-        order.rotate_left(turn);
-        let windows: Vec<Window> = order.iter().flat_map(|index| encoder().windows(texts[*index])).collect();
-        for (window, vector) in windows.iter().zip(encoder().encode(&windows, &mut scratch).unwrap()) {
-            let of_alone = texts.iter().flat_map(|text| encoder().windows(text)).position(|other| other == *window);
-            assert!(alone[of_alone.unwrap()].iter().map(|x| x.to_bits()).eq(vector.iter().map(|x| x.to_bits())));
+    for encoder in [Precision::F32, Precision::Bf16].into_iter().filter_map(encoder_in) {
+        let windows_of = |text: &str| encoder.windows(text);
+        let bits = |vector: &[f32]| vector.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let mut scratch = Scratch::default();
+        let mut alone = Vec::new();
+        for window in texts.iter().flat_map(|text| windows_of(text)) {
+            let vector = encoder.encode(std::slice::from_ref(&window), &mut Scratch::default()).unwrap().remove(0);
+            alone.push((window, bits(&vector)));
+        }
+        for turn in 0..texts.len() {
+            let mut order: Vec<usize> = (0..texts.len()).collect();
+            order.rotate_left(turn);
+            let windows: Vec<Window> = order.iter().flat_map(|index| windows_of(texts[*index])).collect();
+            for (window, vector) in windows.iter().zip(encoder.encode(&windows, &mut scratch).unwrap()) {
+                let of_alone = alone.iter().find(|(other, _)| other == window).unwrap();
+                assert_eq!(of_alone.1, bits(&vector), "{:?}", encoder.info().precision);
+            }
         }
     }
 }

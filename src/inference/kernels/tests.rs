@@ -151,6 +151,142 @@ fn products_agree_with_plain_loops_in_f64() {
     }
 }
 
+/// `rows × numbers` as cells, and the numbers that are in them.
+fn cells(kernels: &EncoderKernels, seed: u32, rows: usize, numbers_each: usize) -> (Vec<u32>, Vec<f64>) {
+    let all = numbers(seed, rows * numbers_each);
+    let inputs = numbers_each.div_ceil(kernels.per_cell);
+    let mut cells = vec![0; rows * inputs];
+    for (from, to) in all.chunks_exact(numbers_each).zip(cells.chunks_exact_mut(inputs)) {
+        kernels.pack(from, to);
+    }
+    let rounded = |x: f32| if kernels.per_cell == 2 { half::bf16::from_f32(x).to_f64() } else { f64::from(x) };
+    (cells, all.into_iter().map(rounded).collect())
+}
+
+/// A matrix in panels, and its columns one after the other.
+fn panels(kernels: &EncoderKernels, columns: usize, numbers_each: usize) -> (Vec<u32>, Vec<f64>) {
+    let (by_column, all) = cells(kernels, 7, columns, numbers_each);
+    let inputs = numbers_each.div_ceil(kernels.per_cell);
+    let mut panels = vec![0; padded(columns) * inputs];
+    for (at, cell) in by_column.into_iter().enumerate() {
+        panels[place(at / inputs, at % inputs, columns, inputs)] = cell;
+    }
+    (panels, all)
+}
+
+#[test]
+fn products_of_cells_agree_with_plain_loops_and_each_other() {
+    let mut of_f32: Vec<Vec<u32>> = Vec::new();
+    for kernels in for_encoders() {
+        let mut all = Vec::new();
+        for (rows, numbers, columns) in
+            [(1usize, 2usize, 1usize), (9, 33, 50), (17, 64, 96), (8, 48, 112), (31, 20, 8), (3, 96, 161)]
+        {
+            let inputs = numbers.div_ceil(kernels.per_cell);
+            let (x, plain) = cells(kernels, 3, rows, numbers);
+            let (w, columns_plain) = panels(kernels, columns, numbers);
+            let x = Strided { data: &x, stride: inputs, rows };
+            let w = Panels { cells: &w, inputs, columns };
+            let bias: Vec<f32> = (0..columns).map(|c| c as f32 * 0.01).collect();
+            let factors: Vec<f32> = (0..rows).map(|r| 1.0 + r as f32).collect();
+            let want = |row: usize, column: usize| {
+                let (a, b) = (&plain[row * numbers..][..numbers], &columns_plain[column * numbers..][..numbers]);
+                a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>()
+            };
+            let near = |got: f32, want: f64, of: f64, what: &str| {
+                assert!(
+                    (f64::from(got) - want).abs() <= of,
+                    "{} {rows} {numbers} {columns} {what}: {got} {want}",
+                    kernels.name
+                );
+            };
+            let mut stored = vec![9.0; rows * (columns + 3)];
+            kernels.product(x, w, Finish::Store { y: &mut stored, stride: columns + 3 });
+            let mut added = stored[..rows * columns].to_vec();
+            let before = added.clone();
+            kernels.product(x, w, Finish::Add { bias: &bias, y: &mut added });
+            for row in 0..rows {
+                for column in 0..columns {
+                    near(stored[row * (columns + 3) + column], want(row, column), 2e-5, "stored");
+                    let at = row * columns + column;
+                    let sum = want(row, column) + f64::from(bias[column]) + f64::from(before[at]);
+                    near(added[at], sum, 4e-5, "added");
+                }
+                assert_eq!(stored[row * (columns + 3) + columns..][..3], [9.0; 3]);
+            }
+            all.extend(bits(&stored));
+            all.extend(bits(&added));
+            // A row alone, and in the middle of others.
+            for row in [0, rows / 2, rows - 1] {
+                let alone = Strided { data: &x.data[row * inputs..], rows: 1, ..x };
+                let mut y = vec![0.0; columns];
+                kernels.product(alone, w, Finish::Store { y: &mut y, stride: columns });
+                assert_eq!(bits(&y), bits(&stored[row * (columns + 3)..][..columns]), "{}", kernels.name);
+            }
+            // Rows of cells need whole cells.
+            if columns % kernels.per_cell > 0 {
+                continue;
+            }
+            let stride = columns / kernels.per_cell;
+            let mut results = [(); 3].map(|()| vec![0; rows * stride]);
+            let [scaled, biased, bent] = &mut results;
+            kernels.product(x, w, Finish::Scale { factors: &factors, y: scaled, stride });
+            kernels.product(x, w, Finish::Bias { bias: &bias, y: biased });
+            kernels.product(x, w, Finish::Gelu { bias: &bias, y: bent });
+            let number = |cells: &[u32], at: usize| match kernels.per_cell {
+                1 => f32::from_bits(cells[at]),
+                _ => f32::from_bits(cells[at / 2] >> (16 * (at % 2)) << 16),
+            };
+            let loss = if kernels.per_cell == 2 { 1.0 / 256.0 } else { 1e-6 };
+            for (row, factor) in factors.iter().enumerate() {
+                for (column, bias) in bias.iter().enumerate() {
+                    let (at, sum) = (row * columns + column, want(row, column) + f64::from(*bias));
+                    let plain = want(row, column) * f64::from(*factor);
+                    near(number(&results[0], at), plain, 1e-3 + plain.abs() * loss, "scaled");
+                    near(number(&results[1], at), sum, 1e-4 + sum.abs() * loss, "biased");
+                    let gelu = f64::from(lanes::gelu_erf(sum as f32));
+                    near(number(&results[2], at), gelu, 1e-4 + gelu.abs() * loss, "bent");
+                }
+            }
+            if kernels.per_cell == 1 {
+                all.extend(results.concat());
+            }
+        }
+        if kernels.per_cell == 1 {
+            of_f32.push(all);
+        }
+    }
+    assert!(of_f32.windows(2).all(|pair| pair[0] == pair[1]), "the f32 paths differ");
+}
+
+#[test]
+fn norms_and_weights_come_as_cells() {
+    for kernels in for_encoders() {
+        for count in [1, 7, 16, 33, 50] {
+            let width = padded(count);
+            let mut scores = numbers(2, width);
+            let mut expected = scores[..count].to_vec();
+            super::kernels().softmax(&mut expected, 1.0);
+            let mut cells = vec![u32::MAX; width.div_ceil(kernels.per_cell)];
+            let factor = kernels.weigh(&mut scores, count, &mut cells);
+            let mut again = vec![0; cells.len()];
+            kernels.pack(&scores, &mut again);
+            assert_eq!(cells, again);
+            for (at, score) in scores.iter().enumerate() {
+                let want = expected.get(at).copied().unwrap_or(0.0);
+                assert!((score * factor - want).abs() < 1e-6, "{} {count} {at}", kernels.name);
+            }
+            let (gain, offset) = (numbers(4, count), numbers(5, count));
+            let (mut x, mut plain) = (numbers(3, count), numbers(3, count));
+            kernels.norm(&mut x, &gain, &offset, 1e-9, &mut cells);
+            super::kernels().layer_norm(&mut plain, &gain, &offset, 1e-9);
+            let inputs = count.div_ceil(kernels.per_cell);
+            kernels.pack(&plain, &mut again);
+            assert_eq!((bits(&x), &cells[..inputs]), (bits(&plain), &again[..inputs]));
+        }
+    }
+}
+
 #[test]
 fn mixing_in_pieces_gives_the_same_bits() {
     let (t, width) = (23, 48);

@@ -13,6 +13,8 @@ pub(super) trait Wide: Copy {
     fn zero() -> Self;
     fn splat(x: f32) -> Self;
     fn load(from: &[f32; LANES]) -> Self;
+    /// The f32 with these bits.
+    fn of_bits(from: &[u32; LANES]) -> Self;
     fn store(self, to: &mut [f32; LANES]);
     /// `self × b + c` with one rounding.
     fn fma(self, b: Self, c: Self) -> Self;
@@ -50,6 +52,15 @@ impl Wide for Lanes {
     #[inline(always)]
     fn load(from: &[f32; LANES]) -> Lanes {
         Lanes(*from)
+    }
+
+    #[inline(always)]
+    fn of_bits(from: &[u32; LANES]) -> Lanes {
+        let mut lanes = Lanes::ZERO;
+        for (lane, bits) in lanes.0.iter_mut().zip(from) {
+            *lane = f32::from_bits(*bits);
+        }
+        lanes
     }
 
     #[inline(always)]
@@ -116,7 +127,10 @@ pub(super) mod x86 {
 
     use std::arch::x86_64::*;
 
-    use super::super::lanes::LANES;
+    use std::mem::transmute;
+
+    use super::super::cells::Cell;
+    use super::super::lanes::{LANES, Lanes};
     use super::Wide;
 
     /// One 512-bit register: needs avx512f, avx512bw, avx512dq, avx512vl, avx2, fma and f16c.
@@ -193,6 +207,12 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
+        fn of_bits(from: &[u32; LANES]) -> V512 {
+            // SAFETY: see the module.
+            V512(unsafe { _mm512_loadu_ps(from.as_ptr().cast()) })
+        }
+
+        #[inline(always)]
         fn store(self, to: &mut [f32; LANES]) {
             // SAFETY: see the module.
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
@@ -260,6 +280,38 @@ pub(super) mod x86 {
         }
     }
 
+    /// Two bf16 in a cell: needs what [`V512`] needs, and avx512bf16.
+    pub(in super::super) struct Pairs;
+
+    impl Cell for Pairs {
+        type Wide = V512;
+        const INPUTS: usize = 2;
+
+        #[inline(always)]
+        fn step(cell: u32, weights: &[u32; LANES], sums: V512) -> V512 {
+            // SAFETY: see the module; `__m512i` and `__m512bh` are 64 bytes without an invalid pattern.
+            unsafe {
+                let weights = _mm512_loadu_si512(weights.as_ptr().cast());
+                let cell = _mm512_set1_epi32(cell.cast_signed());
+                V512(_mm512_dpbf16_ps(
+                    sums.0,
+                    transmute::<__m512i, __m512bh>(cell),
+                    transmute::<__m512i, __m512bh>(weights),
+                ))
+            }
+        }
+
+        #[inline(always)]
+        fn pack(from: &[Lanes; 2], to: &mut [u32; LANES]) {
+            // SAFETY: see the module and `step`.
+            unsafe {
+                let (low, high) = (_mm512_loadu_ps(from[0].0.as_ptr()), _mm512_loadu_ps(from[1].0.as_ptr()));
+                let packed = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_storeu_si512(to.as_mut_ptr().cast(), packed);
+            }
+        }
+    }
+
     impl Wide for V256 {
         #[inline(always)]
         fn prefetch(bytes: &[u8]) {
@@ -282,6 +334,12 @@ pub(super) mod x86 {
         fn load(from: &[f32; LANES]) -> V256 {
             // SAFETY: see the module; the second half begins 8 numbers on.
             unsafe { V256(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
+        }
+
+        #[inline(always)]
+        fn of_bits(from: &[u32; LANES]) -> V256 {
+            // SAFETY: see the module; the second half begins 8 numbers on.
+            unsafe { V256(_mm256_loadu_ps(from.as_ptr().cast()), _mm256_loadu_ps(from.as_ptr().add(8).cast())) }
         }
 
         #[inline(always)]

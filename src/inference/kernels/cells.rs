@@ -1,0 +1,320 @@
+//! The arithmetic of the text encoders: products of a few rows with weights that were laid out for it, and what goes on
+//! between two products.
+//!
+//! **Cells.** Everything that is multiplied is made of cells of four bytes: one f32, or two bf16 that lie side by side. A
+//! layer has half as many cells in bf16, and the CPU instruction for it (`vdpbf16ps`) multiplies the two halves of a cell
+//! with the two halves of another and adds both to an f32. So one source serves both: the same layout, the same loops,
+//! another step ([`Cell::step`]). Sums, residuals, norms, softmax and GELU are f32 in either case; bf16 is what enters a
+//! product, rounded to nearest once. It has twice the rate of f32, and half the bytes of weights have to be read, which is
+//! what a short text waits for. What that costs in precision is said in [`crate::encoder`].
+//!
+//! **Layout.** The columns of a matrix (the outputs of a layer, the tokens of the transposed keys) are cut into panels of
+//! [`PANEL`]; a panel holds, input by input, the cells of its columns side by side. A tile of up to eight rows by one panel
+//! is 24 registers of running sums; each step loads the weights of three registers and one cell per row, which the
+//! multiplication spreads over the lanes. So the multipliers wait neither for loads nor for each other, weights are read
+//! from front to back once for every eight rows, and a text of eight tokens reads them once in all. Rows are dealt evenly to
+//! tiles: nine become five and four, since one row alone has too few sums to keep the multipliers busy.
+//!
+//! **Order.** Each sum runs over its inputs from first to last, whatever the tile: a row's result has the same bits in any
+//! batch. In f32 it has the same bits on every path too.
+//!
+//! Rejected: dot products along the inputs (a sum over lanes per result, and no register left for the third column); splitting
+//! an activation into two bf16 (as slow as f32, and the loss of one is small enough); copying the rows of a tile side by
+//! side (they are in the first-level cache anyway); blocking along the inputs (a panel streams from the second level at a
+//! third of what that can deliver).
+
+use super::Strided;
+use super::lanes::{LANES, Lanes, exp, gelu_erf};
+use super::vector;
+use super::wide::Wide;
+use std::ops::Range;
+
+/// Columns of one panel; the last panel of a matrix has as many as are left, padded to sixteen.
+pub const PANEL: usize = 3 * LANES;
+/// Rows of the tallest tile of any path.
+const TALLEST: usize = 8;
+
+/// The sums of one tile.
+pub(super) type Sums = [[f32; PANEL]; TALLEST];
+
+/// What is in a cell, and how a kind of CPU multiplies it.
+pub(super) trait Cell {
+    /// Sixteen sums.
+    type Wide: Wide;
+    /// Numbers per cell.
+    const INPUTS: usize;
+    /// `sums + cell · weights`, lane by lane.
+    fn step(cell: u32, weights: &[u32; LANES], sums: Self::Wide) -> Self::Wide;
+    /// `INPUTS × 16` numbers, two at most, as cells.
+    fn pack(from: &[Lanes; 2], to: &mut [u32; LANES]);
+}
+
+/// One f32 in a cell.
+pub(super) struct Single<V>(std::marker::PhantomData<V>);
+
+impl<V: Wide> Cell for Single<V> {
+    type Wide = V;
+    const INPUTS: usize = 1;
+
+    #[inline(always)]
+    fn step(cell: u32, weights: &[u32; LANES], sums: V) -> V {
+        V::splat(f32::from_bits(cell)).fma(V::of_bits(weights), sums)
+    }
+
+    #[inline(always)]
+    fn pack(from: &[Lanes; 2], to: &mut [u32; LANES]) {
+        for (to, from) in to.iter_mut().zip(from[0].0) {
+            *to = from.to_bits();
+        }
+    }
+}
+
+/// A matrix cut into panels.
+#[derive(Clone, Copy)]
+pub struct Panels<'a> {
+    /// The cells of all panels, one panel after the other.
+    pub cells: &'a [u32],
+    /// Cells of each column.
+    pub inputs: usize,
+    /// Columns that are asked for; there are [`padded`] of them.
+    pub columns: usize,
+}
+
+/// How many columns there are in memory for `columns` of a matrix.
+pub const fn padded(columns: usize) -> usize {
+    columns.next_multiple_of(LANES)
+}
+
+/// Where the cell of `column` and `input` lies in the panels of a matrix of `columns` columns and `inputs` cells each.
+#[inline(always)]
+pub const fn place(column: usize, input: usize, columns: usize, inputs: usize) -> usize {
+    let first = column / PANEL * PANEL;
+    let left = padded(columns) - first;
+    let width = if left < PANEL { left } else { PANEL };
+    first * inputs + input * width + column % PANEL
+}
+
+/// What becomes of the sums of a product.
+pub enum Finish<'a> {
+    /// They are written as they are.
+    Store {
+        /// The result.
+        y: &'a mut [f32],
+        /// From row to row.
+        stride: usize,
+    },
+    /// Each row is multiplied with its factor and written as cells.
+    Scale {
+        /// One per row.
+        factors: &'a [f32],
+        /// The result.
+        y: &'a mut [u32],
+        /// From row to row.
+        stride: usize,
+    },
+    /// `sum + bias`, as cells; rows follow each other.
+    Bias {
+        /// One per column.
+        bias: &'a [f32],
+        /// The result.
+        y: &'a mut [u32],
+    },
+    /// `gelu(sum + bias)`, as cells; rows follow each other.
+    Gelu {
+        /// One per column.
+        bias: &'a [f32],
+        /// The result.
+        y: &'a mut [u32],
+    },
+    /// `y + sum + bias`; rows follow each other.
+    Add {
+        /// One per column.
+        bias: &'a [f32],
+        /// What is added to.
+        y: &'a mut [f32],
+    },
+}
+
+/// What brings the sums of one tile to where they belong: [`end_tile`].
+pub(super) type End = unsafe fn(Place, &mut Sums, &mut Finish<'_>);
+
+/// Where the sums of a tile belong.
+pub(super) struct Place {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// Columns of the whole matrix.
+    all: usize,
+}
+
+/// The products of all rows of `x` with all columns of `panels`. `end` must be a function of the path that this is
+/// compiled for that the compiler cannot look into: the constants of GELU, kept in registers throughout, made the tiles
+/// spill their sums (measured: a third of the time).
+#[inline(always)]
+pub(super) fn product<C: Cell, const M: usize>(
+    x: Strided<'_, u32>,
+    panels: Panels<'_>,
+    mut finish: Finish<'_>,
+    end: End,
+) {
+    let Panels { cells, inputs, columns } = panels;
+    let mut sums: Sums = [[0.0; PANEL]; TALLEST];
+    let tiles = x.rows.div_ceil(M);
+    let mut column = 0;
+    while column < columns {
+        let width = PANEL.min(padded(columns) - column);
+        let panel = &cells[column * inputs..(column + width) * inputs];
+        for tile in 0..tiles {
+            let rows = tile * x.rows / tiles..(tile + 1) * x.rows / tiles;
+            match width / LANES {
+                3 => tall::<C, M, 3>(x, rows.start, rows.len(), panel, inputs, &mut sums),
+                2 => tall::<C, M, 2>(x, rows.start, rows.len(), panel, inputs, &mut sums),
+                _ => tall::<C, M, 1>(x, rows.start, rows.len(), panel, inputs, &mut sums),
+            }
+            let place = Place { rows, columns: column..columns.min(column + PANEL), all: columns };
+            // SAFETY: of the same path as this, so the CPU has what it needs.
+            unsafe { end(place, &mut sums, &mut finish) };
+        }
+        column += width;
+    }
+}
+
+/// A tile of `rows` rows, `M` at most.
+#[inline(always)]
+fn tall<C: Cell, const M: usize, const N: usize>(
+    x: Strided<'_, u32>,
+    first: usize,
+    rows: usize,
+    panel: &[u32],
+    inputs: usize,
+    sums: &mut Sums,
+) {
+    // The guards are known when a path is compiled: it has the tiles up to its own height.
+    match rows {
+        8 if M >= 8 => tile::<C, 8, N>(x, first, panel, inputs, sums),
+        7 if M >= 7 => tile::<C, 7, N>(x, first, panel, inputs, sums),
+        6 if M >= 6 => tile::<C, 6, N>(x, first, panel, inputs, sums),
+        5 if M >= 5 => tile::<C, 5, N>(x, first, panel, inputs, sums),
+        4 if M >= 4 => tile::<C, 4, N>(x, first, panel, inputs, sums),
+        3 if M >= 3 => tile::<C, 3, N>(x, first, panel, inputs, sums),
+        2 if M >= 2 => tile::<C, 2, N>(x, first, panel, inputs, sums),
+        _ => tile::<C, 1, N>(x, first, panel, inputs, sums),
+    }
+}
+
+#[inline(always)]
+fn tile<C: Cell, const M: usize, const N: usize>(
+    x: Strided<'_, u32>,
+    first: usize,
+    panel: &[u32],
+    inputs: usize,
+    to: &mut Sums,
+) {
+    let mut rows: [&[u32]; M] = [&[]; M];
+    for (i, row) in rows.iter_mut().enumerate() {
+        *row = x.row(first + i, inputs);
+    }
+    let mut sums = [[C::Wide::zero(); N]; M];
+    for (k, weights) in panel.as_chunks::<LANES>().0.as_chunks::<N>().0.iter().take(inputs).enumerate() {
+        for i in 0..M {
+            // SAFETY: `k < inputs`, the length of each row.
+            let cell = unsafe { *rows[i].get_unchecked(k) };
+            for j in 0..N {
+                sums[i][j] = C::step(cell, &weights[j], sums[i][j]);
+            }
+        }
+    }
+    for i in 0..M {
+        for (to, sum) in to[i].as_chunks_mut::<LANES>().0.iter_mut().zip(sums[i]) {
+            sum.store(to);
+        }
+    }
+}
+
+/// Brings the sums of a tile to where they belong.
+#[inline(always)]
+pub(super) fn end_tile<C: Cell>(place: Place, sums: &mut Sums, finish: &mut Finish<'_>) {
+    let Place { rows, columns, all } = place;
+    for (row, sums) in rows.zip(sums) {
+        end_row::<C>(row, columns.start, all, &mut sums[..padded(columns.len())], columns.len(), finish);
+    }
+}
+
+/// The same for one row: `count` columns from `column` on.
+#[inline(always)]
+fn end_row<C: Cell>(
+    row: usize,
+    column: usize,
+    columns: usize,
+    sums: &mut [f32],
+    count: usize,
+    finish: &mut Finish<'_>,
+) {
+    match finish {
+        Finish::Store { y, stride } => y[row * *stride + column..][..count].copy_from_slice(&sums[..count]),
+        Finish::Scale { factors, y, stride } => {
+            vector::scale(sums, factors[row]);
+            pack::<C>(&sums[..count], &mut y[row * *stride + column / C::INPUTS..]);
+        }
+        Finish::Bias { bias, y } => {
+            vector::add(sums, &bias[column..column + count]);
+            pack::<C>(&sums[..count], &mut y[(row * columns + column) / C::INPUTS..]);
+        }
+        Finish::Gelu { bias, y } => {
+            vector::add(sums, &bias[column..column + count]);
+            for sum in sums.iter_mut() {
+                *sum = gelu_erf(*sum);
+            }
+            pack::<C>(&sums[..count], &mut y[(row * columns + column) / C::INPUTS..]);
+        }
+        Finish::Add { bias, y } => {
+            vector::add(sums, &bias[column..column + count]);
+            vector::add(&mut y[row * columns + column..][..count], sums);
+        }
+    }
+}
+
+/// Writes numbers as cells; the last cell is filled up with zeros.
+#[inline(always)]
+pub(super) fn pack<C: Cell>(from: &[f32], to: &mut [u32]) {
+    let step = C::INPUTS * LANES;
+    let whole = from.len() / step * step;
+    for (from, to) in from.chunks_exact(step).zip(to.as_chunks_mut::<LANES>().0) {
+        C::pack(&[Lanes::load(from, 0), Lanes::load(from, step - LANES)], to);
+    }
+    if whole < from.len() {
+        let (mut numbers, mut cells) = ([0.0; 2 * LANES], [0; LANES]);
+        numbers[..from.len() - whole].copy_from_slice(&from[whole..]);
+        C::pack(&[Lanes::load(&numbers, 0), Lanes::load(&numbers, step - LANES)], &mut cells);
+        let count = (from.len() - whole).div_ceil(C::INPUTS);
+        to[whole / C::INPUTS..][..count].copy_from_slice(&cells[..count]);
+    }
+}
+
+/// The norm of [`vector::layer_norm`] in place, and its result as cells.
+#[inline(always)]
+pub(super) fn norm<C: Cell>(x: &mut [f32], gain: &[f32], offset: &[f32], epsilon: f32, cells: &mut [u32]) {
+    vector::layer_norm(x, gain, offset, epsilon);
+    pack::<C>(x, cells);
+}
+
+/// The first `count` scores of a row become the weights `exp(score − largest)`, as cells, zeros behind them; what the
+/// weights have to be multiplied with to be one in all is the result. `scores` is a multiple of sixteen long.
+#[inline(always)]
+pub(super) fn weigh<C: Cell>(scores: &mut [f32], count: usize, cells: &mut [u32]) -> f32 {
+    scores[count..].fill(f32::NEG_INFINITY);
+    let lanes = scores.as_chunks_mut::<LANES>().0;
+    let mut peak = Lanes::splat(f32::NEG_INFINITY);
+    for scores in lanes.iter() {
+        peak = Lanes(*scores).max(peak);
+    }
+    let peak = peak.largest();
+    let mut sum = Lanes::ZERO;
+    for scores in lanes {
+        for score in scores.iter_mut() {
+            *score = exp(*score - peak);
+        }
+        sum = sum.plus(Lanes(*scores));
+    }
+    pack::<C>(scores, cells);
+    1.0 / sum.sum()
+}
