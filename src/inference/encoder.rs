@@ -4,15 +4,26 @@
 //! several, cut where words begin, instead of being truncated: nothing of it is lost.
 //!
 //! **Forward pass.** Windows are computed together as the rows of one matrix, as many as fit into the length of the
-//! longest possible window, because weights that are read once then serve all of them. Rows meet only in attention, which
-//! runs window by window, and no kernel's order depends on the number of rows, so a window's vector has the same bits
-//! whatever is encoded beside it; there is no padding and no mask. The scores of a head are computed as a weighted sum of
-//! the rows of the transposed keys: the dot products are only a head wide (32 numbers here), so that summing up their
-//! lanes would cost more than the products.
+//! longest possible window. Rows meet only in attention, which runs window by window, and no kernel's order depends on the
+//! number of rows, so a window's vector has the same bits whatever is encoded beside it; there is no padding and no mask.
+//! Every product is one of rows of cells with panels, and ends in what comes next (`kernels::cells`): query, key and value
+//! are one product; bias and GELU, or bias and residual, are applied to sums that are still in the first-level cache. In
+//! attention the keys of a head are the columns of one product and its values those of another, [`QUERIES`] rows at a time,
+//! so that no matrix of all scores exists.
 //!
-//! **Memory.** The linear layers are copied once into mappings of their own, with query, key and value as one matrix; the
-//! table of words stays in the mapped file, of which a text touches a few rows. Activations live in a [`Scratch`] that is
-//! used again and again.
+//! **Precision.** Where the CPU multiplies bf16, products run in it, unless f32 is asked for. On the golden texts the cosine
+//! to PyTorch's f32 is 0.99995 at worst (0.99998 on average), on 600 texts of conversations 0.99997 at worst, and a
+//! similarity of two texts moves by 0.0005 (root of the mean square; 0.003 at most). That is less than what two texts that
+//! say the same differ by, so vectors of either precision are compared with each other, and the model's name does not tell
+//! them apart. Rejected: integer products of 8 bits, which halve the time again, for their loss (cosine 0.97 at worst).
+//!
+//! **Batches.** Texts of several clients need not wait for each other to be encoded in one call: eight tokens fill the
+//! tallest tile, which makes a text of that length as busy with multiplying as a long one. 32 windows of 8 tokens take as
+//! long at once as one by one (measured, bf16: 1.01 ms and 1.02 ms each; 8 % less in f32 without, which waits for memory).
+//! So each text belongs to one thread.
+//!
+//! **Memory.** The linear layers are copied once into mappings of their own, in panels; the table of words stays in the
+//! mapped file, of which a text touches a few rows. Activations live in a [`Scratch`] that is used again and again.
 //!
 //! Rejected: candle's BERT (its products depend on the batch, it copies all weights into the process allocator and runs
 //! thread pools of its own), padding to a common length (a batch of one short and one long text costs twice the long one).
@@ -22,6 +33,7 @@ use crate::kernels::{EncoderKernels, Finish, Panels, Strided, for_encoders, kern
 use crate::memory::MappedVec;
 use crate::product::Matrix;
 use linear::Linear;
+use std::ops::Range;
 use std::path::Path;
 
 mod folder;
@@ -125,6 +137,16 @@ impl Window {
     pub fn tokens(&self) -> &[u32] {
         &self.0
     }
+}
+
+/// What a window becomes when its tokens are asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoded {
+    /// The vector of the whole window, as [`Encoder::encode`] gives it.
+    pub vector: Vec<f32>,
+    /// The vectors of the window's tokens, one after the other, its two edges included: as many as
+    /// [`Window::tokens`] has, each of length [`Encoder::dim`], of any norm.
+    pub tokens: Vec<f32>,
 }
 
 /// What is known about a loaded encoder.
@@ -270,26 +292,44 @@ impl Encoder {
     /// word fills the window. An empty text has one window, of the edges alone.
     pub fn windows(&self, text: &str) -> Vec<Window> {
         let tokens = self.tokens(text);
+        self.cuts(&tokens).map(|range| self.window_of(&tokens[range])).collect()
+    }
+
+    /// The same windows, and for each of their tokens the bytes of the text that it stands for. The edges stand for none:
+    /// their ranges are empty. Finding the bytes makes this about twice as slow as [`windows`](Self::windows).
+    pub fn windows_with_spans(&self, text: &str) -> Vec<(Window, Vec<Range<usize>>)> {
+        // See `tokens`.
+        let Ok(encoding) = self.tokenizer.encode(text, false) else { return Vec::new() };
+        let (tokens, offsets) = (encoding.get_ids(), encoding.get_offsets());
+        let with_spans = self.cuts(tokens).map(|range| {
+            let of_window = &offsets[range.clone()];
+            let (start, end) = (of_window.first().map_or(0, |span| span.0), of_window.last().map_or(0, |span| span.1));
+            let inner = of_window.iter().map(|(start, end)| *start..*end);
+            let spans = std::iter::once(start..start).chain(inner).chain(std::iter::once(end..end)).collect();
+            (self.window_of(&tokens[range]), spans)
+        });
+        with_spans.collect()
+    }
+
+    fn window_of(&self, tokens: &[u32]) -> Window {
+        Window([&self.edges[..1], tokens, &self.edges[1..]].concat())
+    }
+
+    /// Where the windows of a text begin and end; at least one.
+    fn cuts(&self, tokens: &[u32]) -> impl Iterator<Item = Range<usize>> {
         let most = self.shape.window - self.edges.len();
-        let mut windows = Vec::with_capacity(tokens.len() / most + 1);
-        let mut rest = tokens.as_slice();
-        loop {
-            let begins_word = |at: &usize| !self.continues.get(rest[*at] as usize).is_some_and(|continues| *continues);
-            let cut = match rest.len() <= most {
+        let begins_word = |id: u32| !self.continues.get(id as usize).is_some_and(|continues| *continues);
+        let mut next = Some(0);
+        std::iter::from_fn(move || {
+            let start = next?;
+            let rest = &tokens[start..];
+            let length = match rest.len() <= most {
                 true => rest.len(),
-                false => (1..=most).rev().find(begins_word).unwrap_or(most),
+                false => (1..=most).rev().find(|at| begins_word(rest[*at])).unwrap_or(most),
             };
-            let (first, after) = rest.split_at(cut);
-            let mut window = Vec::with_capacity(first.len() + self.edges.len());
-            window.push(self.edges[0]);
-            window.extend_from_slice(first);
-            window.push(self.edges[1]);
-            windows.push(Window(window));
-            rest = after;
-            if rest.is_empty() {
-                return windows;
-            }
-        }
+            next = (length < rest.len()).then_some(start + length);
+            Some(start..start + length)
+        })
     }
 
     /// One vector per window, of length [`dim`](Self::dim) and, if the model says so, norm 1. The bits of a vector do not
@@ -299,12 +339,28 @@ impl Encoder {
     /// The system gives no memory for the activations (only possible when `scratch` is first used with this encoder), or
     /// a window was made by an encoder with a larger window or vocabulary.
     pub fn encode(&self, windows: &[Window], scratch: &mut Scratch) -> Result<Vec<Vec<f32>>, Error> {
-        let Shape { window: most, vocabulary, .. } = self.shape;
+        let mut vectors = Vec::with_capacity(windows.len());
+        self.each(windows, scratch, |rows| vectors.push(self.pool(rows)))?;
+        Ok(vectors)
+    }
+
+    /// The same vectors, and beside each what it was made from: the last layer's vector of every token.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_with_tokens(&self, windows: &[Window], scratch: &mut Scratch) -> Result<Vec<Encoded>, Error> {
+        let mut all = Vec::with_capacity(windows.len());
+        self.each(windows, scratch, |rows| all.push(Encoded { vector: self.pool(rows), tokens: rows.to_vec() }))?;
+        Ok(all)
+    }
+
+    /// Calls `take` with the rows of each window.
+    fn each(&self, windows: &[Window], scratch: &mut Scratch, mut take: impl FnMut(&[f32])) -> Result<(), Error> {
+        let Shape { width, window: most, vocabulary, .. } = self.shape;
         if windows.iter().any(|w| w.0.len() > most || w.0.iter().any(|id| *id as usize >= vocabulary)) {
             return Err(Error::new(format!("a window to encode was not made by this encoder, {}", self.name)));
         }
         let parts = scratch.for_encoder(self)?;
-        let mut vectors = Vec::with_capacity(windows.len());
         let mut rest = windows;
         while !rest.is_empty() {
             let mut rows = 0;
@@ -317,12 +373,12 @@ impl Encoder {
             let mut start = 0;
             for window in batch {
                 let end = start + window.0.len();
-                vectors.push(self.pool(&parts.hidden[start * self.shape.width..end * self.shape.width]));
+                take(&parts.hidden[start * width..end * width]);
                 start = end;
             }
             rest = after;
         }
-        Ok(vectors)
+        Ok(())
     }
 
     /// Fills `parts.hidden` with the last layer's row for each token of the windows, one after the other.

@@ -39,10 +39,8 @@ pub struct Kernels {
     softmax: unsafe fn(&mut [f32], f32),
     exp_sum: unsafe fn(&[f32], f32) -> f32,
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
-    layer_norm: unsafe fn(&mut [f32], &[f32], &[f32], f32),
     add: unsafe fn(&mut [f32], &[f32]),
     scale: unsafe fn(&mut [f32], f32),
-    gelu_erf: unsafe fn(&mut [f32]),
     gelu_tanh_times: unsafe fn(&mut [f32], &[f32]),
     sum_of_squares: unsafe fn(&[f32]) -> f32,
 }
@@ -133,12 +131,6 @@ impl Kernels {
         unsafe { (self.rms_norm)(x, gain, epsilon, out) }
     }
 
-    /// `x = (x − mean) / sqrt(variance + epsilon) × gain + offset`, with the biased variance.
-    pub fn layer_norm(&self, x: &mut [f32], gain: &[f32], offset: &[f32], epsilon: f32) {
-        // SAFETY: as in `product`.
-        unsafe { (self.layer_norm)(x, gain, offset, epsilon) }
-    }
-
     /// `x += y`.
     pub fn add(&self, x: &mut [f32], y: &[f32]) {
         // SAFETY: as in `product`.
@@ -149,12 +141,6 @@ impl Kernels {
     pub fn scale(&self, x: &mut [f32], factor: f32) {
         // SAFETY: as in `product`.
         unsafe { (self.scale)(x, factor) }
-    }
-
-    /// `x = x · Φ(x)`: the GELU with the error function.
-    pub fn gelu_erf(&self, x: &mut [f32]) {
-        // SAFETY: as in `product`.
-        unsafe { (self.gelu_erf)(x) }
     }
 
     /// `gate = gelu(gate) × up` with the tanh form of GELU, Gemma's gate.
@@ -183,7 +169,7 @@ impl EncoderKernels {
         unsafe { (self.pack)(from, to) }
     }
 
-    /// [`Kernels::layer_norm`], and its result as cells too.
+    /// `x = (x − mean) / sqrt(variance + epsilon) × gain + offset`, with the biased variance, and the result as cells too.
     pub fn norm(&self, x: &mut [f32], gain: &[f32], offset: &[f32], epsilon: f32, cells: &mut [u32]) {
         // SAFETY: as in `product`.
         unsafe { (self.norm)(x, gain, offset, epsilon, cells) }
@@ -275,7 +261,7 @@ macro_rules! encoder_path {
             cells::product::<$cell, $m>(x, panels, finish, std::hint::black_box(end_tile));
         }
         $(#[target_feature(enable = $feature)])?
-        fn end_tile(place: cells::Place, sums: &mut cells::Sums, finish: &mut Finish<'_>) {
+        fn end_tile(place: cells::Place, sums: &cells::Sums, finish: &mut Finish<'_>) {
             cells::end_tile::<$cell>(place, sums, finish);
         }
         $(#[target_feature(enable = $feature)])?
@@ -313,10 +299,8 @@ macro_rules! path {
                 softmax,
                 exp_sum,
                 rms_norm,
-                layer_norm,
                 add,
                 scale,
-                gelu_erf,
                 gelu_tanh_times,
                 sum_of_squares,
             };
@@ -350,20 +334,12 @@ macro_rules! path {
                 vector::rms_norm(x, gain, epsilon, out);
             }
             $(#[target_feature(enable = $feature)])?
-            fn layer_norm(x: &mut [f32], gain: &[f32], offset: &[f32], epsilon: f32) {
-                vector::layer_norm(x, gain, offset, epsilon);
-            }
-            $(#[target_feature(enable = $feature)])?
             fn add(x: &mut [f32], y: &[f32]) {
                 vector::add(x, y);
             }
             $(#[target_feature(enable = $feature)])?
             fn scale(x: &mut [f32], factor: f32) {
                 vector::scale(x, factor);
-            }
-            $(#[target_feature(enable = $feature)])?
-            fn gelu_erf(x: &mut [f32]) {
-                vector::gelu_erf(x);
             }
             $(#[target_feature(enable = $feature)])?
             fn gelu_tanh_times(gate: &mut [f32], up: &[f32]) {

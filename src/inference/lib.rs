@@ -20,6 +20,6 @@ pub mod product;
 pub mod sampler;
 pub mod tokenizer;
 
-pub use encoder::{Encoder, Precision, Scratch, Window};
+pub use encoder::{Encoded, Encoder, Precision, Scratch, Window};
 pub use error::Error;
 pub use tokenizer::{Detokenizer, Tokenizer};

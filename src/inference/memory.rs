@@ -89,16 +89,6 @@ impl<T: Number> MappedVec<T> {
         Ok(made)
     }
 
-    /// Asks for large pages, for data that is read from front to back again and again. A hint, best given before the first
-    /// access.
-    pub fn expect_reading(&self) {
-        #[cfg(target_os = "linux")]
-        if self.len > 0 {
-            // SAFETY: the range is this value's own mapping; the advice changes no byte of it. A refusal changes nothing.
-            unsafe { libc::madvise(self.start.as_ptr().cast(), self.len * size_of::<T>(), libc::MADV_HUGEPAGE) };
-        }
-    }
-
     /// Its size in bytes.
     pub fn bytes(&self) -> u64 {
         (self.len * size_of::<T>()) as u64

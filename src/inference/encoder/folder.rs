@@ -244,7 +244,7 @@ fn weights(file: &Arc<MappedFile>, shape: Shape, kernels: &EncoderKernels) -> Re
         let mut bias = tensors.read(&with("bias"), &[outputs])?;
         row_kernels().scale(&mut weight[..outputs * inputs], scale);
         row_kernels().scale(&mut bias[..outputs], scale);
-        Linear::new(kernels, &weight, bias)
+        Linear::new(kernels, &weight, &bias)
     };
     let linear = |name: String, outputs, inputs| scaled(&[name], outputs, inputs, 1.0);
     // Scores are divided by the root of the length of a head: here, once, instead of score by score.

@@ -8,18 +8,19 @@ use crate::memory::MappedVec;
 pub(super) struct Linear {
     /// Cells of one row of `x`.
     inputs: usize,
+    columns: usize,
     panels: MappedVec<u32>,
+    /// One for each column, zeros behind them.
     bias: MappedVec<f32>,
 }
 
 impl Linear {
     /// From weights as they are stored, a row of inputs for each output, and one bias for each output. `weight` holds
     /// whole rows.
-    pub(super) fn new(kernels: &EncoderKernels, weight: &[f32], bias: MappedVec<f32>) -> Result<Linear, Error> {
+    pub(super) fn new(kernels: &EncoderKernels, weight: &[f32], bias: &[f32]) -> Result<Linear, Error> {
         let (numbers, columns) = (weight.len() / bias.len(), bias.len());
         let inputs = numbers / kernels.per_cell;
         let mut panels = MappedVec::zeroed(padded(columns) * inputs)?;
-        panels.expect_reading();
         let mut cells = vec![0; inputs];
         for (column, row) in weight.chunks_exact(numbers).enumerate() {
             kernels.pack(row, &mut cells);
@@ -27,7 +28,9 @@ impl Linear {
                 panels[place(column, input, columns, inputs)] = *cell;
             }
         }
-        Ok(Linear { inputs, panels, bias })
+        let mut padded_bias = MappedVec::zeroed(padded(columns))?;
+        padded_bias[..columns].copy_from_slice(bias);
+        Ok(Linear { inputs, columns, panels, bias: padded_bias })
     }
 
     /// The layer on `rows` rows of cells: cells again.
@@ -47,7 +50,7 @@ impl Linear {
 
     fn product(&self, kernels: &EncoderKernels, x: &[u32], rows: usize, finish: Finish<'_>) {
         let x = Strided { data: x, stride: self.inputs, rows };
-        kernels.product(x, Panels { cells: &self.panels, inputs: self.inputs, columns: self.bias.len() }, finish);
+        kernels.product(x, Panels { cells: &self.panels, inputs: self.inputs, columns: self.columns }, finish);
     }
 
     /// Bytes of memory.

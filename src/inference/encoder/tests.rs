@@ -119,6 +119,39 @@ fn windows_hold_the_whole_text() {
 }
 
 #[test]
+fn token_vectors_come_from_the_same_pass() {
+    let encoder = encoder();
+    let text = "Ünïcode parrots 🦜 re-tokenised, ".repeat(40);
+    let (windows, spans): (Vec<Window>, Vec<_>) = encoder.windows_with_spans(&text).into_iter().unzip();
+    assert_eq!(windows, encoder.windows(&text));
+    assert!(windows.len() > 1);
+    let mut end = 0;
+    for (window, spans) in windows.iter().zip(&spans) {
+        assert_eq!(spans.len(), window.tokens().len());
+        for (id, span) in window.tokens().iter().zip(spans) {
+            assert!(span.start >= end || span.is_empty(), "{span:?} after {end}");
+            assert_eq!(span.is_empty(), encoder.edges.contains(id));
+            let piece = encoder.tokenizer.id_to_token(*id).unwrap();
+            let said = text.get(span.clone()).unwrap();
+            if said.is_ascii() && !said.is_empty() {
+                assert_eq!(piece.trim_start_matches("##"), said.to_lowercase());
+            }
+            end = end.max(span.end);
+        }
+    }
+    let mut scratch = Scratch::default();
+    let with_tokens = encoder.encode_with_tokens(&windows, &mut scratch).unwrap();
+    for ((encoded, vector), window) in with_tokens.iter().zip(encode(&windows)).zip(&windows) {
+        assert_eq!(encoded.vector, vector);
+        let rows: Vec<&[f32]> = encoded.tokens.chunks(encoder.dim()).collect();
+        assert_eq!(rows.len(), window.tokens().len());
+        let sum: Vec<f32> = (0..encoder.dim()).map(|at| rows.iter().map(|row| row[at]).sum()).collect();
+        assert!((cosine(&sum, &vector) - 1.0).abs() < 1e-6);
+    }
+    assert_eq!(encoder.windows_with_spans(""), [(encoder.windows("").remove(0), vec![0..0, 0..0])]);
+}
+
+#[test]
 fn similar_texts_are_near() {
     let vectors: Vec<Vec<f32>> = ["My cat loves tuna.", "The kitten enjoys eating fish.", "The bank raised its rates."]
         .iter()

@@ -35,7 +35,8 @@ pub const PANEL: usize = 3 * LANES;
 const TALLEST: usize = 8;
 
 /// The sums of one tile.
-pub(super) type Sums = [[f32; PANEL]; TALLEST];
+#[repr(align(64))]
+pub(super) struct Sums([[f32; PANEL]; TALLEST]);
 
 /// What is in a cell, and how a kind of CPU multiplies it.
 pub(super) trait Cell {
@@ -114,21 +115,21 @@ pub enum Finish<'a> {
     },
     /// `sum + bias`, as cells; rows follow each other.
     Bias {
-        /// One per column.
+        /// One per column, zeros behind them up to [`padded`].
         bias: &'a [f32],
         /// The result.
         y: &'a mut [u32],
     },
     /// `gelu(sum + bias)`, as cells; rows follow each other.
     Gelu {
-        /// One per column.
+        /// One per column, zeros behind them up to [`padded`].
         bias: &'a [f32],
         /// The result.
         y: &'a mut [u32],
     },
     /// `y + sum + bias`; rows follow each other.
     Add {
-        /// One per column.
+        /// One per column, zeros behind them up to [`padded`].
         bias: &'a [f32],
         /// What is added to.
         y: &'a mut [f32],
@@ -136,7 +137,7 @@ pub enum Finish<'a> {
 }
 
 /// What brings the sums of one tile to where they belong: [`end_tile`].
-pub(super) type End = unsafe fn(Place, &mut Sums, &mut Finish<'_>);
+pub(super) type End = unsafe fn(Place, &Sums, &mut Finish<'_>);
 
 /// Where the sums of a tile belong.
 pub(super) struct Place {
@@ -157,7 +158,7 @@ pub(super) fn product<C: Cell, const M: usize>(
     end: End,
 ) {
     let Panels { cells, inputs, columns } = panels;
-    let mut sums: Sums = [[0.0; PANEL]; TALLEST];
+    let mut sums = Sums([[0.0; PANEL]; TALLEST]);
     let tiles = x.rows.div_ceil(M);
     let mut column = 0;
     while column < columns {
@@ -172,7 +173,7 @@ pub(super) fn product<C: Cell, const M: usize>(
             }
             let place = Place { rows, columns: column..columns.min(column + PANEL), all: columns };
             // SAFETY: of the same path as this, so the CPU has what it needs.
-            unsafe { end(place, &mut sums, &mut finish) };
+            unsafe { end(place, &sums, &mut finish) };
         }
         column += width;
     }
@@ -224,52 +225,109 @@ fn tile<C: Cell, const M: usize, const N: usize>(
         }
     }
     for i in 0..M {
-        for (to, sum) in to[i].as_chunks_mut::<LANES>().0.iter_mut().zip(sums[i]) {
+        for (to, sum) in to.0[i].as_chunks_mut::<LANES>().0.iter_mut().zip(sums[i]) {
             sum.store(to);
         }
     }
 }
 
-/// Brings the sums of a tile to where they belong.
+/// Brings the sums of a tile to where they belong. Sums go through registers once on that way: what is written and read
+/// again at once costs more than the arithmetic.
 #[inline(always)]
-pub(super) fn end_tile<C: Cell>(place: Place, sums: &mut Sums, finish: &mut Finish<'_>) {
+pub(super) fn end_tile<C: Cell>(place: Place, sums: &Sums, finish: &mut Finish<'_>) {
     let Place { rows, columns, all } = place;
-    for (row, sums) in rows.zip(sums) {
-        end_row::<C>(row, columns.start, all, &mut sums[..padded(columns.len())], columns.len(), finish);
+    let width = columns.len();
+    for (row, sums) in rows.zip(&sums.0) {
+        let sums = sums.as_chunks::<LANES>().0;
+        let at = row * all + columns.start;
+        match finish {
+            Finish::Store { y, stride } => {
+                let to = &mut y[row * *stride + columns.start..][..width];
+                for (to, sums) in to.chunks_mut(LANES).zip(sums) {
+                    write(sums, to);
+                }
+            }
+            Finish::Add { bias, y } => {
+                let bias = bias[columns.start..].as_chunks::<LANES>().0;
+                for ((to, sums), bias) in y[at..at + width].chunks_mut(LANES).zip(sums).zip(bias) {
+                    let before = match to.first_chunk() {
+                        Some(before) => Lanes(*before),
+                        None => Lanes::load_end(to, 0),
+                    };
+                    write(&before.plus(Lanes(*sums).plus(Lanes(*bias))).0, to);
+                }
+            }
+            Finish::Scale { factors, y, stride } => {
+                let factor = factors[row];
+                let to = &mut y[row * *stride + columns.start / C::INPUTS..];
+                cells_of::<C>(
+                    sums,
+                    width,
+                    to,
+                    #[inline(always)]
+                    |_, sum| Lanes(sum).map(|sum| sum * factor),
+                );
+            }
+            Finish::Bias { bias, y } => {
+                let bias = bias[columns.start..].as_chunks::<LANES>().0;
+                cells_of::<C>(
+                    sums,
+                    width,
+                    &mut y[at / C::INPUTS..],
+                    #[inline(always)]
+                    |i, sum| Lanes(sum).plus(Lanes(bias[i])),
+                );
+            }
+            Finish::Gelu { bias, y } => {
+                let bias = bias[columns.start..].as_chunks::<LANES>().0;
+                cells_of::<C>(
+                    sums,
+                    width,
+                    &mut y[at / C::INPUTS..],
+                    #[inline(always)]
+                    |i, sum| Lanes(sum).plus(Lanes(bias[i])).map(gelu_erf),
+                );
+            }
+        }
     }
 }
 
-/// The same for one row: `count` columns from `column` on.
+/// The first `width` of the sums of a row as cells, after `f` of sixteen of them and their index.
 #[inline(always)]
-fn end_row<C: Cell>(
-    row: usize,
-    column: usize,
-    columns: usize,
-    sums: &mut [f32],
-    count: usize,
-    finish: &mut Finish<'_>,
-) {
-    match finish {
-        Finish::Store { y, stride } => y[row * *stride + column..][..count].copy_from_slice(&sums[..count]),
-        Finish::Scale { factors, y, stride } => {
-            vector::scale(sums, factors[row]);
-            pack::<C>(&sums[..count], &mut y[row * *stride + column / C::INPUTS..]);
-        }
-        Finish::Bias { bias, y } => {
-            vector::add(sums, &bias[column..column + count]);
-            pack::<C>(&sums[..count], &mut y[(row * columns + column) / C::INPUTS..]);
-        }
-        Finish::Gelu { bias, y } => {
-            vector::add(sums, &bias[column..column + count]);
-            for sum in sums.iter_mut() {
-                *sum = gelu_erf(*sum);
+fn cells_of<C: Cell>(sums: &[[f32; LANES]], width: usize, y: &mut [u32], f: impl Fn(usize, [f32; LANES]) -> Lanes) {
+    let to = &mut y[..width.div_ceil(C::INPUTS)];
+    for (group, to) in to.chunks_mut(LANES).enumerate() {
+        let mut numbers = [Lanes::ZERO; 2];
+        for i in 0..C::INPUTS {
+            let at = group * C::INPUTS + i;
+            if at * LANES < width {
+                numbers[i] = f(at, sums[at]);
             }
-            pack::<C>(&sums[..count], &mut y[(row * columns + column) / C::INPUTS..]);
         }
-        Finish::Add { bias, y } => {
-            vector::add(sums, &bias[column..column + count]);
-            vector::add(&mut y[row * columns + column..][..count], sums);
+        if width < (group + 1) * C::INPUTS * LANES && !width.is_multiple_of(LANES) {
+            // Nothing but zero stands behind the last column.
+            for (i, number) in numbers.iter_mut().flat_map(|lanes| &mut lanes.0).enumerate() {
+                if group * C::INPUTS * LANES + i >= width {
+                    *number = 0.0;
+                }
+            }
         }
+        let mut cells = [0; LANES];
+        C::pack(&numbers, &mut cells);
+        write(&cells, to);
+    }
+}
+
+/// Writes as much of `from` as `to` holds, in the cases that occur all the time without a call.
+#[inline(always)]
+fn write<T: Copy>(from: &[T; LANES], to: &mut [T]) {
+    const HALF: usize = LANES / 2;
+    if let Ok(to) = <&mut [T; LANES]>::try_from(&mut *to) {
+        *to = *from;
+    } else if let (Ok(to), Some(from)) = (<&mut [T; HALF]>::try_from(&mut *to), from.first_chunk()) {
+        *to = *from;
+    } else {
+        to.copy_from_slice(&from[..to.len()]);
     }
 }
 
@@ -277,20 +335,22 @@ fn end_row<C: Cell>(
 #[inline(always)]
 pub(super) fn pack<C: Cell>(from: &[f32], to: &mut [u32]) {
     let step = C::INPUTS * LANES;
-    let whole = from.len() / step * step;
-    for (from, to) in from.chunks_exact(step).zip(to.as_chunks_mut::<LANES>().0) {
+    let whole = from.len() / step;
+    let (first, last) = to.split_at_mut(whole * LANES);
+    for (from, to) in from.chunks_exact(step).zip(first.as_chunks_mut::<LANES>().0) {
         C::pack(&[Lanes::load(from, 0), Lanes::load(from, step - LANES)], to);
     }
-    if whole < from.len() {
+    let rest = &from[whole * step..];
+    if !rest.is_empty() {
         let (mut numbers, mut cells) = ([0.0; 2 * LANES], [0; LANES]);
-        numbers[..from.len() - whole].copy_from_slice(&from[whole..]);
+        numbers[..rest.len()].copy_from_slice(rest);
         C::pack(&[Lanes::load(&numbers, 0), Lanes::load(&numbers, step - LANES)], &mut cells);
-        let count = (from.len() - whole).div_ceil(C::INPUTS);
-        to[whole / C::INPUTS..][..count].copy_from_slice(&cells[..count]);
+        let count = rest.len().div_ceil(C::INPUTS);
+        last[..count].copy_from_slice(&cells[..count]);
     }
 }
 
-/// The norm of [`vector::layer_norm`] in place, and its result as cells.
+/// [`vector::layer_norm`] in place, and its result as cells.
 #[inline(always)]
 pub(super) fn norm<C: Cell>(x: &mut [f32], gain: &[f32], offset: &[f32], epsilon: f32, cells: &mut [u32]) {
     vector::layer_norm(x, gain, offset, epsilon);

@@ -138,18 +138,34 @@ pub(super) fn exp(x: f32) -> f32 {
     if low { 0.0 } else { p * power }
 }
 
-/// `x · Φ(x)`. The error function is formula 7.1.26 of Abramowitz and Stegun (absolute error below 1.5e-7).
+/// `x · Φ(x)`, to 1.1e-6.
+///
+/// `2·Φ(x) − 1`, the error function of `x / √2`, is `x · P(x²) / Q(x²)`: a rational function fitted to it up to 5.5, where
+/// it is 1 in an f32, with an error of 1.5e-8. All coefficients are positive, so that nothing cancels. The usual formula with
+/// an exponential takes twice the steps.
 #[inline(always)]
 pub(super) fn gelu_erf(x: f32) -> f32 {
-    let a = (x * std::f32::consts::FRAC_1_SQRT_2).abs();
-    let t = 1.0 / 0.327_591_1f32.mul_add(a, 1.0);
-    let p = 1.061_405_4f32
-        .mul_add(t, -1.453_152_1)
-        .mul_add(t, 1.421_413_8)
-        .mul_add(t, -0.284_496_72)
-        .mul_add(t, 0.254_829_6);
-    let erf = 1.0 - p * t * exp(-a * a);
-    0.5 * x * (1.0 + erf.copysign(x))
+    const MOST: f32 = 5.5;
+    let a = if x > MOST { MOST } else { x };
+    let a = if a < -MOST { -MOST } else { a };
+    let t = a * a;
+    let p = 4.549_854_5e-8f32
+        .mul_add(t, 1.270_424_9e-5)
+        .mul_add(t, 3.376_542_3e-4)
+        .mul_add(t, 9.354_538e-3)
+        .mul_add(t, 0.067_705_58)
+        .mul_add(t, 0.797_884_46);
+    let q = 1.197_501_7e-6f32
+        .mul_add(t, 7.364_795e-5)
+        .mul_add(t, 1.884_452_9e-3)
+        .mul_add(t, 0.028_645_953)
+        .mul_add(t, 0.251_522_27)
+        .mul_add(t, 1.0);
+    let erf = a * p / q;
+    let erf = if erf > 1.0 { 1.0 } else { erf };
+    let erf = if erf < -1.0 { -1.0 } else { erf };
+    let half = 0.5 * x;
+    half.mul_add(erf, half)
 }
 
 /// `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`, written as `x · sigmoid(2 · …)`.

@@ -66,9 +66,6 @@ fn every_path_gives_the_bits_of_the_baseline() {
             all.push(k.exp_sum(&x, 9.0).to_bits());
             k.rms_norm(&x, &g, 1e-6, &mut y);
             all.extend(bits(&y));
-            k.layer_norm(&mut y, &g, &o, 1e-12);
-            all.extend(bits(&y));
-            k.gelu_erf(&mut y);
             k.add(&mut y, &o);
             k.scale(&mut y, 1.5);
             all.extend(bits(&y));
@@ -187,7 +184,8 @@ fn products_of_cells_agree_with_plain_loops_and_each_other() {
             let (w, columns_plain) = panels(kernels, columns, numbers);
             let x = Strided { data: &x, stride: inputs, rows };
             let w = Panels { cells: &w, inputs, columns };
-            let bias: Vec<f32> = (0..columns).map(|c| c as f32 * 0.01).collect();
+            let mut bias: Vec<f32> = (0..columns).map(|c| c as f32 * 0.01).collect();
+            bias.resize(padded(columns), 0.0);
             let factors: Vec<f32> = (0..rows).map(|r| 1.0 + r as f32).collect();
             let want = |row: usize, column: usize| {
                 let (a, b) = (&plain[row * numbers..][..numbers], &columns_plain[column * numbers..][..numbers]);
@@ -239,7 +237,7 @@ fn products_of_cells_agree_with_plain_loops_and_each_other() {
             };
             let loss = if kernels.per_cell == 2 { 1.0 / 256.0 } else { 1e-6 };
             for (row, factor) in factors.iter().enumerate() {
-                for (column, bias) in bias.iter().enumerate() {
+                for (column, bias) in bias.iter().take(columns).enumerate() {
                     let (at, sum) = (row * columns + column, want(row, column) + f64::from(*bias));
                     let plain = want(row, column) * f64::from(*factor);
                     near(number(&results[0], at), plain, 1e-3 + plain.abs() * loss, "scaled");
@@ -279,10 +277,15 @@ fn norms_and_weights_come_as_cells() {
             let (gain, offset) = (numbers(4, count), numbers(5, count));
             let (mut x, mut plain) = (numbers(3, count), numbers(3, count));
             kernels.norm(&mut x, &gain, &offset, 1e-9, &mut cells);
-            super::kernels().layer_norm(&mut plain, &gain, &offset, 1e-9);
+            let mean = plain.iter().sum::<f32>() / count as f32;
+            let variance = plain.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / count as f32;
+            for (at, plain) in plain.iter_mut().enumerate() {
+                *plain = (*plain - mean) / (variance + 1e-9).sqrt() * gain[at] + offset[at];
+                assert!((x[at] - *plain).abs() < 1e-4, "{} {count} {at}", kernels.name);
+            }
             let inputs = count.div_ceil(kernels.per_cell);
-            kernels.pack(&plain, &mut again);
-            assert_eq!((bits(&x), &cells[..inputs]), (bits(&plain), &again[..inputs]));
+            kernels.pack(&x, &mut again);
+            assert_eq!(cells[..inputs], again[..inputs]);
         }
     }
 }
@@ -331,7 +334,16 @@ fn elementary_functions_are_close() {
     assert_eq!(lanes::exp(0.0), 1.0);
     assert!(lanes::exp(1000.0).is_finite());
     // Values of x·Φ(x) from a table.
-    for (x, want) in [(-2.0, -0.045_500_3), (-0.5, -0.154_268_8), (0.0, 0.0), (1.0, 0.841_344_7), (3.0, 2.995_950_3)] {
+    for (x, want) in [
+        (-100.0, 0.0),
+        (100.0, 100.0),
+        (-6.0, 0.0),
+        (-2.0, -0.045_500_3),
+        (-0.5, -0.154_268_8),
+        (0.0, 0.0),
+        (1.0, 0.841_344_7),
+        (3.0, 2.995_950_3),
+    ] {
         assert!((lanes::gelu_erf(x) - want).abs() < 1e-6f32, "gelu_erf({x})");
     }
 }

@@ -1,6 +1,6 @@
 //! What is done to one row at a time: norms, softmax, gates.
 
-use super::lanes::{LANES, Lanes, exp, gelu_erf as gelu_erf_of, gelu_tanh};
+use super::lanes::{LANES, Lanes, exp, gelu_tanh};
 
 /// Calls `f` on sixteen numbers at a time with their index, the last ones padded with zeros, and folds with `join`.
 #[inline(always)]
@@ -117,13 +117,6 @@ pub(super) fn add(x: &mut [f32], y: &[f32]) {
 pub(super) fn scale(x: &mut [f32], factor: f32) {
     for a in x.iter_mut() {
         *a *= factor;
-    }
-}
-
-#[inline(always)]
-pub(super) fn gelu_erf(x: &mut [f32]) {
-    for a in x.iter_mut() {
-        *a = gelu_erf_of(*a);
     }
 }
 
