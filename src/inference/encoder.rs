@@ -8,19 +8,19 @@
 //! number of rows, so a window's vector has the same bits whatever is encoded beside it; there is no padding and no mask.
 //! Every product is one of rows of cells with panels, and ends in what comes next (`kernels::cells`): query, key and value
 //! are one product; bias and GELU, or bias and residual, are applied to sums that are still in the first-level cache. In
-//! attention the keys of a head are the columns of one product and its values those of another, [`QUERIES`] rows at a time,
+//! attention the keys of a head are the columns of one product and its values those of another, some rows at a time,
 //! so that no matrix of all scores exists.
 //!
 //! **Precision.** Where the CPU multiplies bf16, products run in it, unless f32 is asked for. On the golden texts the cosine
 //! to PyTorch's f32 is 0.99995 at worst (0.99998 on average), on 600 texts of conversations 0.99997 at worst, and a
 //! similarity of two texts moves by 0.0005 (root of the mean square; 0.003 at most). That is less than what two texts that
 //! say the same differ by, so vectors of either precision are compared with each other, and the model's name does not tell
-//! them apart. Rejected: integer products of 8 bits, which halve the time again, for their loss (cosine 0.97 at worst).
+//! them apart. Rejected: integer products of 8 bits, for their loss (onnxruntime's: cosine 0.97 at worst).
 //!
-//! **Batches.** Texts of several clients need not wait for each other to be encoded in one call: eight tokens fill the
-//! tallest tile, which makes a text of that length as busy with multiplying as a long one. 32 windows of 8 tokens take as
-//! long at once as one by one (measured, bf16: 1.01 ms and 1.02 ms each; 8 % less in f32 without, which waits for memory).
-//! So each text belongs to one thread.
+//! **Batches.** Texts of several clients do not wait for each other to be encoded in one call: eight tokens fill the tallest
+//! tile, which makes a text of that length nearly as busy with multiplying as a long one. 32 windows of 8 tokens take 0.92 ms
+//! each at once and 1.00 ms one by one (bf16; 1.8 and 2.2 ms in f32, which waits for memory more). So each text belongs to one
+//! thread, and nothing gathers them.
 //!
 //! **Memory.** The linear layers are copied once into mappings of their own, in panels; the table of words stays in the
 //! mapped file, of which a text touches a few rows. Activations live in a [`Scratch`] that is used again and again.
@@ -296,7 +296,7 @@ impl Encoder {
     }
 
     /// The same windows, and for each of their tokens the bytes of the text that it stands for. The edges stand for none:
-    /// their ranges are empty. Finding the bytes makes this about twice as slow as [`windows`](Self::windows).
+    /// their ranges are empty. Keeping track of the bytes takes time that [`windows`](Self::windows) saves.
     pub fn windows_with_spans(&self, text: &str) -> Vec<(Window, Vec<Range<usize>>)> {
         // See `tokens`.
         let Ok(encoding) = self.tokenizer.encode(text, false) else { return Vec::new() };

@@ -45,6 +45,9 @@ pub struct Kernels {
     sum_of_squares: unsafe fn(&[f32]) -> f32,
 }
 
+/// A row, gain, offset and epsilon of a norm, and where the cells go.
+type NormFn = unsafe fn(&mut [f32], &[f32], &[f32], f32, &mut [u32]);
+
 /// The functions of one path for text encoders: see `cells`. Slices that do not fit together panic.
 pub struct EncoderKernels {
     /// The path's name: that of a [`Kernels`] for f32, `avx512bf16` for bf16.
@@ -53,7 +56,7 @@ pub struct EncoderKernels {
     pub per_cell: usize,
     product: unsafe fn(Strided<'_, u32>, Panels<'_>, Finish<'_>),
     pack: unsafe fn(&[f32], &mut [u32]),
-    norm: unsafe fn(&mut [f32], &[f32], &[f32], f32, &mut [u32]),
+    norm: NormFn,
     weigh: unsafe fn(&mut [f32], usize, &mut [u32]) -> f32,
 }
 

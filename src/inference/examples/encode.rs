@@ -48,7 +48,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (mut wall, mut cpu, mut last) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..request["runs"].as_u64().unwrap_or(1) {
                 let (vectors, [w, c]) = run(&encoder, &texts, &mut scratch)?;
-                (wall.push(w), cpu.push(c), last = vectors);
+                wall.push(w);
+                cpu.push(c);
+                last = vectors;
             }
             let mut answer = serde_json::json!({ "wall": wall, "cpu": cpu });
             if request["vectors"] == true {

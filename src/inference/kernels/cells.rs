@@ -21,7 +21,7 @@
 //! Rejected: dot products along the inputs (a sum over lanes per result, and no register left for the third column); splitting
 //! an activation into two bf16 (as slow as f32, and the loss of one is small enough); copying the rows of a tile side by
 //! side (they are in the first-level cache anyway); blocking along the inputs (a panel streams from the second level at a
-//! third of what that can deliver).
+//! quarter of what that can deliver).
 
 use super::Strided;
 use super::lanes::{LANES, Lanes, exp, gelu_erf};
@@ -149,7 +149,7 @@ pub(super) struct Place {
 
 /// The products of all rows of `x` with all columns of `panels`. `end` must be a function of the path that this is
 /// compiled for that the compiler cannot look into: the constants of GELU, kept in registers throughout, made the tiles
-/// spill their sums (measured: a third of the time).
+/// spill their sums.
 #[inline(always)]
 pub(super) fn product<C: Cell, const M: usize>(
     x: Strided<'_, u32>,
@@ -224,8 +224,8 @@ fn tile<C: Cell, const M: usize, const N: usize>(
             }
         }
     }
-    for i in 0..M {
-        for (to, sum) in to.0[i].as_chunks_mut::<LANES>().0.iter_mut().zip(sums[i]) {
+    for (to, sums) in to.0.iter_mut().zip(sums) {
+        for (to, sum) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
             sum.store(to);
         }
     }
@@ -298,10 +298,10 @@ fn cells_of<C: Cell>(sums: &[[f32; LANES]], width: usize, y: &mut [u32], f: impl
     let to = &mut y[..width.div_ceil(C::INPUTS)];
     for (group, to) in to.chunks_mut(LANES).enumerate() {
         let mut numbers = [Lanes::ZERO; 2];
-        for i in 0..C::INPUTS {
+        for (i, numbers) in numbers.iter_mut().enumerate().take(C::INPUTS) {
             let at = group * C::INPUTS + i;
             if at * LANES < width {
-                numbers[i] = f(at, sums[at]);
+                *numbers = f(at, sums[at]);
             }
         }
         if width < (group + 1) * C::INPUTS * LANES && !width.is_multiple_of(LANES) {
