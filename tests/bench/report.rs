@@ -1,9 +1,14 @@
-//! What the benchmark prints and writes.
+//! What the benchmark found: figures in tables, beside what was aimed at; as a page, as JSON and as plots.
+//!
+//! A cell is what is shown and, if it is a number, its value: the JSON has the value, a page the text. Nothing is rounded but for show.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
 
 use crate::Outcome;
+use crate::machine;
 
 /// The value below which this share of the times lies; sorts them.
 pub fn percentile(times: &mut [f64], share: f64) -> f64 {
@@ -12,126 +17,349 @@ pub fn percentile(times: &mut [f64], share: f64) -> f64 {
     times.get((last as f64 * share).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
+/// The middle one.
+pub fn median(times: &[f64]) -> f64 {
+    percentile(&mut times.to_vec(), 0.5)
+}
+
+/// Says on stderr what is being done.
+pub fn doing(what: &str) {
+    eprintln!("… {what}");
+}
+
 /// Shows how far something is, on one line of a terminal.
 pub fn progress(what: &str, done: usize, of: usize) {
     use std::io::{IsTerminal as _, Write as _};
     if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K{what}: {done} of {of}");
+        eprint!("\r\x1b[K… {what}: {done} of {of}");
         if done >= of {
-            eprintln!();
+            eprint!("\r\x1b[K");
         }
         let _ = std::io::stderr().flush();
     }
 }
 
-struct Row {
-    what: String,
-    figure: String,
-    beside: Option<String>,
+/// A figure or a word of a table.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    shown: String,
+    value: Option<f64>,
 }
 
-/// The table in the making.
-pub struct Report {
-    memories: usize,
-    rows: Vec<Row>,
+impl From<&str> for Cell {
+    fn from(text: &str) -> Cell {
+        Cell { shown: text.to_owned(), value: None }
+    }
 }
 
-impl Report {
-    /// A report about spaces of so many memories.
-    pub fn new(memories: usize) -> Report {
-        Report { memories, rows: Vec::new() }
+impl From<String> for Cell {
+    fn from(shown: String) -> Cell {
+        Cell { shown, value: None }
+    }
+}
+
+impl std::fmt::Display for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// A number with so many digits after the point, thousands grouped.
+pub fn number(value: f64, digits: usize) -> Cell {
+    if !value.is_finite() {
+        return Cell { shown: "–".to_owned(), value: None };
+    }
+    let plain = format!("{value:.digits$}");
+    let (whole, fraction) = plain.split_at(plain.find('.').unwrap_or(plain.len()));
+    let mut shown = String::new();
+    for (i, digit) in whole.chars().enumerate() {
+        let left = whole.len() - i;
+        if i > 0 && left.is_multiple_of(3) && left < whole.len() && !shown.ends_with('-') {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    Cell { shown: shown + fraction, value: Some(value) }
+}
+
+/// Microseconds, shown as milliseconds.
+pub fn ms(microseconds: f64) -> Cell {
+    number(microseconds / 1e3, 3)
+}
+
+/// How many times as much.
+pub fn times(ratio: f64) -> Cell {
+    let mut cell = number(ratio, if ratio < 10.0 { 2 } else { 1 });
+    cell.shown += " ×";
+    cell
+}
+
+/// Nothing to say.
+pub fn none() -> Cell {
+    "–".into()
+}
+
+/// A table of the report.
+pub struct Table {
+    /// Its name in the JSON.
+    name: &'static str,
+    title: String,
+    notes: Vec<String>,
+    columns: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// An empty one.
+    pub fn new(name: &'static str, title: impl Into<String>, columns: &[&'static str]) -> Table {
+        Table { name, title: title.into(), notes: Vec::new(), columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a figure and shows it.
-    pub fn row(&mut self, what: &str, figure: &str, beside: Option<String>) {
-        println!("{what}: {figure}{}", beside.as_deref().map(|b| format!("  ({b})")).unwrap_or_default());
-        self.rows.push(Row { what: what.to_owned(), figure: figure.to_owned(), beside });
+    /// What it is called.
+    pub fn title(&self) -> &str {
+        &self.title
     }
 
-    /// Adds the latency of a command, in microseconds, beside PINGs of the same minute.
-    pub fn latency(&mut self, what: &str, times: &mut [f64], pings: &mut [f64]) {
-        let (p50, p99, ping) = (percentile(times, 0.5), percentile(times, 0.99), percentile(pings, 0.5));
-        self.row(
-            what,
-            &format!("p50 {:.3} ms, p99 {:.3} ms", p50 / 1e3, p99 / 1e3),
-            Some(format!("{:.1} × PING", p50 / ping)),
-        );
+    /// Adds a row of as many cells as there are columns.
+    pub fn row(&mut self, cells: impl Into<Vec<Cell>>) {
+        let cells = cells.into();
+        debug_assert_eq!(cells.len(), self.columns.len(), "a cell per column of {}", self.name);
+        self.rows.push(cells);
     }
 
-    /// The page.
-    pub fn markdown(&self) -> String {
-        let mut page =
-            String::from("# Benchmarks\n\nMade by `make bench`; every figure below was printed by it in one run.\n\n");
-        let _ = writeln!(
-            page,
-            "* Machine: {}, {} cores visible",
-            cpu(),
-            std::thread::available_parallelism().map_or(0, usize::from)
-        );
-        let _ = writeln!(
-            page,
-            "* Server: {}",
-            first_line(&std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned()), &["--version"])
-        );
-        let _ = writeln!(page, "* Compiler: {}", first_line("rustc", &["--version"]));
-        let _ = writeln!(page, "* Memories in the space that is recalled from: {}\n", self.memories);
-        page.push_str("| what | figure | beside PING in the same run |\n|---|---|---|\n");
+    /// Adds a sentence below the title.
+    pub fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    /// The table as Markdown that is also pleasant in a terminal.
+    fn markdown(&self) -> String {
+        let mut page = format!("## {}\n\n", self.title);
+        for note in &self.notes {
+            let _ = writeln!(page, "{note}\n");
+        }
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.shown.chars().count());
+            cells.chain([self.columns[column].chars().count(), 3]).max().unwrap_or(3)
+        };
+        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        // A column of numbers stands to the right.
+        let right: Vec<bool> = (0..self.columns.len())
+            .map(|column| self.rows.iter().filter_map(|row| row.get(column)).any(|cell| cell.value.is_some()))
+            .collect();
+        let mut line = |cells: &[&str]| {
+            for ((cell, width), right) in cells.iter().zip(&widths).zip(&right) {
+                let pad = " ".repeat(width - cell.chars().count());
+                let _ = if *right { write!(page, "| {pad}{cell} ") } else { write!(page, "| {cell}{pad} ") };
+            }
+            page.push_str("|\n");
+        };
+        line(&self.columns);
+        let rule = |(width, right): (&usize, &bool)| {
+            if *right { format!("{}:", "-".repeat(width - 1)) } else { "-".repeat(*width) }
+        };
+        let rules: Vec<String> = widths.iter().zip(&right).map(rule).collect();
+        line(&rules.iter().map(String::as_str).collect::<Vec<_>>());
         for row in &self.rows {
-            let _ = writeln!(page, "| {} | {} | {} |", row.what, row.figure, row.beside.as_deref().unwrap_or("–"));
+            line(&row.iter().map(|cell| cell.shown.as_str()).collect::<Vec<_>>());
         }
         page
     }
 
-    /// Adds how long building and testing took, if `make test` has run in this checkout.
-    pub fn test_times(&mut self) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../var/test-times.tsv");
-        let Ok(times) = std::fs::read_to_string(path) else { return };
-        for (step, seconds) in times.lines().filter_map(|line| line.split_once('\t')) {
-            self.row(&format!("make test: {step}"), &format!("{seconds} s"), None);
+    fn json(&self) -> Value {
+        let object = |row: &Vec<Cell>| {
+            let fields = self.columns.iter().zip(row).map(|(column, cell)| {
+                let value = cell.value.map_or_else(|| json!(cell.shown), |value| json!(value));
+                ((*column).to_owned(), value)
+            });
+            Value::Object(fields.collect::<Map<_, _>>())
+        };
+        json!({ "name": self.name, "title": self.title, "notes": self.notes, "rows": self.rows.iter().map(object).collect::<Vec<_>>() })
+    }
+}
+
+/// What was aimed at, and what came of it.
+struct Target {
+    what: String,
+    aim: String,
+    measured: String,
+    met: Option<bool>,
+}
+
+/// The report in the making.
+pub struct Report {
+    quick: bool,
+    versions: Vec<(String, String)>,
+    targets: Vec<Target>,
+    tables: Vec<Table>,
+    plots: Vec<(&'static str, String, String)>,
+    skipped: Vec<String>,
+}
+
+impl Report {
+    /// An empty one. A quick run measures smaller things, so it judges no target.
+    pub fn new(quick: bool) -> Report {
+        Report {
+            quick,
+            versions: Vec::new(),
+            targets: Vec::new(),
+            tables: Vec::new(),
+            plots: Vec::new(),
+            skipped: Vec::new(),
         }
     }
 
-    /// Writes `docs/benchmarks.md` and `docs/benchmarks.json`.
-    pub fn write(&self) -> Outcome<()> {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-        std::fs::create_dir_all(&docs)?;
-        std::fs::write(docs.join("benchmarks.md"), self.markdown())?;
-        let rows: Vec<_> = self
-            .rows
+    /// Adds what was used, and which of it.
+    pub fn version(&mut self, what: &str, version: impl Into<String>) {
+        let version = version.into();
+        if !self.versions.iter().any(|(known, _)| known == what) {
+            self.versions.push((what.to_owned(), version));
+        }
+    }
+
+    /// Says that something could not be measured, and why.
+    pub fn skipped(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        if !self.skipped.contains(&what) {
+            println!("Skipped: {what}");
+            self.skipped.push(what);
+        }
+    }
+
+    /// Adds a table and shows it.
+    pub fn table(&mut self, table: Table) {
+        println!("\n{}", table.markdown());
+        self.tables.push(table);
+    }
+
+    /// Adds a target with what was measured.
+    pub fn target(&mut self, what: &str, aim: &str, measured: impl Into<String>, met: bool) {
+        let met = (!self.quick).then_some(met);
+        self.targets.push(Target { what: what.to_owned(), aim: aim.to_owned(), measured: measured.into(), met });
+    }
+
+    /// Adds a target for which something is missing.
+    pub fn unmeasured(&mut self, what: &str, aim: &str, why: &str) {
+        self.targets.push(Target { what: what.to_owned(), aim: aim.to_owned(), measured: why.to_owned(), met: None });
+    }
+
+    /// Adds a plot: the name of its file, what it shows in words, and the SVG.
+    pub fn plot(&mut self, name: &'static str, words: impl Into<String>, svg: String) {
+        self.plots.push((name, words.into(), svg));
+    }
+
+    fn targets_table(&self) -> Table {
+        let mut table = Table::new("targets", "Targets", &["what", "target", "measured", "met"]);
+        for target in &self.targets {
+            let met = match target.met {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "–",
+            };
+            table.row([
+                Cell::from(target.what.as_str()),
+                target.aim.as_str().into(),
+                target.measured.as_str().into(),
+                met.into(),
+            ]);
+        }
+        table
+    }
+
+    /// The page.
+    pub fn markdown(&self) -> String {
+        let mut page = String::from(
+            "# Benchmarks\n\nMade by `make bench`; every figure below was printed by it in one run. Medians of interleaved rounds; on a shared machine absolute times drift \
+             by tens of per cent and ratios hold. How each is measured is written at the head of its file in `tests/bench/`.\n\n",
+        );
+        let _ = writeln!(page, "* Machine: {}", machine::describe());
+        for (what, version) in &self.versions {
+            let _ = writeln!(page, "* {what}: {version}");
+        }
+        for skipped in &self.skipped {
+            let _ = writeln!(page, "* Skipped: {skipped}");
+        }
+        for (name, words, _) in &self.plots {
+            let _ = write!(page, "\n![{words}](benchmarks.{name}.svg)\n");
+        }
+        if !self.targets.is_empty() {
+            let _ = write!(page, "\n{}", self.targets_table().markdown());
+        }
+        for table in &self.tables {
+            let _ = write!(page, "\n{}", table.markdown());
+        }
+        page
+    }
+
+    fn json(&self) -> Value {
+        let versions: Map<String, Value> = self.versions.iter().map(|(what, v)| (what.clone(), json!(v))).collect();
+        let targets: Vec<Value> = self
+            .targets
             .iter()
-            .map(|r| serde_json::json!({ "what": r.what, "figure": r.figure, "beside_ping": r.beside }))
+            .map(|t| json!({ "what": t.what, "target": t.aim, "measured": t.measured, "met": t.met }))
             .collect();
-        let json = serde_json::json!({ "machine": cpu(), "memories": self.memories, "rows": rows });
-        std::fs::write(docs.join("benchmarks.json"), format!("{json:#}\n"))?;
-        println!("written: docs/benchmarks.md, docs/benchmarks.json");
+        json!({
+            "machine": machine::describe(),
+            "quick": self.quick,
+            "versions": versions,
+            "skipped": self.skipped,
+            "targets": targets,
+            "tables": self.tables.iter().map(Table::json).collect::<Vec<_>>(),
+        })
+    }
+
+    /// Shows the targets, and writes the page, the JSON and the plots into a folder.
+    pub fn write(&self, folder: &Path) -> Outcome<()> {
+        if !self.targets.is_empty() {
+            println!("\n{}", self.targets_table().markdown());
+        }
+        std::fs::create_dir_all(folder)?;
+        let mut written: Vec<PathBuf> = Vec::new();
+        let mut file = |name: String, text: String| -> Outcome<()> {
+            let path = folder.join(name);
+            std::fs::write(&path, text)?;
+            written.push(path);
+            Ok(())
+        };
+        file("benchmarks.md".to_owned(), self.markdown())?;
+        file("benchmarks.json".to_owned(), format!("{:#}\n", self.json()))?;
+        for (name, _, svg) in &self.plots {
+            file(format!("benchmarks.{name}.svg"), svg.clone())?;
+        }
+        for path in written {
+            println!("written: {}", path.display());
+        }
         Ok(())
     }
 }
 
-fn cpu() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|l| l.strip_prefix("model name").and_then(|l| l.split(':').nth(1)))
-        .unwrap_or("unknown")
-        .trim()
-        .to_owned();
-    let has = |flag: &str| info.lines().any(|l| l.starts_with("flags") && l.split_whitespace().any(|f| f == flag));
-    let simd = if has("avx512f") {
-        "AVX-512"
-    } else if has("avx2") {
-        "AVX2"
-    } else {
-        "no AVX2"
-    };
-    format!("{model} ({}, {simd})", std::env::consts::ARCH)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn first_line(program: &str, args: &[&str]) -> String {
-    let output = std::process::Command::new(program).args(args).output();
-    output
-        .ok()
-        .and_then(|o| String::from_utf8(o.stdout).ok())
-        .and_then(|o| o.lines().next().map(str::to_owned))
-        .unwrap_or_else(|| "unknown".to_owned())
+    #[test]
+    fn numbers_are_grouped_and_shares_are_found() {
+        for (value, digits, shown) in [
+            (0.5, 3, "0.500"),
+            (999.0, 0, "999"),
+            (1_000.0, 0, "1,000"),
+            (1_234_567.5, 1, "1,234,567.5"),
+            (-123.0, 0, "-123"),
+            (-1_234.0, 0, "-1,234"),
+            (f64::NAN, 2, "–"),
+        ] {
+            assert_eq!(number(value, digits).shown, shown);
+        }
+        let mut values: Vec<f64> = (0..=100).rev().map(f64::from).collect();
+        assert_eq!((percentile(&mut values, 0.5), percentile(&mut values, 0.99)), (50.0, 99.0));
+        assert!(percentile(&mut [], 0.5).is_nan());
+    }
+
+    #[test]
+    fn a_table_reads_as_markdown_and_as_json() {
+        let mut table = Table::new("t", "Title", &["what", "ms"]);
+        table.row(["PING".into(), ms(31.0)]);
+        assert_eq!(table.markdown(), "## Title\n\n| what |    ms |\n| ---- | ----: |\n| PING | 0.031 |\n");
+        assert_eq!(table.json()["rows"][0]["ms"], json!(0.031));
+    }
 }

@@ -23,9 +23,23 @@ impl Random {
         (self.next() % n as u64) as usize
     }
 
+    /// A number from 0 to 1.
+    pub fn fraction(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+    }
+
     /// About normally distributed: a sum of four uniform numbers, enough to spread directions evenly.
     pub fn normal(&mut self) -> f32 {
-        (0..4).map(|_| (self.next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5).sum()
+        (0..4).map(|_| self.fraction() - 0.5).sum()
+    }
+
+    /// Four numbers, about normally distributed with deviation one: sums of four 16-bit numbers each.
+    pub fn normals(&mut self) -> [f32; 4] {
+        [0; 4].map(|_: u8| {
+            let bits = self.next();
+            let sum: u32 = (0..4).map(|part| (bits >> (16 * part)) as u32 & 0xffff).sum();
+            (sum as f32 / 65_536.0 - 2.0) * 1.732_050_8
+        })
     }
 }
 

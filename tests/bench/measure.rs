@@ -1,0 +1,113 @@
+//! Fair comparisons: what is compared takes turns, round by round (A B A B …), so that a machine that slows down slows all of them, and the figure is the
+//! median of the rounds.
+
+use std::time::Instant;
+
+use crate::Outcome;
+use crate::report::{median, percentile};
+use crate::server::Server;
+use crate::wire::Wire;
+
+/// What the elements of every server are called; a reply names those that were found.
+const NAME: &str = "memory number ";
+
+/// The content of a memory, or the name of an element.
+pub fn name(row: usize) -> String {
+    format!("{NAME}{row}")
+}
+
+/// The rows that a reply names, in order, whatever else it says about them.
+pub fn rows(reply: &[u8]) -> Vec<u32> {
+    let digits = |at: usize| {
+        let digits = reply[at..].iter().take_while(|b| b.is_ascii_digit());
+        digits.fold(None, |n: Option<u32>, b| Some(n.unwrap_or(0) * 10 + u32::from(b - b'0')))
+    };
+    let places = reply.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME.as_bytes());
+    places.filter_map(|(at, _)| digits(at + NAME.len())).collect()
+}
+
+/// One of those that are compared: a server and what it is asked.
+pub struct Subject<'a> {
+    server: &'a Server,
+    wire: Wire,
+    queries: Vec<Vec<u8>>,
+}
+
+impl<'a> Subject<'a> {
+    /// These queries on a connection of their own.
+    pub fn new(server: &'a Server, queries: Vec<Vec<u8>>) -> Outcome<Subject<'a>> {
+        Ok(Subject { server, wire: server.wire()?, queries })
+    }
+
+    /// PING on that server: the floor.
+    pub fn ping(server: &'a Server) -> Outcome<Subject<'a>> {
+        Subject::new(server, vec![crate::wire::command(&["PING"])])
+    }
+}
+
+/// What came of a subject.
+pub struct Measured {
+    /// The median over the rounds of their medians, in microseconds.
+    pub p50: f64,
+    /// The median over the rounds of their 99th percentiles.
+    pub p99: f64,
+    /// CPU time of the server per query, all its threads, in microseconds.
+    pub cpu: f64,
+    /// What the first pass over the queries found.
+    pub found: Vec<Vec<u32>>,
+}
+
+impl Measured {
+    /// Results per query.
+    pub fn results(&self) -> f64 {
+        self.found.iter().map(Vec::len).sum::<usize>() as f64 / self.found.len() as f64
+    }
+}
+
+/// Lets the subjects take turns: so many rounds of so many queries each, one client, one query at a time.
+pub fn interleave(subjects: &mut [Subject], rounds: usize, per_round: usize) -> Outcome<Vec<Measured>> {
+    let mut p50 = vec![Vec::new(); subjects.len()];
+    let mut p99 = p50.clone();
+    let mut cpu = vec![0.0; subjects.len()];
+    let mut found: Vec<Vec<Vec<u32>>> = vec![Vec::new(); subjects.len()];
+    for (subject, found) in subjects.iter_mut().zip(&mut found) {
+        // The first pass warms caches and tells what is found; it is not timed.
+        for query in &subject.queries {
+            found.push(rows(subject.wire.call(query)?));
+        }
+    }
+    let mut times = Vec::with_capacity(per_round);
+    for round in 0..rounds {
+        for (s, subject) in subjects.iter_mut().enumerate() {
+            let before = subject.server.cpu()?;
+            times.clear();
+            for i in 0..per_round {
+                let query = &subject.queries[(round * per_round + i) % subject.queries.len()];
+                let started = Instant::now();
+                subject.wire.call(query)?;
+                times.push(started.elapsed().as_secs_f64() * 1e6);
+            }
+            cpu[s] += subject.server.cpu()? - before;
+            p50[s].push(percentile(&mut times, 0.5));
+            p99[s].push(percentile(&mut times, 0.99));
+        }
+    }
+    let queries = (rounds * per_round) as f64;
+    Ok(found
+        .into_iter()
+        .enumerate()
+        .map(|(s, found)| Measured { p50: median(&p50[s]), p99: median(&p99[s]), cpu: cpu[s] * 1e6 / queries, found })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_names_its_rows() {
+        let reply = format!("*2\r\n$16\r\n{}\r\n$15\r\n{}\r\n$3\r\n0.5\r\n", name(42), name(7));
+        assert_eq!(rows(reply.as_bytes()), [42, 7]);
+        assert!(rows(b"*0\r\n").is_empty());
+    }
+}
