@@ -26,8 +26,8 @@ test-all: ## the same, also on Redis 8.0 and Valkey 8, and a short run of the fu
 serve: setup ## start a server with the module in the foreground; options: scripts/serve --help
 	@scripts/serve
 
-bench: build ## measure speed and memory, and write the tables into docs/benchmarks.md
-	@scripts/bench
+bench: ## measure beside the peers, write docs/benchmarks.md and its plots; make bench BENCH=--help lists parts
+	@scripts/bench $(BENCH)
 
 model: ## fetch a real Gemma 3 model: make model MODEL=270m (or 1b); see scripts/fetch-model --help
 	@scripts/fetch-model $(MODEL)

@@ -24,7 +24,7 @@ pub const K: usize = 10;
 const LEVELS: [(usize, f32); 7] =
     [(3, 0.9), (12, 0.7), (40, 0.6), (150, 0.5), (600, 0.4), (3_000, 0.25), (20_000, 0.05)];
 /// The share of a vector that comes from its groups: between these, at random.
-const COMMON: Range<f32> = 0.62..0.98;
+const COMMON: Range<f32> = 0.61..0.96;
 /// Rows that are compared with all queries before the next are read: 196 KiB.
 const BLOCK: usize = 128;
 

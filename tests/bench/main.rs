@@ -5,6 +5,7 @@
 //! the repository, so that all figures in it are of one run.
 
 mod dataset;
+mod embedding;
 mod generation;
 mod in_process;
 mod machine;
@@ -42,6 +43,7 @@ sections, in this order:
   writes       stores by vector while recalls run
   snapshots    100,000 memories under 2,000 changes a second, with readers and forks
   million      1,000,000 vectors (needs 6 GiB)
+  embedding    the sentence encoder beside onnxruntime (scripts/bench-embedding)
   text         storing and recalling text, 10,000
   quality      what recall finds: needs --locomo FILE or --xquad FILE
   generation   tokens per second, and PING meanwhile
@@ -52,8 +54,19 @@ options:
   --xquad FILE     XQuAD in English, as published
   --out FOLDER     where page, JSON and plots go: docs if everything ran, else var/bench
 ";
-const SECTIONS: [&str; 10] =
-    ["vectors", "filters", "clients", "in-process", "writes", "snapshots", "million", "text", "quality", "generation"];
+const SECTIONS: [&str; 11] = [
+    "vectors",
+    "filters",
+    "clients",
+    "in-process",
+    "writes",
+    "snapshots",
+    "million",
+    "embedding",
+    "text",
+    "quality",
+    "generation",
+];
 
 fn main() {
     if let Err(error) = run() {
@@ -110,6 +123,7 @@ fn run() -> Outcome<()> {
             "writes" => writes::while_reading(&mut world, &mut report),
             "snapshots" => writes::snapshots(&mut world, &mut report),
             "million" => million::million(&mut report),
+            "embedding" => embedding::embedding(&mut report, &root, &scratch),
             "text" => text::text(&mut report, small, if quick { 100 } else { 1_000 }),
             "quality" => quality::quality(&mut report, locomo.as_deref(), xquad.as_deref(), &scratch),
             _ => generation::generation(&mut report, quick),

@@ -1,27 +1,35 @@
-//! Plots as SVG, written by hand: two kinds, bars and lines. Colours follow the reader's light or dark theme by a media query inside the file, which holds
-//! wherever the file is shown as a picture; nothing is fetched and no font is needed.
+//! Plots as SVG, written by hand: two kinds, bars and lines. Colours follow the reader's light or dark theme by a media query inside the file; a renderer
+//! that knows none shows the light one. Nothing is fetched and no font is needed.
 
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 760.0;
-const STYLE: &str = "<style>\
-    svg{--ink:#1f2328;--soft:#656d76;--line:#d0d7de;--a:#0969da;--b:#bf8700;--c:#8250df;--d:#1a7f37;--e:#cf222e}\
-    @media (prefers-color-scheme: dark){svg{--ink:#e6edf3;--soft:#9198a1;--line:#3d444d;--a:#4493f8;--b:#d29922;--c:#ab7df8;--d:#3fb950;--e:#f85149}}\
-    text{font:13px system-ui,sans-serif;fill:var(--ink)}.t{font-size:16px;font-weight:600}.s{fill:var(--soft);font-size:12px}\
-    .g{stroke:var(--line);stroke-width:1}.p{fill:none;stroke-width:2.5}\
-    .a{fill:var(--a)}.b{fill:var(--b)}.c{fill:var(--c)}.d{fill:var(--d)}.e{fill:var(--e)}\
-    .la{stroke:var(--a)}.lb{stroke:var(--b)}.lc{stroke:var(--c)}.ld{stroke:var(--d)}.le{stroke:var(--e)}</style>";
+/// Ink, softer ink, grid, and the series.
+const LIGHT: [&str; 8] = ["#1f2328", "#656d76", "#d0d7de", "#0969da", "#bf8700", "#8250df", "#1a7f37", "#cf222e"];
+const DARK: [&str; 8] = ["#e6edf3", "#9198a1", "#3d444d", "#4493f8", "#d29922", "#ab7df8", "#3fb950", "#f85149"];
 const COLOURS: [char; 5] = ['a', 'b', 'c', 'd', 'e'];
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
+/// The rules of a theme; plain colours in classes, which every renderer knows.
+fn rules([ink, soft, grid, series @ ..]: &[&str; 8]) -> String {
+    let mut rules = format!("text{{fill:{ink}}}.s{{fill:{soft}}}.g{{stroke:{grid}}}");
+    for (name, colour) in COLOURS.iter().zip(series) {
+        let _ = write!(rules, ".{name}{{fill:{colour}}}.l{name}{{stroke:{colour}}}");
+    }
+    rules
+}
+
 fn head(title: &str, height: f64) -> String {
     let title = escaped(title);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\
-         <title>{title}</title>{STYLE}<text class=\"t\" x=\"0\" y=\"20\">{title}</text>"
+         <title>{title}</title><style>text{{font:13px system-ui,sans-serif}}.t{{font-size:16px;font-weight:600}}.s{{font-size:12px}}.g{{stroke-width:1}}.p{{fill:none;stroke-width:2.5}}\
+         {}@media (prefers-color-scheme: dark){{{}}}</style><text class=\"t\" x=\"0\" y=\"20\">{title}</text>",
+        rules(&LIGHT),
+        rules(&DARK)
     )
 }
 

@@ -58,6 +58,28 @@ impl From<String> for Cell {
     }
 }
 
+impl Cell {
+    /// As many digits as matter.
+    fn from_json(value: &Value) -> Cell {
+        match value {
+            Value::Null => none(),
+            Value::Bool(yes) => if *yes { "yes" } else { "no" }.into(),
+            Value::String(text) => text.as_str().into(),
+            Value::Number(n) => {
+                let value = n.as_f64().unwrap_or(f64::NAN);
+                let digits = match value.abs() {
+                    _ if value.fract() == 0.0 => 0,
+                    0.0..10.0 => 3,
+                    10.0..100.0 => 1,
+                    _ => 0,
+                };
+                number(value, digits)
+            }
+            other => other.to_string().into(),
+        }
+    }
+}
+
 impl std::fmt::Display for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.shown)
@@ -102,17 +124,29 @@ pub fn none() -> Cell {
 /// A table of the report.
 pub struct Table {
     /// Its name in the JSON.
-    name: &'static str,
+    name: String,
     title: String,
     notes: Vec<String>,
-    columns: Vec<&'static str>,
+    columns: Vec<String>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
     /// An empty one.
-    pub fn new(name: &'static str, title: impl Into<String>, columns: &[&'static str]) -> Table {
-        Table { name, title: title.into(), notes: Vec::new(), columns: columns.to_vec(), rows: Vec::new() }
+    pub fn new(name: &str, title: impl Into<String>, columns: &[&str]) -> Table {
+        let columns = columns.iter().map(|&column| column.to_owned()).collect();
+        Table { name: name.to_owned(), title: title.into(), notes: Vec::new(), columns, rows: Vec::new() }
+    }
+
+    /// A table that another program made: objects with the same fields, in the order of the first.
+    fn from_json(name: &str, title: &str, objects: &[Value]) -> Table {
+        let first = objects.first().and_then(Value::as_object);
+        let columns: Vec<&str> = first.into_iter().flatten().map(|(field, _)| field.as_str()).collect();
+        let mut table = Table::new(name, title, &columns);
+        for object in objects {
+            table.row(columns.iter().map(|column| Cell::from_json(&object[column])).collect::<Vec<_>>());
+        }
+        table
     }
 
     /// What it is called.
@@ -154,7 +188,7 @@ impl Table {
             }
             page.push_str("|\n");
         };
-        line(&self.columns);
+        line(&self.columns.iter().map(String::as_str).collect::<Vec<_>>());
         let rule = |(width, right): (&usize, &bool)| {
             if *right { format!("{}:", "-".repeat(width - 1)) } else { "-".repeat(*width) }
         };
@@ -170,7 +204,7 @@ impl Table {
         let object = |row: &Vec<Cell>| {
             let fields = self.columns.iter().zip(row).map(|(column, cell)| {
                 let value = cell.value.map_or_else(|| json!(cell.shown), |value| json!(value));
-                ((*column).to_owned(), value)
+                (column.clone(), value)
             });
             Value::Object(fields.collect::<Map<_, _>>())
         };
@@ -241,6 +275,31 @@ impl Report {
     /// Adds a target for which something is missing.
     pub fn unmeasured(&mut self, what: &str, aim: &str, why: &str) {
         self.targets.push(Target { what: what.to_owned(), aim: aim.to_owned(), measured: why.to_owned(), met: None });
+    }
+
+    /// Takes in what a benchmark of its own found: a report of the same format, or any object whose lists of objects are tables.
+    pub fn include(&mut self, found: &Value) {
+        for (what, version) in found["versions"].as_object().into_iter().flatten() {
+            self.version(what, Cell::from_json(version).shown);
+        }
+        let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        for table in list(&found["tables"]) {
+            let mut made = Table::from_json(&text(&table["name"]), &text(&table["title"]), &list(&table["rows"]));
+            list(&table["notes"]).iter().for_each(|note| made.note(text(note)));
+            self.table(made);
+        }
+        for (name, rows) in found.as_object().into_iter().flatten() {
+            let rows = list(rows);
+            if !["tables", "targets", "skipped"].contains(&name.as_str()) && rows.iter().any(Value::is_object) {
+                self.table(Table::from_json(name, name, &rows));
+            }
+        }
+        for target in list(&found["targets"]) {
+            let met = target["met"].as_bool().filter(|_| !self.quick);
+            let [what, aim, measured] = ["what", "target", "measured"].map(|field| text(&target[field]));
+            self.targets.push(Target { what, aim, measured, met });
+        }
     }
 
     /// Adds a plot: the name of its file, what it shows in words, and the SVG.
@@ -361,5 +420,20 @@ mod tests {
         table.row(["PING".into(), ms(31.0)]);
         assert_eq!(table.markdown(), "## Title\n\n| what |    ms |\n| ---- | ----: |\n| PING | 0.031 |\n");
         assert_eq!(table.json()["rows"][0]["ms"], json!(0.031));
+        let again = Table::from_json("t", "Title", &[table.json()["rows"][0].clone()]);
+        assert_eq!(again.markdown(), table.markdown());
+    }
+
+    #[test]
+    fn another_report_is_taken_in() {
+        let mut report = Report::new(false);
+        let target = json!({ "what": "w", "target": "≥ 1", "measured": "2", "met": true });
+        report.include(
+            &json!({ "versions": { "x": "1.2" }, "lengths": [{ "tokens": 8, "ms": 0.74 }], "targets": [target] }),
+        );
+        let page = report.markdown();
+        for line in ["* x: 1.2", "## lengths", "|      8 | 0.740 |", "| w    | ≥ 1    | 2        | yes |"] {
+            assert!(page.contains(line), "{line} is not in\n{page}");
+        }
     }
 }

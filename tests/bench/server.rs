@@ -58,9 +58,12 @@ impl Server {
             .args(options)
             .stdout(Stdio::null())
             .spawn()?;
-        let server = Server { child, folder, port };
+        let mut server = Server { child, folder, port };
         let begun = Instant::now();
         while server.connect().is_err() {
+            if let Some(status) = server.child.try_wait()? {
+                return Err(format!("the server ended instead of listening on port {port}: {status}").into());
+            }
             if begun.elapsed() > PATIENCE {
                 return Err(format!("the server did not start on port {port}").into());
             }

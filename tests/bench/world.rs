@@ -170,9 +170,11 @@ pub fn vadd(element: &str, vector: &[f32]) -> Vec<u8> {
     command(&[&b"VADD"[..], b"v", b"FP32", &blob(vector), element.as_bytes()])
 }
 
-/// An error without what it explains after the colon.
+/// What a server said in an error, without the explanation after the colon and what the client library puts before it.
 pub fn brief(error: &dyn std::error::Error) -> String {
-    error.to_string().split(": ").next().unwrap_or_default().to_owned()
+    let text = error.to_string();
+    let said = text.rsplit_once("ResponseError: ").map_or(text.as_str(), |(_, said)| said);
+    said.split(": ").next().unwrap_or_default().to_owned()
 }
 
 /// A number with its thousands apart, for titles.
