@@ -6,7 +6,7 @@ usage: peers.py FOLDER VECTORS DIMENSIONS QUERIES K      FOLDER holds base.f32 a
   {"do": "build", "index": "flat|hnsw32|usearch-i8"}     -> {"seconds": ..., "bytes": ...}
   {"do": "time", "index": ..., "ef": n, "from": q, "count": n}  -> {"times": [microseconds], "found": [[rows]]}
 
-Indexes are built with all cores and asked with one thread, one query a call. Vectors have length one, so the inner product is the cosine.
+Indexes are built as their libraries do by default, with all cores, and asked with one thread, one query a call. Vectors have length one, so the inner product is the cosine.
 """
 
 import json
@@ -40,7 +40,6 @@ def main():
             made.add(base)
         elif index == "hnsw32":
             made = faiss.IndexHNSWFlat(d, 32, faiss.METRIC_INNER_PRODUCT)
-            made.hnsw.efConstruction = 200
             made.add(base)
         else:
             made = Index(ndim=d, metric="cos", dtype="i8")

@@ -168,7 +168,8 @@ pub fn lines(title: &str, x: &Axis, y: &Axis, series: &[(String, Vec<(f64, f64)>
         escaped(x.title),
         escaped(y.title)
     );
-    for (number, (name, points)) in series.iter().enumerate() {
+    // The first series is drawn last, so that nothing covers it.
+    for (number, (name, points)) in series.iter().enumerate().rev() {
         let colour = colour(number);
         let placed: Vec<(f64, f64)> = points.iter().map(|p| at(*p)).collect();
         let path: Vec<String> = placed.iter().map(|(px, py)| format!("{px:.1},{py:.1}")).collect();

@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -27,16 +29,22 @@ pub fn doing(what: &str) {
     eprintln!("… {what}");
 }
 
-/// Shows how far something is, on one line of a terminal.
+/// Shows how far something is: on one line of a terminal, elsewhere as a line every ten seconds.
 pub fn progress(what: &str, done: usize, of: usize) {
     use std::io::{IsTerminal as _, Write as _};
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K… {what}: {done} of {of}");
-        if done >= of {
-            eprint!("\r\x1b[K");
-        }
-        let _ = std::io::stderr().flush();
+    static SHOWN: Mutex<Option<Instant>> = Mutex::new(None);
+    let terminal = std::io::stderr().is_terminal();
+    let pause = Duration::from_millis(if terminal { 100 } else { 10_000 });
+    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = shown.get_or_insert_with(Instant::now).elapsed();
+    if terminal && done >= of {
+        eprint!("\r\x1b[K");
+    } else if waited >= pause && done < of {
+        *shown = Some(Instant::now());
+        let (before, after) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
+        eprint!("{before}… {what}: {done} of {of}{after}");
     }
+    let _ = std::io::stderr().flush();
 }
 
 /// A figure or a word of a table.

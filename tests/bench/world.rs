@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use crate::Outcome;
 use crate::dataset::{DIM, Dataset};
 use crate::measure::name;
+use crate::plot;
 use crate::report::{Report, Table, doing, none, number, progress};
 use crate::server::Server;
 use crate::wire::{blob, command};
@@ -128,13 +129,22 @@ impl World {
             let stored = store(&engram, "h", len, |row| memory("h", &name(row), data.row(row), &[]))?;
             stored.row(&mut table, "… precision f16", None);
         }
+        let mut plotted = vec![("Engram", [ours.bytes, ours_saved.0])];
         let redis8 = self.start_redis8(report)?;
         if let Some(server) = &redis8 {
             let stored = store(server, "v", len, |row| vadd(&name(row), data.row(row)))?;
-            stored.row(&mut table, "VADD (Q8)", Some(reload(server, len)?));
+            let saved = reload(server, len)?;
+            stored.row(&mut table, "VADD (Q8)", Some(saved));
+            plotted.push(("Vector set (Q8)", [stored.bytes, saved.0]));
         }
         report.table(table);
         if len == self.options.large {
+            let group = |title: &str, which: usize| {
+                (title.to_owned(), plotted.iter().map(|(what, bytes)| ((*what).to_owned(), bytes[which])).collect())
+            };
+            let groups = [group("in memory", 0), group("in the RDB file", 1)];
+            let title = format!("Bytes of a memory with a vector of {DIM} dimensions (shorter is better)");
+            report.plot("bytes", "bytes per memory, in memory and in the file", plot::bars(&title, "B", &groups));
             let inserts = format!("{:.0}", ours.per_cpu_second);
             report.target("insert by vector, per CPU second", "≥ 50,000", inserts, ours.per_cpu_second >= 50_000.0);
             let bytes = format!("{:.0}", ours.bytes);
