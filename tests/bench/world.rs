@@ -180,11 +180,13 @@ pub fn vadd(element: &str, vector: &[f32]) -> Vec<u8> {
     command(&[&b"VADD"[..], b"v", b"FP32", &blob(vector), element.as_bytes()])
 }
 
-/// What a server said in an error, without the explanation after the colon and what the client library puts before it.
+/// What a server said in an error, without what the client library puts before it, as far as a cell has room.
 pub fn brief(error: &dyn std::error::Error) -> String {
+    const ROOM: usize = 60;
     let text = error.to_string();
     let said = text.rsplit_once("ResponseError: ").map_or(text.as_str(), |(_, said)| said);
-    said.split(": ").next().unwrap_or_default().to_owned()
+    let short: String = said.chars().take(ROOM).collect();
+    if short.len() < said.len() { short + "…" } else { short }
 }
 
 /// A number with its thousands apart, for titles.
