@@ -1,13 +1,13 @@
 //! Vectors that behave as those of sentences do, the same in every run, and the truth about them.
 //!
-//! Uniform random vectors would flatter nobody and tell nothing: all are equally far from each other. These are made as people talk: every vector belongs to a
-//! sentence group, that to a remark, a thread, a subject … (the levels below), each with a direction of its own, and adds a part that only it has, small for
-//! some and large for others. The directions lie in a space whose axes weigh less and less, as the principal components of an encoder's output do, then turned so
-//! that no coordinate is special. On 49,700 sentences embedded by all-MiniLM-L6-v2 the mean cosine to the nearest other is .71 and to the tenth .57; the levels
-//! were chosen to give about the same here, and the benchmark prints what they gave.
+//! Uniform random vectors would flatter nobody and tell nothing: all are equally far from each other. These are made as people talk: every vector belongs to
+//! a sentence group, that to a remark, a thread, a subject … (the levels below), each with a direction of its own, and adds a part that only it has, small
+//! for some and large for others. The directions lie in a space whose axes weigh less and less, as the principal components of an encoder's output do, then
+//! turned so that no coordinate is special. On 49,700 sentences embedded by all-MiniLM-L6-v2 the mean cosine to the nearest other is .71 and to the tenth
+//! .57; the levels were chosen to give about the same here, and the benchmark prints what they gave.
 //!
-//! A query is one more vector of the same making that is not in the set: near something, equal to nothing. A vector depends on its number and the size of the set
-//! alone, so a million of them need no table of directions and any number of threads.
+//! A query is one more vector of the same making that is not in the set: near something, equal to nothing. A vector depends on its number and the size of the
+//! set alone, so a million of them need no table of directions and any number of threads.
 //!
 //! The truth is a full f32 comparison with every vector, on all cores, a block of rows at a time so that it is read from cache for every query.
 

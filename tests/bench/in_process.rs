@@ -152,7 +152,8 @@ pub fn in_process(world: &mut World, report: &mut Report) -> Outcome<()> {
             &["what", "p50 ms", "p99 ms", "recall@10", "bytes each", "build s", "beside Engram"],
         );
         table.note(
-            "One thread, one query a call, taking turns. Engram: a snapshot of a space with the defaults, contents and all fields included in its bytes. The peers hold vectors alone, their \
+            "One thread, one query a call, taking turns. Engram: a snapshot of a space with the defaults, contents and all fields \
+             included in its bytes. The peers hold vectors alone, their \
              bytes are the growth of their process.",
         );
         let engine = (median(&ways[0].p50), recall(&truth, &ways[0].found));

@@ -67,7 +67,8 @@ pub fn million(report: &mut Report) -> Outcome<()> {
         &["what", "p50 ms", "p99 ms", "server CPU ms", "recall@10"],
     );
     table.note(format!(
-        "Stored in {took:.0} s, {cpu:.0} s of CPU, with what is built in the background; {:.0} bytes each by `used_memory`, {:.2} GiB more resident. PING meanwhile: p50 {}, \
+        "Stored in {took:.0} s, {cpu:.0} s of CPU, with what is built in the background; {:.0} bytes each by `used_memory`, {:.2} \
+         GiB more resident. PING meanwhile: p50 {}, \
          p99.9 {}, worst {} ms.",
         used / LEN as f64,
         resident / f64::from(1 << 30),

@@ -26,7 +26,8 @@ fn head(title: &str, height: f64) -> String {
     let title = escaped(title);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\
-         <title>{title}</title><style>text{{font:13px system-ui,sans-serif}}.t{{font-size:16px;font-weight:600}}.s{{font-size:12px}}.g{{stroke-width:1}}.p{{fill:none;stroke-width:2.5}}\
+         <title>{title}</title><style>text{{font:13px \
+          system-ui,sans-serif}}.t{{font-size:16px;font-weight:600}}.s{{font-size:12px}}.g{{stroke-width:1}}.p{{fill:none;stroke-width:2.5}}\
          {}@media (prefers-color-scheme: dark){{{}}}</style><text class=\"t\" x=\"0\" y=\"20\">{title}</text>",
         rules(&LIGHT),
         rules(&DARK)
@@ -67,7 +68,8 @@ pub fn bars(title: &str, unit: &str, groups: &[(String, Vec<(String, f64)>)]) ->
             let width = (value / longest * room).max(2.0);
             let _ = write!(
                 svg,
-                "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text><rect class=\"{colour}\" x=\"{left}\" y=\"{y}\" width=\"{width:.1}\" height=\"18\" rx=\"3\"/>\
+                "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text><rect class=\"{colour}\" x=\"{left}\" y=\"{y}\" \
+                 width=\"{width:.1}\" height=\"18\" rx=\"3\"/>\
                  <text x=\"{:.1}\" y=\"{}\">{} {unit}</text>",
                 left - 10.0,
                 y + 14.0,

@@ -1,15 +1,17 @@
 //! How well recall finds what is asked for, text in and text out through the server, on data that is not shipped:
 //!
-//! * LoCoMo (`--locomo FILE`): long conversations with questions whose evidence is known. One JSON object a line: `{"type": "memory", "conv", "id", "session", "speaker", "ts"
-//!   (seconds), "text", "caption"}` and `{"type": "query", "conv", "q", "question", "category", "evidence": [ids]}`. Each conversation is a space; every turn is stored by
-//!   MEM.STORE with SPEAKER, AT and SESSION, as a chat application would, a shared picture's caption at its end as `[shares: …]`.
+//! * LoCoMo (`--locomo FILE`): long conversations with questions whose evidence is known. One JSON object a line: `{"type": "memory", "conv", "id",
+//!   "session", "speaker", "ts" (seconds), "text", "caption"}` and `{"type": "query", "conv", "q", "question", "category", "evidence": [ids]}`. Each
+//!   conversation is a space; every turn is stored by MEM.STORE with SPEAKER, AT and SESSION, as a chat application would, a shared picture's caption at its
+//!   end as `[shares: …]`.
 //! * XQuAD (`--xquad FILE`, the format of SQuAD): questions about paragraphs. All paragraphs are one space without speakers and sessions.
 //!
-//! The turns and questions of LoCoMo are in `locomo10.json` of the repository snap-research/locomo (CC BY-NC 4.0); its dates are times of day on a day, so the turns of a session
-//! follow each other by half a minute. XQuAD is `xquad.en.json` of google-deepmind/xquad (CC BY-SA 4.0).
+//! The turns and questions of LoCoMo are in `locomo10.json` of the repository snap-research/locomo (CC BY-NC 4.0); its dates are times of day on a day, so
+//! the turns of a session follow each other by half a minute. XQuAD is `xquad.en.json` of google-deepmind/xquad (CC BY-SA 4.0).
 //!
-//! Nothing is tuned here: the server's defaults are asked, and what it offers beside them (a mode, token vectors) where it has it. recall@k is the share of the
-//! evidence among the first k, MRR the mean of one over the rank of the first evidence; questions of category 5 (whose premise is false) are reported apart.
+//! Nothing is tuned here: the server's defaults are asked, and what it offers beside them (a mode, token vectors) where it has it. recall@k is the share of
+//! the evidence among the first k, MRR the mean of one over the rank of the first evidence; questions of category 5 (whose premise is false) are reported
+//! apart.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -312,7 +314,8 @@ pub fn quality(
             let count = |of: fn(&Collection) -> usize| collections.iter().map(of).sum::<usize>();
             let mut table = table_of("locomo", format!("LoCoMo, {} conversations", collections.len()));
             table.note(format!(
-                "{} turns, {} questions; text in and text out through the server, top {DEPTH}. Intervals: the middle 95 % over resampled questions; spread: standard deviation over \
+                "{} turns, {} questions; text in and text out through the server, top {DEPTH}. Intervals: the middle 95 % over \
+                 resampled questions; spread: standard deviation over \
                  conversations. Questions with a false premise are apart.",
                 count(|c| c.turns.len()),
                 count(|c| c.questions.len()),

@@ -336,7 +336,8 @@ impl Report {
     /// The page.
     pub fn markdown(&self) -> String {
         let mut page = String::from(
-            "# Benchmarks\n\nMade by `make bench`; every figure below was printed by it in one run. Medians of interleaved rounds; on a shared machine absolute times drift \
+            "# Benchmarks\n\nMade by `make bench`; every figure below was printed by it in one run. Medians of interleaved \
+             rounds; on a shared machine absolute times drift \
              by tens of per cent and ratios hold. How each is measured is written at the head of its file in `tests/bench/`.\n\n",
         );
         let _ = writeln!(page, "* Machine: {}", machine::describe());

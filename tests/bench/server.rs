@@ -1,6 +1,7 @@
 //! The servers that are measured, each its own process, folder and port, gone when dropped: Engram as `scripts/serve` starts it, and Redis 8 for its vector
 //! sets. Neither saves by itself. What they use is read from INFO (CPU time in microseconds, of all threads) and from /proc.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -51,6 +52,14 @@ impl Server {
     fn start(mut command: Command, folder: tempfile::TempDir, options: &[&str]) -> Outcome<Server> {
         // The port is free when it is chosen; a server that loses the race does not start, and the benchmark says so.
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        // SAFETY: between fork and exec only prctl is called, which is a system call without pointers or locks.
+        unsafe {
+            // A benchmark that is killed leaves no server behind.
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
         let child = command
             .args(["--port", &port.to_string(), "--save", "", "--appendonly", "no", "--maxmemory", "0"])
             .args(["--enable-debug-command", "local", "--dir"])

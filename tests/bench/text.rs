@@ -80,7 +80,8 @@ pub fn text(report: &mut Report, memories: usize, rounds: usize) -> Outcome<()> 
     })?;
     latency("MEM.RECALL, cached, FILTER that nothing passes", filtered);
     table.note(format!(
-        "Sentences of ten to sixteen words. Embedding is included. {bytes:.0} bytes a memory by `used_memory` (with the cache of embeddings), {:.0} by MEMORY USAGE.",
+        "Sentences of ten to sixteen words. Embedding is included. {bytes:.0} bytes a memory by `used_memory` (with the cache of \
+         embeddings), {:.0} by MEMORY USAGE.",
         usage / memories as f64
     ));
     report.table(table);

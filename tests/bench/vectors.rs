@@ -190,7 +190,8 @@ pub fn clients(world: &mut World, report: &mut Report) -> Outcome<()> {
         &["clients", "what", "queries/s", "p50 ms", "p99 ms", "server CPU ms", "driver CPU ms", "beside VSIM"],
     );
     table.note(format!(
-        "{rounds} rounds of {} s each, taking turns. The clients are one thread that polls their sockets, each with one query in flight; it shares the machine's cores with the server, \
+        "{rounds} rounds of {} s each, taking turns. The clients are one thread that polls their sockets, each with one query in \
+         flight; it shares the machine's cores with the server, \
          and its own CPU time per query is shown.",
         time.as_secs_f64()
     ));

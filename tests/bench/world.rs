@@ -114,8 +114,10 @@ impl World {
             &["what", "per CPU second", "bytes each", "MEMORY USAGE each", "RDB bytes each", "load, CPU s"],
         );
         table.note(format!(
-            "{DIM} dimensions, the same for all; in the set the mean cosine to the nearest is {nearest:.2} and to the tenth {tenth:.2}. Pipelines of {BATCH}, one client; CPU time \
-             of all threads of the server, background work included. Bytes: growth of `used_memory` over the number stored. Load: `DEBUG RELOAD NOSAVE` into the empty server."
+            "{DIM} dimensions, the same for all; in the set the mean cosine to the nearest is {nearest:.2} and to the tenth \
+             {tenth:.2}. Pipelines of {BATCH}, one client; CPU time \
+             of all threads of the server, background work included. Bytes: growth of `used_memory` over the number stored. Load: \
+              `DEBUG RELOAD NOSAVE` into the empty server."
         ));
         let engram = Server::plain()?;
         unlimited(&engram, "v")?;

@@ -169,7 +169,8 @@ pub fn snapshots(world: &mut World, report: &mut Report) -> Outcome<()> {
         ),
         &["what", "figure", "unit"],
     );
-    table.note("Changes: importance, vector, deletion and promotion, a quarter each. From due: from when the plan said, so a wait that delays later writes counts for them too.");
+    table.note("Changes: importance, vector, deletion and promotion, a quarter each. From due: from when the plan said, so a wait \
+     that delays later writes counts for them too.");
     let made = service.len();
     table.row(["changes made per second".into(), number(made as f64 / took, 0), "1/s".into()]);
     for (what, times) in [("a write, from sent to reply", &mut service), ("a write, from due to reply", &mut since_due)]
