@@ -1,6 +1,11 @@
-//! Where memory and models meet, without Redis and without threads: how recalled memories become part of a prompt.
+//! Where memory and models meet, without Redis and without threads: how recalled memories become part of a prompt, and what an encoder says of tokens
+//! vectors of words.
 //!
 //! The shape of the prompt is a contract with the small copying model under `tests/models`, which is trained on exactly this text; a test holds it.
+
+mod words;
+
+pub use words::{WindowTokens, WordVector, word_vectors};
 
 use engram_memory::Entry;
 

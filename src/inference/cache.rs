@@ -9,23 +9,20 @@ use lru::LruCache;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// The vectors of one text: one per window.
-pub type Vectors = Arc<[Vec<f32>]>;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many texts a cache holds unless told otherwise.
 pub const DEFAULT_CAPACITY: usize = 10_000;
 
-/// A cache of embeddings, shared between threads.
-pub struct Cache {
+/// A cache of embeddings, shared between threads: for a model and a text what the caller made of them, cheap to clone.
+pub struct Cache<V> {
     keys: (u64, u64),
-    inner: Mutex<Inner>,
+    inner: Mutex<Inner<V>>,
 }
 
-struct Inner {
+struct Inner<V> {
     /// Never full by its own account: `capacity` decides, so that 0 is possible.
-    texts: LruCache<u128, Vectors>,
+    texts: LruCache<u128, V>,
     capacity: usize,
     hits: u64,
     misses: u64,
@@ -44,15 +41,15 @@ pub struct CacheStats {
     pub capacity: usize,
 }
 
-impl Default for Cache {
-    fn default() -> Cache {
+impl<V: Clone> Default for Cache<V> {
+    fn default() -> Cache<V> {
         Cache::new(DEFAULT_CAPACITY)
     }
 }
 
-impl Cache {
+impl<V: Clone> Cache<V> {
     /// An empty cache for at most `capacity` texts; 0 keeps nothing.
-    pub fn new(capacity: usize) -> Cache {
+    pub fn new(capacity: usize) -> Cache<V> {
         let random = RandomState::new();
         Cache {
             keys: (random.hash_one(0u8), random.hash_one(1u8)),
@@ -61,7 +58,7 @@ impl Cache {
     }
 
     /// The vectors of `text` by the model of that name, if they are there; counts a hit or a miss.
-    pub fn get(&self, model: &str, text: &str) -> Option<Vectors> {
+    pub fn get(&self, model: &str, text: &str) -> Option<V> {
         let key = self.key(model, text);
         let mut inner = self.lock();
         let found = inner.texts.get(&key).cloned();
@@ -73,7 +70,7 @@ impl Cache {
     }
 
     /// Keeps the vectors of `text`, dropping the text that was not asked for the longest if the cache is full.
-    pub fn insert(&self, model: &str, text: &str, vectors: Vectors) {
+    pub fn insert(&self, model: &str, text: &str, vectors: V) {
         let key = self.key(model, text);
         let mut inner = self.lock();
         inner.texts.put(key, vectors);
@@ -99,7 +96,7 @@ impl Cache {
     }
 
     /// A cache is whole between any two of its steps, so one whose holder panicked is still good.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner<V>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,7 +110,7 @@ impl Cache {
     }
 }
 
-impl Inner {
+impl<V> Inner<V> {
     fn trim(&mut self) {
         while self.texts.len() > self.capacity {
             self.texts.pop_lru();
@@ -125,8 +122,8 @@ impl Inner {
 mod tests {
     use super::*;
 
-    fn vectors(value: f32) -> Vectors {
-        Arc::new([vec![value]])
+    fn vectors(value: f32) -> Vec<f32> {
+        vec![value]
     }
 
     #[test]

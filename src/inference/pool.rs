@@ -204,7 +204,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Blocks all signals and lowers the priority of the calling thread.
-fn quieten(nice: i32) {
+pub fn quieten(nice: i32) {
     // SAFETY: an all-zero sigset_t is a value; sigfillset and pthread_sigmask write and read only that local.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();

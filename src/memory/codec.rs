@@ -2,21 +2,22 @@
 //!
 //! A batch is a version byte and effects until its end; an effect is a tag byte and its fields in order. Whole numbers are
 //! LEB128 (7 bits per byte, lowest first), floats their little-endian bits, texts and lists have their length in front, options
-//! a 0 or 1, META is its JSON text. The bytes may come from anyone: each length is checked against its limit and against the
+//! a 0 or 1, META is its JSON text. A memory has a bit set in front of its fields; those that have their usual value (a creation at the
+//! time of the id, no session, an importance of 0.5) are left out: 40 bytes of memory instead of 110 beside a vector of 384. The bytes may come from anyone: each length is checked against its limit and against the
 //! bytes that are left before anything is allocated for it, each value against its range. What the space must agree to (does the
 //! memory exist, does the dimension fit) is checked when the effect is applied.
 //!
 //! Rejected: a self-describing form (three times the size, and its freedom would have to be checked too) and a length per effect
 //! for skipping unknown ones: a reader that skips a change it does not know holds other data than its primary.
 
-use crate::effect::{Counters, Effect, Patch, Removal};
-use crate::entry::{Entry, Meta};
+use crate::effect::{Counters, Effect, Patch, Removal, Staged};
+use crate::entry::{Entry, Meta, Superseded};
+use crate::rows::{Precision, Vector};
+use crate::tokens::Signs;
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// The version of the form that is written. Readers take this one.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 mod tag {
     pub const MODEL: u8 = 1;
@@ -28,6 +29,10 @@ mod tag {
     pub const SET: u8 = 7;
     pub const COUNTERS: u8 = 8;
     pub const LAST_ID: u8 = 9;
+    pub const STAGE: u8 = 10;
+    pub const STAGED: u8 = 11;
+    pub const SWITCH: u8 = 12;
+    pub const UNSTAGE: u8 = 13;
 }
 
 /// Writes effects as one batch behind what `out` holds.
@@ -56,15 +61,12 @@ impl Effect {
     /// Writes the effect. Several after a version byte are a batch: see [`encode_batch`].
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Effect::Model { model, dim } => {
-                out.push(tag::MODEL);
-                put_option(out, model, |out, model| put_text(out, model));
-                put(out, u64::from(*dim));
-            }
-            Effect::Put { entry, vectors } => {
-                out.push(tag::PUT);
-                put_entry(out, entry);
-                put_vectors(out, vectors.len(), vectors.first().map_or(0, Vec::len), vectors.iter().map(Vec::as_slice));
+            Effect::Model { model, dim, precision } => put_kind(out, tag::MODEL, model, *dim, *precision),
+            Effect::Put { entry, vectors, signs } => {
+                encode_put(out, entry, |out| {
+                    put_vectors(out, vectors);
+                    put_signs(out, signs);
+                });
             }
             Effect::Patch { id, patch } => {
                 out.push(tag::PATCH);
@@ -108,24 +110,53 @@ impl Effect {
                 out.push(tag::LAST_ID);
                 put_id(out, *id);
             }
+            Effect::Stage { model, dim, precision } => put_kind(out, tag::STAGE, model, *dim, *precision),
+            Effect::Staged(staged) => {
+                out.push(tag::STAGED);
+                put_list(out, staged, |out, staged| {
+                    put_staged(out, staged.id, staged.template, |out| {
+                        put_vectors(out, &staged.vectors);
+                        put_signs(out, &staged.signs);
+                    });
+                });
+            }
+            Effect::Switch => out.push(tag::SWITCH),
+            Effect::Unstage => out.push(tag::UNSTAGE),
         }
     }
 }
 
 /// Writes a PUT without an [`Effect`] around it: a space saves itself without copying its vectors.
-pub(crate) fn encode_put<'a>(
-    out: &mut Vec<u8>,
-    entry: &Entry,
-    count: usize,
-    dim: usize,
-    rows: impl Iterator<Item = &'a [f32]>,
-) {
+pub(crate) fn encode_put(out: &mut Vec<u8>, entry: &Entry, put_vectors: impl FnOnce(&mut Vec<u8>)) {
     out.push(tag::PUT);
-    put_entry(out, entry);
-    put_vectors(out, count, dim, rows);
+    put_entry_data(out, entry);
+    put(out, entry.accessed);
+    put(out, u64::from(entry.uses));
+    put_vectors(out);
 }
 
-fn put(out: &mut Vec<u8>, mut value: u64) {
+/// Writes a STAGED of one memory, for the same reason.
+pub(crate) fn encode_staged(out: &mut Vec<u8>, id: MemoryId, template: u16, put_vectors: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag::STAGED);
+    put(out, 1);
+    put_staged(out, id, template, put_vectors);
+}
+
+fn put_staged(out: &mut Vec<u8>, id: MemoryId, template: u16, put_vectors: impl FnOnce(&mut Vec<u8>)) {
+    put_id(out, id);
+    put(out, u64::from(template));
+    put_vectors(out);
+}
+
+/// What vectors are: their model, length and precision.
+fn put_kind(out: &mut Vec<u8>, tag: u8, model: &Option<String>, dim: u32, precision: Precision) {
+    out.push(tag);
+    put_option(out, model, |out, model| put_text(out, model));
+    put(out, u64::from(dim));
+    out.push(precision as u8);
+}
+
+pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -137,12 +168,12 @@ fn put_f64(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
     put(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
 
-fn put_id(out: &mut Vec<u8>, id: MemoryId) {
+pub(crate) fn put_id(out: &mut Vec<u8>, id: MemoryId) {
     put(out, id.ms);
     put(out, id.seq);
 }
@@ -169,60 +200,144 @@ fn put_name(out: &mut Vec<u8>, name: &Option<Box<str>>) {
 }
 
 fn put_meta(out: &mut Vec<u8>, meta: &Option<Meta>) {
-    put_option(out, meta, |out, meta| {
-        // A JSON map with text keys always has a text.
-        put_text(out, &serde_json::to_string(meta).unwrap_or_else(|_| "{}".into()));
-    });
+    put_option(out, meta, put_meta_text);
 }
 
-pub(crate) fn put_vectors<'a>(out: &mut Vec<u8>, count: usize, dim: usize, rows: impl Iterator<Item = &'a [f32]>) {
+fn put_meta_text(out: &mut Vec<u8>, meta: &Meta) {
+    // A JSON map with text keys always has a text.
+    put_text(out, &serde_json::to_string(meta).unwrap_or_else(|_| "{}".into()));
+}
+
+/// What stands in front of the vectors of a memory: how many, of what length and precision.
+pub(crate) fn put_vectors_head(out: &mut Vec<u8>, count: usize, dim: usize, precision: Precision) {
     put(out, count as u64);
-    if count == 0 {
-        return;
-    }
-    put(out, dim as u64);
-    out.reserve(count * dim * size_of::<f32>());
-    for row in rows {
-        for x in row {
-            out.extend_from_slice(&x.to_le_bytes());
-        }
+    if count > 0 {
+        put(out, dim as u64);
+        out.push(precision as u8);
     }
 }
 
-fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
-    put_entry_data(out, entry);
-    put(out, entry.accessed());
-    put(out, u64::from(entry.uses()));
+fn put_vectors(out: &mut Vec<u8>, vectors: &[Vector]) {
+    let head = vectors.first().map_or((0, Precision::default()), |vector| (vector.dim(), vector.precision()));
+    put_vectors_head(out, vectors.len(), head.0, head.1);
+    vectors.iter().for_each(|vector| vector.write(out));
 }
+
+/// What stands in front of the signs of word vectors: how many words of 64.
+pub(crate) fn put_signs_head(out: &mut Vec<u8>, words: usize) {
+    put(out, words as u64);
+}
+
+fn put_signs(out: &mut Vec<u8>, signs: &Signs) {
+    put_signs_head(out, signs.len());
+    signs.write(out);
+}
+
+/// The fields of a memory that do not have their usual value.
+mod has {
+    pub const KIND: u64 = 1;
+    pub const OUTCOME: u64 = 1 << 1;
+    pub const SESSION: u64 = 1 << 2;
+    pub const SPEAKER: u64 = 1 << 3;
+    pub const ROLE: u64 = 1 << 4;
+    pub const SOURCE: u64 = 1 << 5;
+    pub const FROM: u64 = 1 << 6;
+    pub const TAGS: u64 = 1 << 7;
+    pub const META: u64 = 1 << 8;
+    pub const SUPERSEDES: u64 = 1 << 9;
+    pub const SUPERSEDED: u64 = 1 << 10;
+    pub const IMPORTANCE: u64 = 1 << 11;
+    pub const CONFIDENCE: u64 = 1 << 12;
+    pub const AT: u64 = 1 << 13;
+    pub const CREATED: u64 = 1 << 14;
+    pub const ENTERED: u64 = 1 << 15;
+    pub const EXPIRES: u64 = 1 << 16;
+    pub const OWN_EXPIRY: u64 = 1 << 17;
+    pub const PINNED: u64 = 1 << 18;
+    pub const ALL: u64 = (1 << 19) - 1;
+}
+
+/// The usual values.
+const KIND: &str = "fact";
+const IMPORTANCE: f64 = 0.5;
+const CONFIDENCE: f64 = 1.0;
 
 /// The bytes of an entry without its use: the digest is made of them too.
 pub(crate) fn put_entry_data(out: &mut Vec<u8>, entry: &Entry) {
+    let fields = [
+        (has::KIND, &*entry.kind != KIND),
+        (has::OUTCOME, entry.outcome.is_some()),
+        (has::SESSION, entry.session.is_some()),
+        (has::SPEAKER, entry.speaker.is_some()),
+        (has::ROLE, entry.role.is_some()),
+        (has::SOURCE, entry.source.is_some()),
+        (has::FROM, !entry.from.is_empty()),
+        (has::TAGS, !entry.tags.is_empty()),
+        (has::META, entry.meta.is_some()),
+        (has::SUPERSEDES, entry.supersedes.is_some()),
+        (has::SUPERSEDED, entry.superseded.is_some()),
+        (has::IMPORTANCE, entry.importance != IMPORTANCE),
+        (has::CONFIDENCE, entry.confidence != CONFIDENCE),
+        (has::AT, entry.at != entry.id.ms),
+        (has::CREATED, entry.created != entry.id.ms),
+        (has::ENTERED, entry.entered != entry.created),
+        (has::EXPIRES, entry.expires.is_some()),
+        (has::OWN_EXPIRY, entry.own_expiry),
+        (has::PINNED, entry.pinned),
+    ];
+    put(out, fields.iter().filter(|(_, there)| *there).map(|(bit, _)| bit).sum());
     put_id(out, entry.id);
     out.push(entry.tier as u8);
-    put_text(out, &entry.content);
-    put_text(out, &entry.kind);
-    put_f64(out, entry.importance);
-    put_f64(out, entry.confidence);
-    for name in [&entry.outcome, &entry.session, &entry.speaker, &entry.role, &entry.source] {
-        put_name(out, name);
-    }
-    put_list(out, &entry.from, |out, id| put_id(out, *id));
-    put(out, entry.at);
-    put(out, entry.created);
-    put(out, entry.entered);
-    put_option(out, &entry.expires, |out, expires| put(out, *expires));
-    out.push(u8::from(entry.own_expiry));
-    out.push(u8::from(entry.pinned));
-    put_list(out, &entry.tags, |out, tag| put_text(out, tag));
-    put_meta(out, &entry.meta);
     put(out, u64::from(entry.template));
+    put_text(out, &entry.content);
+    let there = |field: u64| fields.iter().any(|(bit, there)| *bit == field && *there);
+    if there(has::KIND) {
+        put_text(out, &entry.kind);
+    }
+    for name in [&entry.outcome, &entry.session, &entry.speaker, &entry.role, &entry.source].into_iter().flatten() {
+        put_text(out, name);
+    }
+    if there(has::FROM) {
+        put_list(out, &entry.from, |out, id| put_id(out, *id));
+    }
+    if there(has::TAGS) {
+        put_list(out, &entry.tags, |out, tag| put_text(out, tag));
+    }
+    if let Some(meta) = &entry.meta {
+        put_meta_text(out, meta);
+    }
+    if let Some(id) = entry.supersedes {
+        put_id(out, id);
+    }
+    if let Some(superseded) = entry.superseded {
+        put_superseded(out, &superseded);
+    }
+    for (field, value) in [(has::IMPORTANCE, entry.importance), (has::CONFIDENCE, entry.confidence)] {
+        if there(field) {
+            put_f64(out, value);
+        }
+    }
+    for (field, time) in [(has::AT, entry.at), (has::CREATED, entry.created), (has::ENTERED, entry.entered)] {
+        if there(field) {
+            put(out, time);
+        }
+    }
+    if let Some(expires) = entry.expires {
+        put(out, expires);
+    }
+}
+
+fn put_superseded(out: &mut Vec<u8>, superseded: &Superseded) {
+    put_id(out, superseded.by);
+    put(out, superseded.at);
 }
 
 fn put_patch(out: &mut Vec<u8>, patch: &Patch) {
     put_option(out, &patch.content, |out, content| put_text(out, content));
-    put_option(out, &patch.vectors, |out, (template, vectors)| {
+    put_option(out, &patch.vectors, |out, (template, vectors, signs)| {
         put(out, u64::from(*template));
-        put_vectors(out, vectors.len(), vectors.first().map_or(0, Vec::len), vectors.iter().map(Vec::as_slice));
+        put_vectors(out, vectors);
+        put_signs(out, signs);
     });
     put_option(out, &patch.tier, |out, (tier, entered)| {
         out.push(*tier as u8);
@@ -243,6 +358,8 @@ fn put_patch(out: &mut Vec<u8>, patch: &Patch) {
     put_option(out, &patch.pinned, |out, pinned| out.push(u8::from(*pinned)));
     put_option(out, &patch.tags, |out, tags| put_list(out, tags, |out, tag| put_text(out, tag)));
     put_option(out, &patch.meta, put_meta);
+    put_option(out, &patch.supersedes, |out, id| put_option(out, id, |out, id| put_id(out, *id)));
+    put_option(out, &patch.superseded, |out, superseded| put_option(out, superseded, put_superseded));
 }
 
 struct Reader<'a> {
@@ -370,15 +487,25 @@ impl<'a> Reader<'a> {
         self.list("TAGS", limits::TAGS, |r| r.text("a tag", limits::TAG_BYTES))
     }
 
-    fn meta(&mut self) -> Result<Option<Meta>> {
-        self.option("META", |r| {
-            // The JSON text of what the limit lets through can be longer than the limit: characters are escaped.
-            let text = r.text("META", limits::META_BYTES * 6)?;
-            serde_json::from_str(&text).map_err(|error| r.error(format!("META is not a JSON object ({error})")))
-        })
+    fn meta(&mut self) -> Result<Meta> {
+        // The JSON text of what the limit lets through can be longer than the limit: characters are escaped.
+        let text = self.text("META", limits::META_BYTES * 6)?;
+        serde_json::from_str(&text).map_err(|error| self.error(format!("META is not a JSON object ({error})")))
     }
 
-    fn vectors(&mut self) -> Result<Vec<Vec<f32>>> {
+    fn superseded(&mut self) -> Result<Superseded> {
+        Ok(Superseded { by: self.id()?, at: self.time("superseded")? })
+    }
+
+    fn precision(&mut self) -> Result<Precision> {
+        let code = self.byte()?;
+        Precision::ALL
+            .get(usize::from(code))
+            .copied()
+            .ok_or_else(|| self.error(format!("there is no precision {code}")))
+    }
+
+    fn vectors(&mut self) -> Result<Vec<Vector>> {
         let count = self.below("the number of vectors", limits::WINDOWS)?;
         if count == 0 {
             return Ok(Vec::new());
@@ -387,22 +514,33 @@ impl<'a> Reader<'a> {
         if dim == 0 {
             return Err(self.error("a vector has at least one dimension"));
         }
-        let bytes = self.take(count * dim * size_of::<f32>())?;
-        let float = |b: &[u8]| <[u8; 4]>::try_from(b).map_or(0.0, f32::from_le_bytes);
-        Ok(bytes.chunks_exact(dim * size_of::<f32>()).map(|row| row.chunks_exact(4).map(float).collect()).collect())
+        let precision = self.precision()?;
+        let size = dim * precision.bytes();
+        let bytes = self.take(count * size)?;
+        Ok(bytes.chunks_exact(size).map(|row| Vector::read(row, precision)).collect())
+    }
+
+    fn signs(&mut self) -> Result<Signs> {
+        let words = self.below("the number of signs", Signs::max_words())?;
+        Ok(Signs::read(self.take(words * size_of::<u64>())?))
+    }
+
+    fn kind(&mut self) -> Result<(Option<String>, u32, Precision)> {
+        let model = self.option("model", |r| r.text("model", limits::MODEL_BYTES))?.map(String::from);
+        Ok((model, self.below("the dimension", limits::DIMENSIONS)? as u32, self.precision()?))
     }
 
     fn effect(&mut self) -> Result<Effect> {
         Ok(match self.byte()? {
-            tag::MODEL => Effect::Model {
-                model: self.option("model", |r| r.text("model", limits::MODEL_BYTES))?.map(String::from),
-                dim: self.below("the dimension", limits::DIMENSIONS)? as u32,
-            },
+            tag::MODEL => {
+                let (model, dim, precision) = self.kind()?;
+                Effect::Model { model, dim, precision }
+            }
             tag::PUT => {
                 let mut entry = self.entry()?;
                 let vectors = self.vectors()?;
                 entry.windows = vectors.len() as u16;
-                Effect::Put { entry: Arc::new(entry), vectors }
+                Effect::Put { entry: Box::new(entry), vectors, signs: self.signs()? }
             }
             tag::PATCH => Effect::Patch { id: self.id()?, patch: Box::new(self.patch()?) },
             tag::REMOVE => {
@@ -439,43 +577,83 @@ impl<'a> Reader<'a> {
                 })
             }
             tag::LAST_ID => Effect::LastId(self.id()?),
+            tag::STAGE => {
+                let (model, dim, precision) = self.kind()?;
+                Effect::Stage { model, dim, precision }
+            }
+            tag::STAGED => Effect::Staged(self.list("the number of staged memories", limits::STAGED, |r| {
+                Ok(Staged { id: r.id()?, template: r.template()?, vectors: r.vectors()?, signs: r.signs()? })
+            })?),
+            tag::SWITCH => Effect::Switch,
+            tag::UNSTAGE => Effect::Unstage,
             other => return Err(self.error(format!("there is no effect {other}"))),
         })
     }
 
     fn entry(&mut self) -> Result<Entry> {
+        let fields = self.number("the fields")?;
+        if fields & !has::ALL != 0 {
+            return Err(self.error(format!("there are fields {:#x} that no memory has", fields & !has::ALL)));
+        }
+        let there = |field: u64| fields & field != 0;
+        let name = |r: &mut Self, field: u64, name: &str, limit: usize| {
+            if there(field) { r.text(name, limit).map(Some) } else { Ok(None) }
+        };
+        let id = self.id()?;
+        let tier = self.tier()?;
+        let template = self.template()?;
+        let content = self.text("the content", limits::CONTENT_BYTES)?;
+        let kind = name(self, has::KIND, "TYPE", limits::NAME_BYTES)?.unwrap_or_else(|| KIND.into());
+        let outcome = name(self, has::OUTCOME, "OUTCOME", limits::NAME_BYTES)?;
+        let session = name(self, has::SESSION, "SESSION", limits::NAME_BYTES)?;
+        let speaker = name(self, has::SPEAKER, "SPEAKER", limits::NAME_BYTES)?;
+        let role = name(self, has::ROLE, "ROLE", limits::NAME_BYTES)?;
+        let source = name(self, has::SOURCE, "SOURCE", limits::SOURCE_BYTES)?;
+        let from = if there(has::FROM) { self.from()? } else { Vec::new() };
+        let tags = if there(has::TAGS) { self.tags()? } else { Vec::new() };
+        let meta = if there(has::META) { Some(self.meta()?) } else { None };
+        let supersedes = if there(has::SUPERSEDES) { Some(self.id()?) } else { None };
+        let superseded = if there(has::SUPERSEDED) { Some(self.superseded()?) } else { None };
+        let importance = if there(has::IMPORTANCE) { self.f64()? } else { IMPORTANCE };
+        let confidence = if there(has::CONFIDENCE) { self.f64()? } else { CONFIDENCE };
+        let at = if there(has::AT) { self.time("AT")? } else { id.ms };
+        let created = if there(has::CREATED) { self.time("created")? } else { id.ms };
+        let entered = if there(has::ENTERED) { self.time("entered")? } else { created };
+        let expires = if there(has::EXPIRES) { Some(self.time("expires")?) } else { None };
         Ok(Entry {
-            id: self.id()?,
-            tier: self.tier()?,
-            content: self.text("the content", limits::CONTENT_BYTES)?,
-            kind: self.text("TYPE", limits::NAME_BYTES)?,
-            importance: self.f64()?,
-            confidence: self.f64()?,
-            outcome: self.name("OUTCOME", limits::NAME_BYTES)?,
-            session: self.name("SESSION", limits::NAME_BYTES)?,
-            speaker: self.name("SPEAKER", limits::NAME_BYTES)?,
-            role: self.name("ROLE", limits::NAME_BYTES)?,
-            source: self.name("SOURCE", limits::SOURCE_BYTES)?,
-            from: self.from()?,
-            at: self.time("AT")?,
-            created: self.time("created")?,
-            entered: self.time("entered")?,
-            expires: self.option("expires", |r| r.time("expires"))?,
-            own_expiry: self.flag("own expiry")?,
-            pinned: self.flag("PIN")?,
-            tags: self.tags()?,
-            meta: self.meta()?,
-            template: self.template()?,
+            id,
+            tier,
+            content,
+            kind,
+            importance,
+            confidence,
+            outcome,
+            session,
+            speaker,
+            role,
+            source,
+            from,
+            at,
+            created,
+            entered,
+            expires,
+            own_expiry: there(has::OWN_EXPIRY),
+            pinned: there(has::PINNED),
+            tags,
+            meta,
+            supersedes,
+            superseded,
+            template,
             windows: 0,
-            accessed: AtomicU64::new(self.time("accessed")?),
-            uses: AtomicU32::new(self.uses()?),
+            accessed: self.time("accessed")?,
+            uses: self.uses()?,
         })
     }
 
     fn patch(&mut self) -> Result<Patch> {
         Ok(Patch {
             content: self.name("the content", limits::CONTENT_BYTES)?,
-            vectors: self.option("vectors", |r| Ok((r.template()?, r.vectors()?)))?,
+            vectors: self.option("vectors", |r| Ok((r.template()?, r.vectors()?, r.signs()?)))?,
             tier: self.option("tier", |r| Ok((r.tier()?, r.time("entered")?)))?,
             expiry: self
                 .option("expiry", |r| Ok((r.option("expires", |r| r.time("expires"))?, r.flag("own expiry")?)))?,
@@ -491,7 +669,9 @@ impl<'a> Reader<'a> {
             at: self.option("AT", |r| r.time("AT"))?,
             pinned: self.option("PIN", |r| r.flag("PIN"))?,
             tags: self.option("TAGS", Reader::tags)?,
-            meta: self.option("META", Reader::meta)?,
+            meta: self.option("META", |r| r.option("META", Reader::meta))?,
+            supersedes: self.option("SUPERSEDES", |r| r.option("SUPERSEDES", Reader::id))?,
+            superseded: self.option("superseded", |r| r.option("superseded", Reader::superseded))?,
         })
     }
 }

@@ -2,16 +2,16 @@
 //!
 //! It runs in two halves. [`Snapshot::plan_consolidation`] walks everything, on any thread, and writes down steps with the
 //! entries that each was decided on. [`Space::decide_step`] turns one step into effects on the thread that owns the space, if
-//! those entries still stand unchanged (pointer equality: an entry never changes in place) and gives nothing if not. One step is
+//! those entries still stand unchanged but for their use, and gives nothing if not. One step is
 //! one atomic unit of bounded work; between two of them the space serves others. Every step is worked out on its own, so a
 //! stale plan is incomplete, never wrong.
 
 use crate::effect::{Effect, Patch, Removal};
 use crate::entry::{Entry, check_unit};
+use crate::rows;
 use crate::snapshot::Snapshot;
 use crate::space::{Space, hash_of, removals};
 use crate::text::normalised;
-use crate::vectors;
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -102,9 +102,12 @@ impl Snapshot {
             Some(f) => return Err(Error::new(format!("DEDUP is {f}: it takes a cosine above 0 and up to 1"))),
             None => self.settings.dedup,
         };
-        let mut entries: Vec<(&Arc<Entry>, u32)> = (0..self.slots.len() as u32)
-            .filter_map(|slot| Some((&self.slots.get(slot)?.entry, slot)))
-            .filter(|(entry, _)| what.from.is_none_or(|from| entry.tier == from))
+        // What is superseded is history: it neither rises nor merges, and expires by itself.
+        let mut entries: Vec<(Arc<Entry>, u32)> = self
+            .records
+            .iter()
+            .filter_map(|slot| Some((Arc::new(self.records.entry(slot)?), slot)))
+            .filter(|(entry, _)| entry.superseded.is_none() && what.from.is_none_or(|from| entry.tier == from))
             .collect();
         entries.sort_unstable_by_key(|(entry, _)| entry.id);
         let mut planner = Planner {
@@ -135,7 +138,7 @@ struct Planner<'a> {
     limit: usize,
 }
 
-type Entries<'a> = [(&'a Arc<Entry>, u32)];
+type Entries = [(Arc<Entry>, u32)];
 
 impl Planner<'_> {
     fn step(&mut self, change: Change, reason: String, read: Vec<Arc<Entry>>) {
@@ -151,18 +154,15 @@ impl Planner<'_> {
         for (entry, _) in entries {
             if entry.is_expired(self.now) {
                 let reason = format!("its time in {} was over", entry.tier);
-                self.step(Change::Expire { id: entry.id }, reason, vec![(*entry).clone()]);
+                self.step(Change::Expire { id: entry.id }, reason, vec![entry.clone()]);
             }
         }
     }
 
     /// Memories that could be merged, the best to keep first: higher importance, then older.
-    fn mergeable<'e>(&self, entries: &Entries<'e>) -> Vec<(&'e Arc<Entry>, u32)> {
-        let mut free: Vec<_> = entries
-            .iter()
-            .filter(|(entry, _)| entry.role.is_none() && !self.taken.contains(&entry.id))
-            .copied()
-            .collect();
+    fn mergeable<'e>(&self, entries: &'e Entries) -> Vec<&'e (Arc<Entry>, u32)> {
+        let mut free: Vec<_> =
+            entries.iter().filter(|(entry, _)| entry.role.is_none() && !self.taken.contains(&entry.id)).collect();
         free.sort_by(|(a, _), (b, _)| b.importance.total_cmp(&a.importance).then(a.id.cmp(&b.id)));
         free
     }
@@ -192,9 +192,12 @@ impl Planner<'_> {
     }
 
     fn merge_equal(&mut self, entries: &Entries) {
-        let mut groups: BTreeMap<u64, Vec<Arc<Entry>>> = BTreeMap::new();
+        let mut groups: BTreeMap<u32, Vec<Arc<Entry>>> = BTreeMap::new();
         for (entry, _) in self.mergeable(entries) {
-            groups.entry(hash_of(entry)).or_default().push(entry.clone());
+            groups
+                .entry(hash_of(&entry.content, entry.session.as_deref(), entry.speaker.as_deref()))
+                .or_default()
+                .push(entry.clone());
         }
         for mut group in groups.into_values() {
             // Equal hashes are nearly always equal texts; what differs from the first is looked at again.
@@ -211,10 +214,11 @@ impl Planner<'_> {
 
     fn merge_similar(&mut self, entries: &Entries, least: f64) {
         type Owner<'e> = (Option<&'e str>, Option<&'e str>);
-        let mut groups: BTreeMap<Owner, Vec<(&Arc<Entry>, u32)>> = BTreeMap::new();
-        for (entry, slot) in self.mergeable(entries) {
+        let mut groups: BTreeMap<Owner, Vec<&(Arc<Entry>, u32)>> = BTreeMap::new();
+        for member in self.mergeable(entries) {
+            let (entry, _) = member;
             if entry.windows > 0 {
-                groups.entry((entry.session.as_deref(), entry.speaker.as_deref())).or_default().push((entry, slot));
+                groups.entry((entry.session.as_deref(), entry.speaker.as_deref())).or_default().push(member);
             }
         }
         let mut comparisons = 0;
@@ -223,8 +227,8 @@ impl Planner<'_> {
                 if self.taken.contains(&keep.id) {
                     continue;
                 }
-                let vectors = self.vectors(*slot);
-                let mut alike = vec![(*keep).clone()];
+                let vectors = self.view.stored_vectors(*slot);
+                let mut alike = vec![keep.clone()];
                 for (entry, slot) in group.iter().skip(n + 1) {
                     if entry.windows != keep.windows || self.taken.contains(&entry.id) {
                         continue;
@@ -234,8 +238,9 @@ impl Planner<'_> {
                         self.plan.cut_short = true;
                         return;
                     }
-                    if vectors::pair_similarity(&vectors, &self.vectors(*slot)).is_some_and(|cosine| cosine >= least) {
-                        alike.push((*entry).clone());
+                    let others = self.view.stored_vectors(*slot);
+                    if rows::pair_similarity(&vectors, &others).is_some_and(|cosine| cosine >= least) {
+                        alike.push(entry.clone());
                     }
                 }
                 self.merge(alike, &format!("a cosine of {least} or more to"));
@@ -243,17 +248,12 @@ impl Planner<'_> {
         }
     }
 
-    fn vectors(&self, slot: u32) -> Vec<&[f32]> {
-        let rows = self.view.slots.get(slot).map_or(&[][..], |slot| slot.rows.as_slice());
-        rows.iter().map(|row| self.view.vectors.padded_row(*row)).collect()
-    }
-
     fn promote(&mut self, entries: &Entries, threshold: f64, to: Option<Tier>) {
         let next_run = self.now.saturating_add(self.view.settings.consolidate_interval.saturating_mul(1000));
         let mut rising: Vec<(&Arc<Entry>, Tier, Millis)> = entries
             .iter()
             .filter(|(entry, _)| entry.importance >= threshold && !self.taken.contains(&entry.id))
-            .filter_map(|(entry, _)| Some((*entry, entry.tier.promotion(&entry.kind)?)))
+            .filter_map(|(entry, _)| Some((entry, entry.tier.promotion(&entry.kind)?)))
             .filter(|(_, target)| to.is_none_or(|to| *target == to))
             .map(|(entry, target)| (entry, target, entry.expires.filter(|at| *at <= next_run).unwrap_or(Millis::MAX)))
             .collect();
@@ -270,13 +270,12 @@ impl Planner<'_> {
     fn evict(&mut self, entries: &Entries) {
         for tier in Tier::ALL {
             let Some(capacity) = self.view.settings.capacity(tier) else { continue };
-            let held: Vec<&Arc<Entry>> =
-                entries.iter().map(|(entry, _)| *entry).filter(|entry| entry.tier == tier).collect();
+            let held: Vec<&(Arc<Entry>, u32)> = entries.iter().filter(|(entry, _)| entry.tier == tier).collect();
             let excess = held.len().saturating_sub(capacity);
             let mut lowest: Vec<_> =
-                held.into_iter().filter(|entry| !entry.pinned && !self.taken.contains(&entry.id)).collect();
-            lowest.sort_by_key(|entry| (self.view.retention(entry), entry.id));
-            for entry in lowest.into_iter().take(excess) {
+                held.into_iter().filter(|(entry, _)| !entry.pinned && !self.taken.contains(&entry.id)).collect();
+            lowest.sort_by_key(|(entry, slot)| (self.view.retention(*slot), entry.id));
+            for (entry, _) in lowest.into_iter().take(excess) {
                 let reason =
                     format!("{tier} is over its capacity of {capacity} and this has the lowest retention value");
                 self.step(Change::Evict { id: entry.id }, reason, vec![entry.clone()]);
@@ -315,7 +314,8 @@ impl Space {
     /// The effects of one step of a plan, to be applied together; None if anything that the plan saw has changed, or the step is
     /// no longer due.
     pub fn decide_step(&self, now: Millis, step: &Step) -> Option<Vec<Effect>> {
-        let stands = |read: &Arc<Entry>| self.slot(read.id).is_some_and(|slot| Arc::ptr_eq(&slot.entry, read));
+        let now_there = |id: MemoryId| self.view.records.entry(self.slot(id)?);
+        let stands = |read: &Arc<Entry>| now_there(read.id).is_some_and(|entry| entry.is_same(read));
         let first = step.read.first()?;
         if !step.read.iter().all(stands) {
             return None;
@@ -327,7 +327,7 @@ impl Space {
                 let over = self
                     .config()
                     .capacity(first.tier)
-                    .is_some_and(|capacity| self.live_count(first.tier, now) > capacity);
+                    .is_some_and(|capacity| self.live_count(first.tier.index(), now) > capacity);
                 (alive && over).then(|| removals(&[*id], Removal::Evicted))
             }
             // A tier full of pins takes nothing: the memory stays where it is.
@@ -346,10 +346,10 @@ impl Space {
         let Some((old, rest)) = members.split_first() else { return Vec::new() };
         let new = merged(old, rest);
         // Stored without an embedding and again with one: the one that stays gets it.
-        let vectors = members
-            .iter()
-            .find(|entry| old.windows == 0 && entry.windows > 0)
-            .map(|entry| (entry.template, self.vectors(entry).into_iter().map(<[f32]>::to_vec).collect()));
+        let vectors = members.iter().find(|entry| old.windows == 0 && entry.windows > 0).and_then(|entry| {
+            let slot = self.slot(entry.id)?;
+            Some((entry.template, self.stored_vectors(slot), self.stored_signs(slot)))
+        });
         let patch = Patch {
             vectors,
             tier: changed((new.tier, new.entered), &(old.tier, old.entered)),
@@ -361,8 +361,11 @@ impl Space {
             from: changed(new.from, &old.from),
             ..Patch::default()
         };
-        let uses = members.iter().fold(0u32, |uses, entry| uses.saturating_add(entry.uses()));
-        let accessed = members.iter().map(|entry| entry.accessed()).max().unwrap_or(0);
+        let uses = members
+            .iter()
+            .fold(0u32, |uses, entry| uses.saturating_add(self.usage(entry.id).map_or(0, |(_, uses)| uses)));
+        let accessed =
+            members.iter().filter_map(|entry| self.usage(entry.id)).map(|(accessed, _)| accessed).max().unwrap_or(0);
         let mut effects = removals(drop, Removal::Merged);
         if patch != Patch::default() {
             effects.push(Effect::Patch { id: keep, patch: Box::new(patch) });

@@ -4,9 +4,10 @@
 //! it, on a replica, from an append-only file, from a snapshot file. So an effect carries results (ids, times, vectors), never
 //! causes, and applying the same effects to two spaces makes them the same.
 
-use crate::entry::{Entry, Meta};
+use crate::entry::{Entry, Meta, Superseded};
+use crate::rows::{Precision, Vector};
+use crate::tokens::Signs;
 use crate::{MemoryId, Millis, Tier};
-use std::sync::Arc;
 
 /// One change of a space.
 #[derive(Debug, Clone)]
@@ -17,13 +18,17 @@ pub enum Effect {
         model: Option<String>,
         /// The length of every vector.
         dim: u32,
+        /// How they are kept.
+        precision: Precision,
     },
     /// A memory as it is stored.
     Put {
-        /// The memory. The space that applies the effect shares it: decode a copy for each of several spaces in one process.
-        entry: Arc<Entry>,
-        /// Its vectors, of length one.
-        vectors: Vec<Vec<f32>>,
+        /// The memory.
+        entry: Box<Entry>,
+        /// Its vectors, as the space keeps them.
+        vectors: Vec<Vector>,
+        /// Its word vectors, if the space keeps them.
+        signs: Signs,
     },
     /// Changed fields of a memory.
     Patch {
@@ -63,6 +68,41 @@ pub enum Effect {
     Counters(Counters),
     /// The largest id seen, which may be that of a memory long gone.
     LastId(MemoryId),
+    /// Vectors of another kind will be staged, none so far: what was staged is dropped (see `reembed`).
+    Stage {
+        /// The model that makes them.
+        model: Option<String>,
+        /// The length of every vector.
+        dim: u32,
+        /// How they are kept.
+        precision: Precision,
+    },
+    /// The vectors that memories will have, in place of those that were staged of them. Memories that are gone are passed over.
+    Staged(Vec<Staged>),
+    /// What is staged takes the place of all vectors.
+    Switch,
+    /// What is staged is dropped.
+    Unstage,
+}
+
+/// The vectors that a memory will have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Staged {
+    /// The memory.
+    pub id: MemoryId,
+    /// The text that was embedded; 0 = no model made them.
+    pub template: u16,
+    /// One per window.
+    pub vectors: Vec<Vector>,
+    /// The signs of its word vectors.
+    pub signs: Signs,
+}
+
+impl Effect {
+    /// Whether reads see what it does. They see neither use, by decision, nor what is staged.
+    pub fn is_visible(&self) -> bool {
+        !matches!(self, Effect::Use(_) | Effect::Stage { .. } | Effect::Staged(_) | Effect::Unstage)
+    }
 }
 
 /// Why a memory went.
@@ -88,8 +128,8 @@ impl Removal {
 #[expect(missing_docs, reason = "every field is the field of the same name in Entry")]
 pub struct Patch {
     pub content: Option<Box<str>>,
-    /// The embedding template and all vectors.
-    pub vectors: Option<(u16, Vec<Vec<f32>>)>,
+    /// The embedding template, all vectors and the word vectors.
+    pub vectors: Option<(u16, Vec<Vector>, Signs)>,
     /// The tier and when it was entered.
     pub tier: Option<(Tier, Millis)>,
     /// When it expires, and whether the caller said so.
@@ -107,6 +147,8 @@ pub struct Patch {
     pub pinned: Option<bool>,
     pub tags: Option<Vec<Box<str>>>,
     pub meta: Option<Option<Meta>>,
+    pub supersedes: Option<Option<MemoryId>>,
+    pub superseded: Option<Option<Superseded>>,
 }
 
 impl Patch {
@@ -132,7 +174,9 @@ impl Patch {
         put(&mut new.pinned, &self.pinned);
         put(&mut new.tags, &self.tags);
         put(&mut new.meta, &self.meta);
-        if let Some((template, vectors)) = &self.vectors {
+        put(&mut new.supersedes, &self.supersedes);
+        put(&mut new.superseded, &self.superseded);
+        if let Some((template, vectors, _)) = &self.vectors {
             new.template = *template;
             new.windows = u16::try_from(vectors.len()).unwrap_or(u16::MAX);
         }

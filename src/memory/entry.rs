@@ -1,19 +1,27 @@
-//! One memory.
+//! One memory, as a value.
 //!
-//! An entry is shared (`Arc<Entry>`) between the space, its snapshots and the results of recalls, and never changes once
-//! shared: a change makes a new entry, so pointer equality says whether anything happened. The exception is the two use
-//! counters, which are atomics outside digest and replication: noting a use must not copy a page.
+//! A space keeps memories apart: numbers in columns, texts in pages, vectors in rows. This is the whole of one: what a store
+//! decides, what an effect carries, what a read gives back. Rejected: keeping memories in this form (700 bytes each, and a filter
+//! would chase a pointer for every one).
 
 use crate::filter::BUILT_IN;
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
 use serde_json::{Map, Value};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The JSON object of META.
 pub type Meta = Map<String, Value>;
 
+/// What took the place of a memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Superseded {
+    /// The memory that superseded it.
+    pub by: MemoryId,
+    /// The AT of that memory: from then on it counts.
+    pub at: Millis,
+}
+
 /// A memory. Unset texts are None, never empty.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// The id.
     pub id: MemoryId,
@@ -55,82 +63,43 @@ pub struct Entry {
     pub tags: Vec<Box<str>>,
     /// META.
     pub meta: Option<Meta>,
-    /// The embedding template: 0 = its vectors, if any, are the caller's; 1 = the bare content, embedded.
+    /// The memory whose place it took.
+    pub supersedes: Option<MemoryId>,
+    /// What took its place.
+    pub superseded: Option<Superseded>,
+    /// The text that was embedded: 0 = its vectors, if any, are the caller's, else the version of the template.
     pub template: u16,
     /// How many vectors it has: 0 = none, more than one = windows of a long text.
     pub windows: u16,
-    pub(crate) accessed: AtomicU64,
-    pub(crate) uses: AtomicU32,
-}
-
-impl Clone for Entry {
-    fn clone(&self) -> Self {
-        Entry {
-            id: self.id,
-            tier: self.tier,
-            content: self.content.clone(),
-            kind: self.kind.clone(),
-            importance: self.importance,
-            confidence: self.confidence,
-            outcome: self.outcome.clone(),
-            session: self.session.clone(),
-            speaker: self.speaker.clone(),
-            role: self.role.clone(),
-            source: self.source.clone(),
-            from: self.from.clone(),
-            at: self.at,
-            created: self.created,
-            entered: self.entered,
-            expires: self.expires,
-            own_expiry: self.own_expiry,
-            pinned: self.pinned,
-            tags: self.tags.clone(),
-            meta: self.meta.clone(),
-            template: self.template,
-            windows: self.windows,
-            accessed: AtomicU64::new(self.accessed()),
-            uses: AtomicU32::new(self.uses()),
-        }
-    }
+    /// When it was last used: stored, recalled or stored again as a duplicate.
+    pub accessed: Millis,
+    /// How often it was recalled or stored again.
+    pub uses: u32,
 }
 
 impl Entry {
-    /// When it was last used: stored, recalled or stored again as a duplicate.
-    pub fn accessed(&self) -> Millis {
-        self.accessed.load(Relaxed)
-    }
-
-    /// How often it was recalled or stored again.
-    pub fn uses(&self) -> u32 {
-        self.uses.load(Relaxed)
-    }
-
-    /// Notes a use at `now`. Only the owner of the space calls it; who reads beside it sees the old or the new count.
-    pub(crate) fn touch(&self, now: Millis) {
-        self.accessed.store(self.accessed().max(now), Relaxed);
-        self.uses.store(self.uses().saturating_add(1), Relaxed);
-    }
-
     /// Whether it is gone at `now`.
     pub fn is_expired(&self, now: Millis) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
-    /// The bytes it takes, itself and what it points to; vectors and indexes not counted.
-    pub(crate) fn bytes(&self) -> usize {
-        let optional = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| block(text.len()));
-        block(size_of::<Entry>() + 16)
-            + block(self.content.len())
-            + block(self.kind.len())
-            + optional(&self.outcome)
-            + optional(&self.session)
-            + optional(&self.speaker)
-            + optional(&self.role)
-            + optional(&self.source)
-            + block(self.from.len() * size_of::<MemoryId>())
-            + block(self.tags.len() * size_of::<Box<str>>())
-            + self.tags.iter().map(|tag| block(tag.len())).sum::<usize>()
-            + self.meta.as_ref().map_or(0, map_bytes)
+    /// Whether it is the same memory in all but its use.
+    pub(crate) fn is_same(&self, other: &Entry) -> bool {
+        let (a, b) = (self, other);
+        a.id == b.id
+            && a.tier == b.tier
+            && a.content == b.content
+            && a.kind == b.kind
+            && (a.importance, a.confidence) == (b.importance, b.confidence)
+            && (&a.outcome, &a.session, &a.speaker) == (&b.outcome, &b.session, &b.speaker)
+            && (&a.role, &a.source) == (&b.role, &b.source)
+            && a.from == b.from
+            && (a.at, a.created, a.entered, a.expires) == (b.at, b.created, b.entered, b.expires)
+            && (a.own_expiry, a.pinned) == (b.own_expiry, b.pinned)
+            && a.tags == b.tags
+            && a.meta == b.meta
+            && (a.supersedes, a.superseded) == (b.supersedes, b.superseded)
+            && (a.template, a.windows) == (b.template, b.windows)
     }
 
     /// Checks everything that a memory must fulfil, whether it comes from a command, a file or the network.
@@ -157,7 +126,7 @@ impl Entry {
         check_unit("IMPORTANCE", self.importance)?;
         check_unit("CONFIDENCE", self.confidence)?;
         for (field, time) in
-            [("AT", self.at), ("created", self.created), ("entered", self.entered), ("accessed", self.accessed())]
+            [("AT", self.at), ("created", self.created), ("entered", self.entered), ("accessed", self.accessed)]
         {
             check_time(field, time)?;
         }
@@ -169,6 +138,14 @@ impl Entry {
         }
         if let Some(id) = self.from.iter().find(|id| !id.is_valid()) {
             return Err(Error::new(format!("FROM: {id} is not a memory id")));
+        }
+        for id in [self.supersedes, self.superseded.map(|superseded| superseded.by)].into_iter().flatten() {
+            if !id.is_valid() || id == self.id {
+                return Err(Error::new(format!("SUPERSEDES: {id} is not the id of another memory")));
+            }
+        }
+        if let Some(superseded) = self.superseded {
+            check_time("superseded", superseded.at)?;
         }
         check_tags(&self.tags)?;
         if let Some(meta) = &self.meta {
@@ -298,20 +275,5 @@ pub(crate) fn block(bytes: usize) -> usize {
     match bytes {
         0..=128 => bytes.next_multiple_of(16),
         _ => bytes.next_multiple_of(bytes.next_power_of_two() / 8),
-    }
-}
-
-fn map_bytes(map: &Meta) -> usize {
-    // serde_json with preserve_order: an index map, 8 bytes of table and one bucket of hash, key and value per field.
-    let bucket = size_of::<String>() + size_of::<Value>() + 16;
-    64 + map.iter().map(|(name, value)| bucket + block(name.len()) + json_bytes(value)).sum::<usize>()
-}
-
-fn json_bytes(value: &Value) -> usize {
-    match value {
-        Value::String(text) => block(text.len()),
-        Value::Array(items) => block(items.len() * size_of::<Value>()) + items.iter().map(json_bytes).sum::<usize>(),
-        Value::Object(map) => map_bytes(map),
-        _ => 0,
     }
 }

@@ -5,24 +5,29 @@
 use crate::effect::{Effect, Removal};
 use crate::entry::Entry;
 use crate::settings::{NAMES, Settings};
-use crate::space::{Space, keys, removals};
+use crate::sorted::Sorted;
+use crate::space::{Key, SUPERSEDED, Space, removals, retention_key};
 use crate::{Error, MemoryId, Millis, Result, Tier};
 use std::collections::{BTreeSet, BinaryHeap};
 
 impl Space {
     /// The effects that take away up to `limit` memories whose time is over.
     pub fn expire_due(&self, now: Millis, limit: usize) -> Vec<Effect> {
-        let due = self.tiers.iter().flat_map(|tier| tier.expiry.range(keys(0, now))).map(|(_, id)| *id);
-        removals(&due.take(limit).collect::<Vec<_>>(), Removal::Expired)
+        let end: Key = (now.saturating_add(1), MemoryId::ZERO);
+        let due = self
+            .shelves
+            .iter()
+            .flat_map(|shelf| shelf.expiry.range((0, MemoryId::ZERO), end, |slot| self.view.expiry_key(slot)));
+        removals(&due.take(limit).map(|slot| self.view.id(slot)).collect::<Vec<_>>(), Removal::Expired)
     }
 
     /// When the next memory expires.
     pub fn next_expiry(&self) -> Option<Millis> {
-        self.tiers.iter().filter_map(|tier| tier.expiry.first()).map(|(expires, _)| *expires).min()
+        self.shelves.iter().filter_map(|shelf| self.view.records.expires(shelf.expiry.first()?)).min()
     }
 
-    /// The effects that free `bytes` bytes, if so many can be: from the working tier upward, the lowest retention value first,
-    /// never semantic, never pinned.
+    /// The effects that free `bytes` bytes, if so many can be: first what is superseded, then from the working tier upward, the
+    /// lowest retention value first, never semantic, never pinned.
     pub fn shrink(&self, now: Millis, bytes: usize) -> Vec<Effect> {
         removals(&self.shrinkable(now, bytes, &BTreeSet::new()).0, Removal::Evicted)
     }
@@ -30,18 +35,19 @@ impl Space {
     /// What [`Space::shrink`] would take, and the bytes that this frees.
     pub(crate) fn shrinkable(&self, now: Millis, bytes: usize, spared: &BTreeSet<MemoryId>) -> (Vec<MemoryId>, usize) {
         let (mut victims, mut freed) = (Vec::new(), 0);
-        for tier in [Tier::Working, Tier::ShortTerm, Tier::LongTerm, Tier::Episodic] {
+        let tiers = [Tier::Working, Tier::ShortTerm, Tier::LongTerm, Tier::Episodic].map(Tier::index);
+        for shelf in std::iter::once(SUPERSEDED).chain(tiers) {
             let mut wanted = 16;
             let (mut taken, mut with_tier) = (Vec::new(), freed);
             while with_tier < bytes {
-                let lowest = self.lowest(tier, now, wanted, spared);
+                let lowest = self.lowest(shelf, now, wanted, spared);
                 (taken, with_tier) = (Vec::new(), freed);
                 let exhausted = lowest.len() < wanted;
                 for id in lowest {
                     if with_tier >= bytes {
                         break;
                     }
-                    with_tier += self.slot(id).map_or(0, |slot| self.cost(&slot.entry, self.view.vectors.row_bytes()));
+                    with_tier += self.slot(id).map_or(0, |slot| self.slot_cost(slot));
                     taken.push(id);
                 }
                 if exhausted {
@@ -55,25 +61,30 @@ impl Space {
         (victims, freed)
     }
 
-    /// Up to `wanted` memories of a tier with the lowest retention keys, lowest first; never pinned or expired ones, nor those
+    /// Up to `wanted` memories of a shelf with the lowest retention keys, lowest first; never pinned or expired ones, nor those
     /// to be spared.
     ///
     /// The index holds lower bounds. So it is read in its order, each true key computed, and reading ends when the next bound
     /// is above the largest key that would be taken.
-    pub(crate) fn lowest(&self, tier: Tier, now: Millis, wanted: usize, spared: &BTreeSet<MemoryId>) -> Vec<MemoryId> {
-        let mut taken: BinaryHeap<(u64, MemoryId)> = BinaryHeap::new();
-        if wanted == 0 {
-            return Vec::new();
-        }
-        for (bound, id) in &self.tiers[tier.index()].retention {
-            if taken.len() == wanted && taken.peek().is_some_and(|highest| (*bound, *id) > *highest) {
+    pub(crate) fn lowest(
+        &self,
+        shelf: usize,
+        now: Millis,
+        wanted: usize,
+        spared: &BTreeSet<MemoryId>,
+    ) -> Vec<MemoryId> {
+        let mut taken: BinaryHeap<Key> = BinaryHeap::new();
+        let index = self.shelves.get(shelf).map(|shelf| &shelf.retention).filter(|_| wanted > 0);
+        for slot in index.into_iter().flat_map(Sorted::iter) {
+            let bound = retention_key(&self.view, &self.retention, slot);
+            if taken.len() == wanted && taken.peek().is_some_and(|highest| bound > *highest) {
                 break;
             }
-            let Some(slot) = self.slot(*id) else { continue };
-            if slot.entry.is_expired(now) || spared.contains(id) {
+            let (_, id) = bound;
+            if self.view.records.is_expired(slot, now) || spared.contains(&id) {
                 continue;
             }
-            taken.push((self.view.retention(&slot.entry), *id));
+            taken.push((self.view.retention(slot), id));
             if taken.len() > wanted {
                 taken.pop();
             }
@@ -93,8 +104,8 @@ impl Space {
         if entering > capacity {
             return Err(Error::new(format!("tier {tier} holds {capacity} memories: {entering} at once do not fit")));
         }
-        let excess = (self.live_count(tier, now) + entering).saturating_sub(capacity);
-        let victims = self.lowest(tier, now, excess, spared);
+        let excess = (self.live_count(tier.index(), now) + entering).saturating_sub(capacity);
+        let victims = self.lowest(tier.index(), now, excess, spared);
         if victims.len() < excess {
             return Err(Error::new(format!(
                 "tier {tier} is full: all of its {capacity} places are taken by memories that are pinned or stored by this \
@@ -120,6 +131,13 @@ impl Space {
     }
 
     fn change_settings(&self, now: Millis, new: &Settings) -> Result<Vec<Effect>> {
+        if let Some(fixed) = self.view.rows.as_ref().map(|rows| rows.precision())
+            && new.precision != fixed
+        {
+            return Err(Error::new(format!(
+                "precision: the vectors of this space are kept as {fixed}; MEM.REEMBED makes them anew in another precision"
+            )));
+        }
         let mut effects = Vec::new();
         for name in NAMES {
             if let Some(value) = new.get(name)
@@ -130,12 +148,12 @@ impl Space {
         }
         for tier in Tier::ALL {
             let Some(capacity) = new.capacity(tier) else { continue };
-            let excess = self.live_count(tier, now).saturating_sub(capacity);
-            let victims = self.lowest(tier, now, excess, &BTreeSet::new());
+            let excess = self.live_count(tier.index(), now).saturating_sub(capacity);
+            let victims = self.lowest(tier.index(), now, excess, &BTreeSet::new());
             if victims.len() < excess {
                 return Err(Error::new(format!(
                     "tier {tier} has {} pinned memories: a capacity of {capacity} does not hold them",
-                    self.tiers[tier.index()].pinned
+                    self.shelves[tier.index()].pinned
                 )));
             }
             effects.extend(removals(&victims, Removal::Evicted));
@@ -146,15 +164,17 @@ impl Space {
     /// Moves a memory to a tier, any to any, and evicts there what no longer fits. Its lifetime is the new tier's from now on,
     /// unless the caller gave it one of its own. No effect if it is there already.
     pub fn promote(&self, now: Millis, id: MemoryId, tier: Tier) -> Result<Vec<Effect>> {
-        let entry = self.existing(now, id)?;
-        self.move_to(now, entry, tier)
+        let (_, entry) = self.existing(now, id)?;
+        self.move_to(now, &entry, tier)
     }
 
     pub(crate) fn move_to(&self, now: Millis, entry: &Entry, tier: Tier) -> Result<Vec<Effect>> {
         if entry.tier == tier {
             return Ok(Vec::new());
         }
-        let victims = self.make_room(now, tier, 1, &BTreeSet::from([entry.id]))?;
+        // What is superseded takes no place in any tier.
+        let entering = usize::from(entry.superseded.is_none());
+        let victims = self.make_room(now, tier, entering, &BTreeSet::from([entry.id]))?;
         let expiry = (!entry.own_expiry).then(|| (self.view.settings.expiry(tier, now), false));
         let patch = crate::effect::Patch { tier: Some((tier, now)), expiry, ..Default::default() };
         let mut effects = removals(&victims, Removal::Evicted);

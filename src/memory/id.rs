@@ -12,7 +12,7 @@ pub type Millis = u64;
 pub struct MemoryId {
     /// Unix milliseconds, at most [`limits::TIME_MS`].
     pub ms: Millis,
-    /// The number within the millisecond.
+    /// The number within the millisecond, at most [`limits::TIME_MS`] too.
     pub seq: u64,
 }
 
@@ -22,9 +22,17 @@ impl MemoryId {
     /// Above every id.
     pub const MAX: MemoryId = MemoryId { ms: u64::MAX, seq: u64::MAX };
 
-    /// Whether this can be the id of a memory: not `0-0`, and its time within [`limits::TIME_MS`].
+    /// Whether this can be the id of a memory: not `0-0`, and both parts within [`limits::TIME_MS`], which columns hold exactly.
     pub fn is_valid(self) -> bool {
-        self != MemoryId::ZERO && self.ms <= limits::TIME_MS
+        self != MemoryId::ZERO && self.ms <= limits::TIME_MS && self.seq <= limits::TIME_MS
+    }
+
+    /// The least id above this one.
+    pub(crate) fn next(self) -> MemoryId {
+        match self.seq.checked_add(1) {
+            Some(seq) => MemoryId { seq, ..self },
+            None => MemoryId { ms: self.ms.saturating_add(1), seq: 0 },
+        }
     }
 
     /// The id that a memory made at `now` gets when `self` is the largest one seen. None when the ids are used up.
@@ -32,9 +40,9 @@ impl MemoryId {
         let next = if now > self.ms {
             MemoryId { ms: now, seq: 0 }
         } else {
-            match self.seq.checked_add(1) {
-                Some(seq) => MemoryId { ms: self.ms, seq },
-                None => MemoryId { ms: self.ms + 1, seq: 0 },
+            match self.next() {
+                next if next.seq <= limits::TIME_MS => next,
+                _ => MemoryId { ms: self.ms + 1, seq: 0 },
             }
         };
         next.is_valid().then_some(next)
@@ -72,7 +80,7 @@ mod tests {
 
     #[test]
     fn text_round_trip() {
-        for text in ["1-0", "0-1", "1700000000000-18446744073709551615"] {
+        for text in ["1-0", "0-1", "1700000000000-9007199254740992"] {
             let id: MemoryId = text.parse().unwrap();
             assert_eq!(id.to_string(), text);
         }
@@ -88,7 +96,7 @@ mod tests {
             " 1-0",
             "1-0x",
             "99999999999999999-0",
-            "1-18446744073709551616",
+            "1-9007199254740993",
         ] {
             let error = text.parse::<MemoryId>().unwrap_err();
             assert!(error.message().contains("not a memory id"), "{text}: {error}");
@@ -101,8 +109,8 @@ mod tests {
         assert_eq!(last.following(6), Some(MemoryId { ms: 6, seq: 0 }));
         assert_eq!(last.following(5), Some(MemoryId { ms: 5, seq: 4 }));
         assert_eq!(last.following(1), Some(MemoryId { ms: 5, seq: 4 }));
-        assert_eq!(MemoryId { ms: 5, seq: u64::MAX }.following(1), Some(MemoryId { ms: 6, seq: 0 }));
-        assert_eq!(MemoryId { ms: limits::TIME_MS, seq: u64::MAX }.following(1), None);
+        assert_eq!(MemoryId { ms: 5, seq: limits::TIME_MS }.following(1), Some(MemoryId { ms: 6, seq: 0 }));
+        assert_eq!(MemoryId { ms: limits::TIME_MS, seq: limits::TIME_MS }.following(1), None);
         assert_eq!(MemoryId::ZERO.following(0), Some(MemoryId { ms: 0, seq: 1 }));
     }
 }

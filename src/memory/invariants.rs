@@ -1,7 +1,8 @@
 //! What must hold in every space, for tests.
 
-use crate::space::{Space, hash_of};
-use crate::tier::TIERS;
+use crate::MemoryId;
+use crate::records::Link;
+use crate::space::{SUPERSEDED, Space, duplicate_item, retention_key};
 use std::collections::BTreeMap;
 
 impl Space {
@@ -9,58 +10,119 @@ impl Space {
     #[doc(hidden)]
     pub fn check_invariants(&self) {
         let view = &self.view;
-        let row_bytes = view.vectors.row_bytes();
-        let (mut count, mut pinned, mut bytes, mut expiring) = ([0; TIERS], [0; TIERS], [0; TIERS], [0; TIERS]);
-        let mut meta_names: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut rows = 0;
-        assert_eq!(self.ids.len(), view.slots.iter().count(), "ids and slots");
-        assert_eq!(self.ids.len() + self.free_slots.len(), view.slots.len(), "free slots");
-        for (id, slot) in &self.ids {
-            let keys = self.slot_keys[*slot as usize];
-            let slot = view.slots.get(*slot);
-            assert!(slot.is_some(), "{id} points to an empty slot");
-            let Some(slot) = slot else { continue };
-            let entry = &slot.entry;
-            let tier = &self.tiers[entry.tier.index()];
-            assert_eq!(entry.id, *id);
+        let records = &view.records;
+        let shelves = SUPERSEDED + 1;
+        let (mut count, mut pinned, mut bytes, mut expiring) =
+            (vec![0; shelves], vec![0; shelves], vec![0; shelves], vec![0; shelves]);
+        let mut meta_names: BTreeMap<Box<str>, usize> = BTreeMap::new();
+        let mut sessions: BTreeMap<Box<str>, Vec<(u64, MemoryId)>> = BTreeMap::new();
+        let (mut rows, mut staged, mut staged_rows) = (0, 0, 0);
+        let (mut vector_bytes, mut staged_bytes) = (vec![0; shelves], vec![0; shelves]);
+        let mut documents = 0;
+        assert_eq!(self.len(), records.iter().count(), "ids and slots");
+        assert_eq!(self.len() + self.records.free(), records.slots(), "free slots");
+        let mut last = MemoryId::ZERO;
+        for slot in self.ids.iter() {
+            let Some(entry) = records.entry(slot) else { panic!("slot {slot} in the index of ids is empty") };
+            let id = entry.id;
+            assert!(last < id, "ids rise");
+            last = id;
+            let at = self.shelf_of(slot);
+            let shelf = &self.shelves[at];
+            assert_eq!(self.slot(id), Some(slot));
             assert_eq!(entry.check(), Ok(()));
-            assert!(*id <= self.last_id);
-            assert_eq!(usize::from(entry.windows), slot.rows.as_slice().len(), "windows of {id}");
-            assert!(slot.rows.as_slice().iter().all(|row| Some(view.vectors.row(*row).len()) == self.dim()));
-            assert_eq!(hash_of(entry), keys.hash, "hash of {id}");
-            assert!(self.timeline.contains(&(entry.at, *id)), "timeline of {id}");
-            assert!(self.duplicates.contains(&(keys.hash, *id)), "duplicates of {id}");
-            assert_eq!(entry.pinned, !tier.retention.contains(&(keys.retention, *id)), "retention of {id}");
-            assert!(keys.retention <= view.retention(entry), "the retention key of {id} is no lower bound");
-            assert!(entry.expires.is_none_or(|expires| tier.expiry.contains(&(expires, *id))), "expiry of {id}");
-            count[entry.tier.index()] += 1;
-            pinned[entry.tier.index()] += usize::from(entry.pinned);
-            bytes[entry.tier.index()] += self.cost(entry, row_bytes);
-            expiring[entry.tier.index()] += usize::from(entry.expires.is_some());
-            rows += slot.rows.as_slice().len();
+            assert!(id <= self.last_id);
+            let own = records.rows(slot);
+            assert_eq!(usize::from(entry.windows), own.len(), "windows of {id}");
+            let owned = |row: &_| view.rows.as_ref().is_some_and(|rows| rows.owner(*row) == Some(slot));
+            assert!(own.iter().all(owned), "rows of {id}");
+            let time = |slot| view.time_key(slot);
+            let hash = duplicate_item(view.duplicate_hash(slot), slot);
+            assert_eq!(self.timeline.find(time(slot), time), Some(slot), "timeline of {id}");
+            assert!(self.duplicates.find(hash, |item| item).is_some(), "duplicates of {id}");
+            let key = |slot| retention_key(view, &self.retention, slot);
+            assert_eq!(shelf.retention.find(key(slot), key).is_none(), entry.pinned, "retention of {id}");
+            assert!(key(slot).0 <= view.retention(slot), "the retention key of {id} is no lower bound");
+            let expiry = |slot| view.expiry_key(slot);
+            assert_eq!(shelf.expiry.find(expiry(slot), expiry).is_some(), entry.expires.is_some(), "expiry of {id}");
+            count[at] += 1;
+            pinned[at] += usize::from(entry.pinned);
+            bytes[at] += self.slot_cost(slot);
+            expiring[at] += usize::from(entry.expires.is_some());
+            rows += own.len();
+            vector_bytes[at] += self.slot_vectors_cost(slot);
+            if let Some(staging) = &self.staging
+                && staging.places.template(slot).is_some()
+            {
+                staged += 1;
+                staged_bytes[at] += staging.cost(slot);
+                let mut found = 0;
+                staging.places.each_row(slot, |row| {
+                    assert_eq!(staging.rows.owner(row), Some(slot), "staged rows of {id}");
+                    found += 1;
+                });
+                assert_eq!(staging.places.windows(slot), found, "staged windows of {id}");
+                staged_rows += found;
+            }
+            documents += usize::from(records.link(slot, Link::Document).is_some());
             for name in entry.meta.iter().flat_map(|meta| meta.keys()) {
-                *meta_names.entry(name).or_default() += 1;
+                *meta_names.entry(name.as_str().into()).or_default() += 1;
+            }
+            match entry.session {
+                Some(session) => sessions.entry(session).or_default().push((entry.at, id)),
+                None => assert_eq!((records.link(slot, Link::Previous), records.link(slot, Link::Next)), (None, None)),
             }
         }
-        assert_eq!(self.timeline.len(), self.ids.len());
-        assert_eq!(self.duplicates.len(), self.ids.len());
-        for (n, tier) in self.tiers.iter().enumerate() {
-            assert_eq!((tier.count, tier.pinned, tier.bytes), (count[n], pinned[n], bytes[n]), "tier {n}");
+        assert_eq!((self.timeline.len(), self.duplicates.len()), (self.len(), self.len()));
+        assert_eq!(documents, if self.config().lexical { self.len() } else { 0 }, "lexical documents");
+        let (docs, _, dead, size) = view.lexical.recount();
+        assert_eq!((docs, self.lexical.documents()), (documents, documents), "counted lexical documents");
+        assert_eq!((dead, size), (self.lexical.dead(), self.lexical.bytes()), "the lexical index");
+        for (n, shelf) in self.shelves.iter().enumerate() {
+            assert_eq!((shelf.count, shelf.pinned, shelf.bytes), (count[n], pinned[n], bytes[n]), "shelf {n}");
             assert_eq!(
-                (tier.expiry.len(), tier.retention.len()),
+                (shelf.expiry.len(), shelf.retention.len()),
                 (expiring[n], count[n] - pinned[n]),
-                "indexes of tier {n}"
+                "indexes of shelf {n}"
             );
         }
-        assert!(self.meta_names.iter().map(|(name, n)| (&**name, *n)).eq(meta_names), "META names");
-        let counts = &self.vector_counts;
-        assert_eq!(view.vectors.recount(), (counts.live, counts.dead, counts.bytes), "vectors");
-        assert_eq!(counts.live, rows, "living rows");
-        let mut owned = 0;
-        view.vectors.for_each(|owner, _| {
-            owned += 1;
-            assert!(view.slots.get(owner).is_some(), "a living row of an empty slot");
-        });
-        assert_eq!(owned, rows);
+        assert!(self.shelves.iter().map(|shelf| shelf.vectors).eq(vector_bytes), "bytes of vectors");
+        if let Some(staging) = &self.staging {
+            assert_eq!(
+                (staging.places.len(), staging.counts.live),
+                (staged, staged_rows),
+                "staged memories and vectors"
+            );
+            assert_eq!(staging.bytes.to_vec(), staged_bytes, "bytes of staged vectors");
+            let counts = &staging.counts;
+            assert_eq!(staging.rows.recount(), (counts.live, counts.dead, counts.bytes), "staged vectors");
+            assert_eq!(staging.places.counts.bytes, staging.places.recount(), "staged signs");
+        }
+        assert_eq!(self.meta_names, meta_names, "META names");
+        self.check_sessions(sessions);
+        assert_eq!((self.records.texts.bytes, self.records.signs.bytes), records.recount(), "texts and signs");
+        if let Some(view) = &view.rows {
+            assert_eq!(view.recount(), (self.rows.live, self.rows.dead, self.rows.bytes), "vectors");
+            assert_eq!(self.rows.live, rows, "living rows");
+        }
+    }
+
+    /// The turns of each session, in time, and each with its neighbours.
+    fn check_sessions(&self, sessions: BTreeMap<Box<str>, Vec<(u64, MemoryId)>>) {
+        assert_eq!(self.sessions.len(), sessions.len(), "sessions");
+        for (name, mut turns) in sessions {
+            turns.sort_unstable();
+            let order: Vec<u32> = self.sessions.get(&name).into_iter().flat_map(|order| order.iter()).collect();
+            assert_eq!(order.iter().map(|slot| self.view.time_key(*slot)).collect::<Vec<_>>(), turns, "session {name}");
+            for (n, slot) in order.iter().enumerate() {
+                let link = |link| self.view.records.link(*slot, link);
+                let previous = n.checked_sub(1).and_then(|n| order.get(n)).copied();
+                assert_eq!(
+                    (link(Link::Previous), link(Link::Next)),
+                    (previous, order.get(n + 1).copied()),
+                    "session {name}"
+                );
+            }
+        }
     }
 }

@@ -17,16 +17,16 @@
 //!     space.apply(effect)?;
 //! }
 //! let recall = Recall { queries: vec![vec![1.0, 2.0]], k: 10, ..Recall::default() };
-//! let hits = space.snapshot().recall(1_700_000_000_000, &recall)?;
+//! let hits = space.snapshot().recall(1_700_000_000_000, &recall)?.hits;
 //! assert_eq!(hits[0].entry.id, stored.id);
 //! # Ok::<(), engram_memory::Error>(())
 //! ```
 
 pub mod limits;
 
-#[expect(dead_code, reason = "used by the scans that come with the columns")]
 mod bitmap;
 mod codec;
+mod columns;
 mod consolidate;
 mod effect;
 mod entry;
@@ -35,28 +35,41 @@ mod evict;
 mod filter;
 mod id;
 mod invariants;
+mod kernels;
+mod lexical;
+mod recall;
+mod record;
+mod records;
+mod reembed;
+mod rows;
 mod save;
 mod settings;
-mod slots;
 mod snapshot;
+mod sorted;
 mod space;
 mod stats;
 mod store;
 mod text;
+mod texts;
 mod tier;
-mod vectors;
+mod tokens;
 
 pub use codec::{VERSION, decode_batch, encode_batch};
 pub use consolidate::{Change, Consolidate, Plan, Step};
-pub use effect::{Applied, Counters, Effect, Patch, Removal};
-pub use entry::{Entry, Meta};
+pub use effect::{Applied, Counters, Effect, Patch, Removal, Staged};
+pub use entry::{Entry, Meta, Superseded};
 pub use error::{Error, Result};
 pub use filter::Filter;
 pub use id::{MemoryId, Millis};
-pub use settings::{Eviction, NAMES as SETTINGS, Settings, TierSettings};
-pub use snapshot::{Hit, Recall, Selection, Snapshot};
+pub use lexical::{Language, Word, words};
+pub use recall::{Hit, Mode, Recall, Recalled, Weights};
+pub use reembed::{Embedded, Missing, Retired, Way};
+pub use rows::{Precision, Vector};
+pub use settings::{Eviction, NAMES as SETTINGS, Settings, TierSettings, TokenVectors};
+pub use snapshot::{Selection, Snapshot, VectorIndex};
 pub use space::Space;
 pub use stats::{Stats, TierStats};
 pub use store::{Dedup, NewMemory, Stored, Ttl, Update, Vectors};
-pub use text::normalised;
+pub use text::{Template, normalised};
 pub use tier::Tier;
+pub use tokens::{QueryWord, Signs};

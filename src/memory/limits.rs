@@ -29,6 +29,10 @@ pub const DIMENSIONS: usize = 16_384;
 pub const WINDOWS: usize = 1024;
 /// Bytes of all the vectors of one memory.
 pub const VECTOR_BYTES: usize = 16 << 20;
+/// Bytes of word vectors in a space from which `token-vectors auto` keeps no more: some fifty thousand turns of a conversation.
+pub const AUTO_TOKEN_VECTOR_BYTES: usize = 32 << 20;
+/// Words of a text whose vectors a caller may give.
+pub const TOKEN_VECTORS: usize = 65_536;
 /// Memories of one space.
 pub const MEMORIES: usize = 10_000_000;
 /// Objects in one MEM.MSTORE.
@@ -49,6 +53,8 @@ pub const SETTING_BYTES: usize = 1024;
 pub const MODEL_BYTES: usize = 512;
 /// Ids in one effect; longer lists are split.
 pub const EFFECT_IDS: usize = 1024;
+/// Memories whose vectors one effect stages; longer lists are split.
+pub const STAGED: usize = 64;
 /// The largest time, in Unix milliseconds: what a double holds exactly, so that JSON and filters agree with the engine.
 pub const TIME_MS: u64 = 1 << 53;
 /// The longest lifetime, in seconds: one hundred years of 365 days.

@@ -14,19 +14,31 @@ impl Space {
             Effect::Set { name: name.into(), value }.encode(&mut out);
         }
         if let Some(dim) = self.dim() {
-            Effect::Model { model: self.model().map(String::from), dim: dim as u32 }.encode(&mut out);
+            Effect::Model { model: self.model().map(String::from), dim: dim as u32, precision: self.view.precision() }
+                .encode(&mut out);
         }
         let mut effect = Vec::new();
-        let dim = self.dim().unwrap_or(0);
-        for slot in self.ids.values().filter_map(|slot| self.view.slots.get(*slot)) {
-            let rows = slot.rows.as_slice();
-            effect.clear();
-            encode_put(&mut effect, &slot.entry, rows.len(), dim, rows.iter().map(|row| self.view.vectors.row(*row)));
+        let mut write = |out: &mut Vec<u8>, effect: &mut Vec<u8>| {
             if out.len() > 1 && out.len() + effect.len() > max_chunk {
-                sink(&out);
+                sink(out);
                 out.truncate(1);
             }
-            out.extend_from_slice(&effect);
+            out.append(effect);
+        };
+        for slot in self.ids.iter() {
+            let Some(entry) = self.view.records.entry(slot) else { continue };
+            encode_put(&mut effect, &entry, |out| self.put_vectors(slot, out));
+            write(&mut out, &mut effect);
+        }
+        // A replica that begins with these bytes, or a server whose append-only file does, is sent the rest of what is being staged.
+        if let Some(staging) = &self.staging {
+            staging.begun().encode(&mut effect);
+            write(&mut out, &mut effect);
+            for slot in self.ids.iter() {
+                let Some(template) = staging.places.template(slot) else { continue };
+                codec::encode_staged(&mut effect, self.view.id(slot), template, |out| staging.put_vectors(slot, out));
+                write(&mut out, &mut effect);
+            }
         }
         // Behind the memories: putting them counts.
         Effect::Counters(self.counters()).encode(&mut out);
@@ -37,26 +49,33 @@ impl Space {
     }
 
     /// Gives the bytes that two spaces of the same content share: settings, model, ids seen, memories in order with their
-    /// vectors. Use, counters and the place in memory are not in it.
+    /// vectors. Use, counters, what is staged and the place in memory are not in it.
     pub fn digest(&self, sink: &mut dyn FnMut(&[u8])) {
         let mut out = Vec::new();
         for (name, value) in self.settings("*") {
             Effect::Set { name: name.into(), value }.encode(&mut out);
         }
-        Effect::Model { model: self.model().map(String::from), dim: self.dim().unwrap_or(0) as u32 }.encode(&mut out);
+        let dim = self.dim().unwrap_or(0) as u32;
+        Effect::Model { model: self.model().map(String::from), dim, precision: self.view.precision() }.encode(&mut out);
         Effect::LastId(self.last_id).encode(&mut out);
         sink(&out);
-        for slot in self.ids.values().filter_map(|slot| self.view.slots.get(*slot)) {
+        for slot in self.ids.iter() {
+            let Some(entry) = self.view.records.entry(slot) else { continue };
             out.clear();
-            put_entry_data(&mut out, &slot.entry);
-            let rows = slot.rows.as_slice();
-            codec::put_vectors(
-                &mut out,
-                rows.len(),
-                self.dim().unwrap_or(0),
-                rows.iter().map(|row| self.view.vectors.row(*row)),
-            );
+            put_entry_data(&mut out, &entry);
+            self.put_vectors(slot, &mut out);
             sink(&out);
         }
+    }
+
+    /// The vectors of a memory and of its words, from where they lie.
+    fn put_vectors(&self, slot: u32, out: &mut Vec<u8>) {
+        codec::put_vectors_head(out, self.view.records.windows(slot), self.dim().unwrap_or(0), self.view.precision());
+        if let Some(rows) = &self.view.rows {
+            self.view.records.each_row(slot, |row| rows.append_bytes(row, out));
+        }
+        let signs = self.view.records.signs(slot);
+        codec::put_signs_head(out, signs.len() / size_of::<u64>());
+        out.extend_from_slice(signs);
     }
 }

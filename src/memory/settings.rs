@@ -4,8 +4,10 @@
 //! `set` takes back, and that is what travels in effects and files.
 
 use crate::error::nearest;
+use crate::lexical::Language;
+use crate::text::Template;
 use crate::tier::TIERS;
-use crate::{Error, Result, Tier, limits};
+use crate::{Error, Precision, Result, Tier, limits};
 
 /// What is evicted first from a full tier. Pinned memories never are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +16,18 @@ pub enum Eviction {
     Value,
     /// The one that entered the tier first.
     Fifo,
+}
+
+/// Whether the words of a memory get vectors of their own (see `tokens`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TokenVectors {
+    /// As long as those of the space take less than [`limits::AUTO_TOKEN_VECTOR_BYTES`].
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Capacity and lifetime of one tier.
@@ -33,6 +47,16 @@ pub struct Settings {
     pub eviction: Eviction,
     /// Bytes that the space may take; 0 = unlimited.
     pub max_memory: u64,
+    /// How vectors are kept: fixed with the first one.
+    pub precision: Precision,
+    /// What is embedded and indexed of a memory: counts for what is stored from then on, and for the words of all.
+    pub template: Template,
+    /// Whether the words are indexed.
+    pub lexical: bool,
+    /// The language of the words: stems and stop words.
+    pub language: Language,
+    /// Whether words get vectors.
+    pub token_vectors: TokenVectors,
     /// Cosine from which two memories of one session and speaker are duplicates; 0 = equal text only.
     pub dedup: f64,
     /// Seconds between two consolidations by the timer; 0 = none.
@@ -42,7 +66,7 @@ pub struct Settings {
 }
 
 /// Every setting, in the order in which they are listed.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 20] = [
     "working.capacity",
     "working.ttl",
     "short_term.capacity",
@@ -55,6 +79,11 @@ pub const NAMES: [&str; 15] = [
     "semantic.ttl",
     "eviction",
     "max-memory",
+    "precision",
+    "template",
+    "lexical",
+    "language",
+    "token-vectors",
     "dedup",
     "consolidate-interval",
     "consolidate-threshold",
@@ -110,6 +139,11 @@ impl Default for Settings {
             tiers: [tier(10, HOUR), tier(100, DAY), tier(10_000, 30 * DAY), tier(1000, 90 * DAY), tier(5000, 0)],
             eviction: Eviction::Value,
             max_memory: 0,
+            precision: Precision::default(),
+            template: Template::default(),
+            lexical: true,
+            language: Language::default(),
+            token_vectors: TokenVectors::default(),
             dedup: 0.0,
             consolidate_interval: 300,
             consolidate_threshold: 0.7,
@@ -156,6 +190,16 @@ impl Settings {
                 }
             }
             "max-memory" => self.max_memory = bytes(value).ok_or_else(|| bad(known, value, BYTES_FORM))?,
+            "precision" => self.precision = named(known, value, Precision::ALL.map(|p| (p, p.name())))?,
+            "template" => self.template = named(known, value, Template::ALL)?,
+            "lexical" => self.lexical = named(known, value, SWITCH)?,
+            "language" => {
+                self.language = Language::parse(value).ok_or_else(|| {
+                    let names: Vec<&str> = Language::ALL.iter().map(|language| language.name()).collect();
+                    bad(known, value, &names.join(", "))
+                })?
+            }
+            "token-vectors" => self.token_vectors = named(known, value, TOKEN_VECTORS)?,
             "dedup" => self.dedup = unit(value).ok_or_else(|| bad(known, value, UNIT_FORM))?,
             "consolidate-interval" => {
                 self.consolidate_interval = seconds(value).ok_or_else(|| bad(known, value, SECONDS_FORM))?
@@ -187,6 +231,11 @@ impl Settings {
                 Eviction::Fifo => "fifo".into(),
             },
             "max-memory" => self.max_memory.to_string(),
+            "precision" => self.precision.name().into(),
+            "template" => name_of(self.template, Template::ALL).into(),
+            "lexical" => name_of(self.lexical, SWITCH).into(),
+            "language" => self.language.name().into(),
+            "token-vectors" => name_of(self.token_vectors, TOKEN_VECTORS).into(),
             "dedup" => self.dedup.to_string(),
             "consolidate-interval" => self.consolidate_interval.to_string(),
             "consolidate-threshold" => self.consolidate_threshold.to_string(),
@@ -225,6 +274,22 @@ impl Settings {
 const SECONDS_FORM: &str = "seconds, or a number with s, m, h or d such as 30m, up to 100 years, 0 = unlimited";
 const BYTES_FORM: &str = "a number of bytes, or one with kb, mb or gb such as 100mb, 0 = unlimited";
 const UNIT_FORM: &str = "a number from 0 to 1";
+
+const SWITCH: [(bool, &str); 2] = [(true, "on"), (false, "off")];
+
+const TOKEN_VECTORS: [(TokenVectors, &str); 3] =
+    [(TokenVectors::Auto, "auto"), (TokenVectors::On, "on"), (TokenVectors::Off, "off")];
+
+/// The value that a name stands for.
+fn named<T: Copy, const N: usize>(setting: &str, value: &str, names: [(T, &str); N]) -> Result<T> {
+    let found = names.iter().find(|(_, name)| name.eq_ignore_ascii_case(value)).map(|(value, _)| *value);
+    found.ok_or_else(|| bad(setting, value, &names.map(|(_, name)| name).join(", ")))
+}
+
+/// The name that stands for a value.
+fn name_of<T: PartialEq, const N: usize>(value: T, names: [(T, &'static str); N]) -> &'static str {
+    names.into_iter().find(|(known, _)| *known == value).map_or("", |(_, name)| name)
+}
 
 fn unknown(name: &str) -> Error {
     let shown: String = name.chars().take(64).collect();

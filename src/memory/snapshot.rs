@@ -1,71 +1,42 @@
-//! What a space was at one moment, and everything that reads all of it: recall, selection, counting.
+//! What a space was at one moment, and everything that reads all of it: selection, counting, and, in `recall`, recall.
 //!
 //! A snapshot is a few pointers. Taking one costs nothing that grows, it can be sent to another thread, and it sees what stood
-//! when it was taken while the space goes on (see `slots` and `vectors`). It has no index: whatever it does walks all memories
-//! or all vectors, which is what belongs off the main thread.
+//! when it was taken while the space goes on (see `records`, `rows` and `lexical`). It has no index: whatever it does walks columns or
+//! blocks, which is what belongs off the main thread once there are many.
 
+use crate::bitmap::Bitmap;
 use crate::entry::Entry;
 use crate::filter::Filter;
+use crate::lexical::{Analyser, Postings};
+use crate::records::Records;
+use crate::rows::{Index, Rows, Vector};
 use crate::settings::{Eviction, Settings};
-use crate::slots::Slots;
-use crate::vectors::{self, Vectors};
-use crate::{Error, MemoryId, Millis, Result, Tier, limits};
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use crate::space::{Key, hash_of};
+use crate::{Error, MemoryId, Millis, Precision, Result, Tier};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// A frozen view of a space. Cloning and dropping are cheap, unless it is the last to hold what the space has left behind.
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    pub(crate) slots: Slots,
-    pub(crate) vectors: Vectors,
+    pub(crate) records: Records,
+    /// None until the first vector fixes the dimension.
+    pub(crate) rows: Option<Rows>,
+    /// How often `rows` has been replaced as a whole: an index is of one such time.
+    pub(crate) rows_era: u64,
+    pub(crate) lexical: Postings,
     pub(crate) settings: Arc<Settings>,
     pub(crate) model: Option<Arc<str>>,
+    /// When the first memory expires, and how many are superseded: as they were when it was taken.
+    pub(crate) next_expiry: Option<Millis>,
+    pub(crate) superseded: usize,
 }
 
-/// A recall: the memories nearest to a vector.
-#[derive(Debug, Clone, Default)]
-pub struct Recall {
-    /// The query; several are the windows of a long one, and a memory scores as its best pair. At least one.
-    pub queries: Vec<Vec<f32>>,
-    /// How many results, 1 to [`limits::K`].
-    pub k: usize,
-    /// Only these tiers.
-    pub tiers: Option<Vec<Tier>>,
-    /// Only what passes.
-    pub filter: Option<Filter>,
-    /// Only with at least this cosine.
-    pub min_score: Option<f64>,
-    /// Only of this session.
-    pub session: Option<String>,
-    /// Only what happened at this time or later.
-    pub since: Option<Millis>,
-    /// Only what happened at this time or earlier.
-    pub until: Option<Millis>,
-}
-
-impl Recall {
-    /// Whether a memory is among those asked for, its score aside. The cheap questions come first.
-    fn admits(&self, now: Millis, entry: &Entry) -> bool {
-        !entry.is_expired(now)
-            && self.tiers.as_ref().is_none_or(|tiers| tiers.contains(&entry.tier))
-            && self.session.as_ref().is_none_or(|session| entry.session.as_deref() == Some(session))
-            && self.since.is_none_or(|since| entry.at >= since)
-            && self.until.is_none_or(|until| entry.at <= until)
-            && self.filter.as_ref().is_none_or(|filter| filter.matches(entry))
-    }
-}
-
-/// One result of a recall.
-#[derive(Debug, Clone)]
-pub struct Hit {
-    /// The memory, as it was when the snapshot was taken.
-    pub entry: Arc<Entry>,
-    /// What the order follows.
-    pub score: f64,
-    /// The cosine, -1 to 1.
-    pub similarity: f64,
-    slot: u32,
+/// An index over the vectors of a space, built beside it.
+#[derive(Clone)]
+pub struct VectorIndex {
+    pub(crate) index: Arc<Index>,
+    pub(crate) era: u64,
 }
 
 /// Which memories to forget, or to list.
@@ -81,90 +52,22 @@ pub enum Selection {
     Session(String),
 }
 
-impl Selection {
-    fn takes(&self, entry: &Entry) -> bool {
-        match self {
-            Selection::Ids(ids) => ids.contains(&entry.id),
-            Selection::Filter(filter) => filter.matches(entry),
-            Selection::Tier(tier) => entry.tier == *tier,
-            Selection::Session(session) => entry.session.as_deref() == Some(session),
-        }
-    }
-}
-
 impl Snapshot {
-    /// The memories nearest to the query by cosine, best first, equal ones by id: exactly K if as many are admitted. Every
-    /// vector is compared; what cannot enter the result any more is not looked at further, so a filter costs little.
-    ///
-    /// Errors: a query of the wrong length or without a direction, K out of range.
-    pub fn recall(&self, now: Millis, recall: &Recall) -> Result<Vec<Hit>> {
-        if recall.k == 0 || recall.k > limits::K {
-            return Err(Error::new(format!("K is {}: it takes 1 to {}", recall.k, limits::K)));
-        }
-        if recall.queries.is_empty() || recall.queries.len() > limits::QUERIES {
-            return Err(Error::new(format!(
-                "a recall takes 1 to {} query vectors, not {}",
-                limits::QUERIES,
-                recall.queries.len()
-            )));
-        }
-        let Some(dim) = self.vectors.dim() else { return Ok(Vec::new()) };
-        let queries: Vec<Vec<f32>> =
-            recall.queries.iter().map(|query| self.query(query, dim)).collect::<Result<_>>()?;
-        let best = self.nearest(&queries, recall.k, recall.min_score, |entry| recall.admits(now, entry));
-        Ok(best
-            .into_iter()
-            .filter_map(|(score, slot)| {
-                let entry = self.slots.get(slot)?.entry.clone();
-                Some(Hit { entry, score, similarity: score, slot })
-            })
-            .collect())
-    }
-
-    fn query(&self, query: &[f32], dim: usize) -> Result<Vec<f32>> {
-        check_dimension(query.len(), dim)?;
-        vectors::normalised(query).map(|query| self.vectors.padded(&query)).ok_or_else(no_direction)
-    }
-
-    /// The K best slots by their best vector, best first, ties by id. Queries are of length one and padded.
-    pub(crate) fn nearest(
-        &self,
-        queries: &[Vec<f32>],
-        k: usize,
-        min_score: Option<f64>,
-        mut admits: impl FnMut(&Entry) -> bool,
-    ) -> Vec<(f64, u32)> {
-        let mut best = Best::new(k, min_score);
-        self.vectors.for_each(|slot, row| {
-            // Rounding may lead a little beyond the range of a cosine.
-            let score = queries.iter().map(|query| vectors::dot(query, row)).fold(f64::MIN, f64::max).clamp(-1.0, 1.0);
-            if best.may_take(score)
-                && let Some(place) = self.slots.get(slot)
-                && best.would_take(score, place.entry.id, slot)
-                && admits(&place.entry)
-            {
-                best.take(score, place.entry.id, slot);
-            }
-        });
-        best.into_sorted()
-    }
-
-    /// The vectors of a result.
-    pub fn vectors(&self, hit: &Hit) -> Vec<&[f32]> {
-        self.slots
-            .get(hit.slot)
-            .map_or(Vec::new(), |slot| slot.rows.as_slice().iter().map(|row| self.vectors.row(*row)).collect())
-    }
-
     /// The ids of what a selection takes, in order.
     pub fn select(&self, now: Millis, selection: &Selection) -> Vec<MemoryId> {
         let mut ids: Vec<MemoryId> = match selection {
             // A long list is looked up, not searched once per memory.
             Selection::Ids(ids) => {
-                let wanted: BTreeSet<MemoryId> = ids.iter().copied().collect();
-                self.live(now).filter(|entry| wanted.contains(&entry.id)).map(|entry| entry.id).collect()
+                let wanted: std::collections::BTreeSet<MemoryId> = ids.iter().copied().collect();
+                self.live(now).map(|slot| self.id(slot)).filter(|id| wanted.contains(id)).collect()
             }
-            _ => self.live(now).filter(|entry| selection.takes(entry)).map(|entry| entry.id).collect(),
+            Selection::Filter(filter) => self.passing(now, filter).iter().map(|slot| self.id(slot)).collect(),
+            Selection::Tier(tier) => {
+                self.live(now).filter(|slot| self.records.tier(*slot) == *tier).map(|slot| self.id(slot)).collect()
+            }
+            Selection::Session(session) => {
+                self.passing(now, &Filter::session(session)).iter().map(|slot| self.id(slot)).collect()
+            }
         };
         ids.sort_unstable();
         ids
@@ -172,12 +75,82 @@ impl Snapshot {
 
     /// How many memories there are, or pass.
     pub fn count(&self, now: Millis, filter: Option<&Filter>) -> usize {
-        self.live(now).filter(|entry| filter.is_none_or(|filter| filter.matches(entry))).count()
+        match filter {
+            None => self.live(now).count(),
+            Some(filter) => self.passing(now, filter).count(),
+        }
     }
 
-    /// The memories that have not expired, in no order.
-    pub(crate) fn live(&self, now: Millis) -> impl Iterator<Item = &Arc<Entry>> {
-        self.slots.iter().map(|slot| &slot.entry).filter(move |entry| !entry.is_expired(now))
+    /// The slots of memories that have not expired and pass, exactly.
+    pub(crate) fn passing(&self, now: Millis, filter: &Filter) -> Bitmap {
+        self.scan(&Filter::all(vec![Filter::unexpired(now), filter.clone()]), true)
+    }
+
+    /// The slots that pass a filter. Unless it is to be exact, texts are compared by their hashes only (see [`Filter::is_exact`]).
+    pub(crate) fn scan(&self, filter: &Filter, exact: bool) -> Bitmap {
+        let mut words = Vec::with_capacity(self.records.slots().div_ceil(64).next_multiple_of(16));
+        for chunk in self.records.chunks() {
+            let mut alive = chunk.filled();
+            filter.scan(&chunk, &mut alive, exact);
+            words.extend_from_slice(&alive);
+        }
+        Bitmap::from_words(words)
+    }
+
+    /// Whether the memory in a slot passes a filter, exactly.
+    pub(crate) fn passes(&self, slot: u32, filter: &Filter) -> bool {
+        self.records.view(slot).is_some_and(|memory| filter.accepts(&memory))
+    }
+
+    /// The slots of the memories that have not expired, in no order that means anything.
+    pub(crate) fn live(&self, now: Millis) -> impl Iterator<Item = u32> {
+        self.records.iter().filter(move |slot| !self.records.is_expired(*slot, now))
+    }
+
+    /// The id of the memory in a slot; `0-0` if it is empty.
+    pub(crate) fn id(&self, slot: u32) -> MemoryId {
+        self.records.id(slot).unwrap_or_default()
+    }
+
+    /// When it happened, then its id.
+    pub(crate) fn time_key(&self, slot: u32) -> Key {
+        (self.records.at(slot), self.id(slot))
+    }
+
+    /// When it expires, then its id.
+    pub(crate) fn expiry_key(&self, slot: u32) -> Key {
+        (self.records.expires(slot).unwrap_or(Millis::MAX), self.id(slot))
+    }
+
+    /// The hash by which duplicates are found.
+    pub(crate) fn duplicate_hash(&self, slot: u32) -> u32 {
+        self.records.record(slot).map_or(0, |record| hash_of(record.content, record.session, record.speaker))
+    }
+
+    /// The vectors as they are kept.
+    pub(crate) fn stored_vectors(&self, slot: u32) -> Vec<Vector> {
+        let Some(rows) = &self.rows else { return Vec::new() };
+        self.records.rows(slot).into_iter().filter_map(|row| rows.vector(row)).collect()
+    }
+
+    /// What turns text into the words of the lexical index.
+    pub(crate) fn analyser(&self) -> Analyser {
+        Analyser::new(self.settings.language)
+    }
+
+    /// What of a memory decides over its words in the index.
+    pub(crate) fn indexed<'a>(&self, entry: &'a Entry) -> (Option<String>, &'a str) {
+        (self.settings.template.prefix(entry.speaker.as_deref(), entry.at), &entry.content)
+    }
+
+    /// The slot of a memory that has not expired. Walks them all.
+    pub(crate) fn find(&self, now: Millis, id: MemoryId) -> Option<u32> {
+        self.live(now).find(|slot| self.id(*slot) == id)
+    }
+
+    /// The slots that hold a memory.
+    pub(crate) fn filled(&self) -> Bitmap {
+        Bitmap::from_words(self.records.chunks().flat_map(|chunk| chunk.filled()).collect())
     }
 
     /// The key by which a memory is kept: the lowest goes first.
@@ -185,12 +158,13 @@ impl Snapshot {
     /// By value, importance × (1 + ln(1 + uses)) halves with every half-life since the last use. Its logarithm is the
     /// logarithm at the last use plus that time over the half-life, less a term that is the same for all: so the order does not
     /// depend on the time at which one asks, and an index can hold it.
-    pub(crate) fn retention(&self, entry: &Entry) -> u64 {
+    pub(crate) fn retention(&self, slot: u32) -> u64 {
         match self.settings.eviction {
-            Eviction::Fifo => entry.entered,
+            Eviction::Fifo => self.records.entered(slot),
             Eviction::Value => {
-                let worth = entry.importance.max(0.001) * (1.0 + f64::from(entry.uses()).ln_1p());
-                ordered_bits(worth.log2() + entry.accessed() as f64 / self.settings.half_life_ms(entry.tier))
+                let (accessed, uses) = self.records.usage(slot);
+                let worth = self.records.importance(slot).max(0.001) * (1.0 + f64::from(uses).ln_1p());
+                ordered_bits(worth.log2() + accessed as f64 / self.settings.half_life_ms(self.records.tier(slot)))
             }
         }
     }
@@ -202,7 +176,24 @@ impl Snapshot {
 
     /// The dimension, once a vector has fixed it.
     pub fn dim(&self) -> Option<usize> {
-        self.vectors.dim()
+        self.rows.as_ref().map(Rows::dim)
+    }
+
+    /// The precision of the vectors: that of those there are, else the setting.
+    pub fn precision(&self) -> Precision {
+        self.rows.as_ref().map_or(self.settings.precision, Rows::precision)
+    }
+
+    /// Builds an index over the vectors, for [`crate::Space::install_index`]. Takes seconds: for a thread of its own. None if `stop` was set meanwhile, or
+    /// there is nothing to build it of.
+    pub fn build_index(&self, stop: &AtomicBool) -> Option<VectorIndex> {
+        let index = self.rows.as_ref()?.build_index(stop)?;
+        Some(VectorIndex { index: Arc::new(index), era: self.rows_era })
+    }
+
+    /// How many memories there are, expired and superseded ones included, nearly: emptied places count.
+    pub fn size(&self) -> usize {
+        self.records.slots()
     }
 
     /// The settings.
@@ -223,61 +214,15 @@ pub(crate) fn no_direction() -> Error {
     Error::new("the vector has no direction: it needs finite numbers, and one of them other than 0")
 }
 
+/// A vector of length one in the same direction; None if it has no direction (all zeros) or a number that is not finite.
+pub(crate) fn normalised(vector: &[f32]) -> Option<Vec<f32>> {
+    // In f64: the squares of f32 neither overflow nor vanish there.
+    let norm = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    (norm.is_finite() && norm > 0.0).then(|| vector.iter().map(|x| (f64::from(*x) / norm) as f32).collect())
+}
+
 /// A float as bits that order as it does (IEEE 754 total order).
 pub(crate) fn ordered_bits(value: f64) -> u64 {
     let bits = value.to_bits();
     if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
-}
-
-/// The K best so far. A memory with several vectors is in it once, with the best score seen; one that fell out comes back with
-/// a better vector, so the order of the rows does not show.
-struct Best {
-    k: usize,
-    /// Worst first: score, then the larger id.
-    order: BTreeSet<(u64, Reverse<MemoryId>, u32)>,
-    scores: HashMap<u32, f64>,
-    /// The least score that can still enter.
-    floor: f64,
-}
-
-impl Best {
-    fn new(k: usize, min_score: Option<f64>) -> Best {
-        Best { k, order: BTreeSet::new(), scores: HashMap::new(), floor: min_score.unwrap_or(f64::MIN) }
-    }
-
-    /// Without looking at the memory. A score that is not a number never enters.
-    fn may_take(&self, score: f64) -> bool {
-        score >= self.floor
-    }
-
-    fn would_take(&self, score: f64, id: MemoryId, slot: u32) -> bool {
-        match self.scores.get(&slot) {
-            Some(old) => score > *old,
-            None if self.order.len() < self.k => true,
-            None => self.order.first().is_some_and(|worst| (ordered_bits(score + 0.0), Reverse(id), slot) > *worst),
-        }
-    }
-
-    fn take(&mut self, score: f64, id: MemoryId, slot: u32) {
-        // -0.0 and 0.0 are one score.
-        let score = score + 0.0;
-        if let Some(old) = self.scores.insert(slot, score) {
-            self.order.remove(&(ordered_bits(old), Reverse(id), slot));
-        }
-        self.order.insert((ordered_bits(score), Reverse(id), slot));
-        if self.order.len() > self.k
-            && let Some((_, _, slot)) = self.order.pop_first()
-        {
-            self.scores.remove(&slot);
-        }
-        if self.order.len() == self.k
-            && let Some(worst) = self.order.first().and_then(|(_, _, slot)| self.scores.get(slot))
-        {
-            self.floor = self.floor.max(*worst);
-        }
-    }
-
-    fn into_sorted(self) -> Vec<(f64, u32)> {
-        self.order.iter().rev().filter_map(|(_, _, slot)| Some((*self.scores.get(slot)?, *slot))).collect()
-    }
 }

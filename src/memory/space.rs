@@ -1,69 +1,80 @@
 //! A memory space: the data, its indexes, and the one way to change them.
 //!
-//! What can be frozen (memories, vectors, settings) is in a [`Snapshot`]; the space holds the current one and beside it the
-//! indexes, which only its owner needs. All indexes but that of the ids have one shape, an ordered set of (key, id): by time, by
-//! expiry, by retention, by duplicate hash. So each is read in order or by range, ties break by id, and nothing depends on a
-//! hash function's seed. The retention index may be out of date in one direction only: a use raises the value of a memory and
-//! leaves the index alone, so the key in the index is at most the true one (see `evict`).
+//! What can be frozen (memories, vectors, words, settings) is in a [`Snapshot`]; the space holds the current one and beside it the
+//! indexes, which only its owner needs. All indexes have one shape, a set of slots in the order of a key that is read from the
+//! columns (`sorted`): by id, by time, by expiry, by retention, by duplicate hash. So each is read in order or by range, ties break by
+//! id, and nothing depends on a hash function's seed. The retention index may be out of date in one direction only: a use raises
+//! the value of a memory and leaves the index alone, so the key in the index is at most the true one (see `evict`).
+//!
+//! A memory that another has superseded leaves the shelf of its tier for one of its own: it counts against no capacity.
 
 use crate::effect::{Applied, Counters, Effect, Patch, Removal};
-use crate::entry::{Entry, block, check_time, check_unit};
+use crate::entry::{Entry, check_time, check_unit};
 use crate::filter::{self, Filter};
-use crate::settings::Settings;
-use crate::slots::Slot;
-use crate::snapshot::{Selection, Snapshot, check_dimension};
+use crate::lexical::{DocId, LexicalCounts, Postings};
+use crate::records::{Link, RecordCounts};
+use crate::reembed::{Retired, Staging};
+use crate::rows::{RowCounts, RowId, Rows, Vector};
+use crate::settings::{Settings, TokenVectors};
+use crate::snapshot::{Selection, Snapshot, VectorIndex, check_dimension};
+use crate::sorted::Sorted;
 use crate::text::{duplicate_hash, normalised};
 use crate::tier::TIERS;
-use crate::vectors::{self, RowId, Rows, VectorCounts};
-use crate::{Error, MemoryId, Millis, Result, Tier, limits};
+use crate::tokens::Signs;
+use crate::{Error, MemoryId, Millis, Precision, Result, Tier, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// An index: memories in the order of a key.
-pub(crate) type Order = BTreeSet<(u64, MemoryId)>;
+/// What an index orders by: a number, then the id.
+pub(crate) type Key = (u64, MemoryId);
 
-/// The part of an index between two keys, both included.
-pub(crate) fn keys(from: u64, to: u64) -> std::ops::RangeInclusive<(u64, MemoryId)> {
-    (from, MemoryId::ZERO)..=(to, MemoryId::MAX)
-}
+/// Bytes of columns, references and indexes per memory (measured by the test `usage`).
+const FIXED_BYTES: usize = 96;
+/// Bytes of the lexical index per byte of content, nearly: 4 to 5 per word.
+const LEXICAL_NUMERATOR: usize = 4;
+const LEXICAL_DENOMINATOR: usize = 5;
 
-/// Bytes of the indexes per memory: nodes of the ordered sets, which are a little over half full when filled in order (measured
-/// by the test `usage`).
-const INDEX_BYTES: usize = 260;
-
+/// The memories of a tier, or all that are superseded.
 #[derive(Default)]
-pub(crate) struct TierIndex {
+pub(crate) struct Shelf {
     pub count: usize,
     pub pinned: usize,
     pub bytes: usize,
+    /// Bytes of vectors, which are in `bytes` too.
+    pub vectors: usize,
     /// By expiry, those that have one.
-    pub expiry: Order,
+    pub expiry: Sorted<u32, Key>,
     /// By a lower bound of the retention key, those that are not pinned.
-    pub retention: Order,
+    pub retention: Sorted<u32, Key>,
 }
 
-/// The keys under which a slot stands in the indexes.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Keys {
-    pub retention: u64,
-    pub hash: u64,
-}
+/// The shelf of what is superseded, behind those of the tiers.
+pub(crate) const SUPERSEDED: usize = TIERS;
 
 /// A memory space.
 #[derive(Default)]
 pub struct Space {
     pub(crate) view: Snapshot,
-    pub(crate) ids: BTreeMap<MemoryId, u32>,
-    pub(crate) slot_keys: Vec<Keys>,
-    pub(crate) free_slots: Vec<u32>,
-    pub(crate) timeline: Order,
-    pub(crate) duplicates: Order,
-    pub(crate) tiers: [TierIndex; TIERS],
+    pub(crate) records: RecordCounts,
+    pub(crate) rows: RowCounts,
+    pub(crate) lexical: LexicalCounts,
+    /// The vectors that will take the place of those in the view.
+    pub(crate) staging: Option<Box<Staging>>,
+    /// Vectors that wait to be freed.
+    pub(crate) retired: Retired,
+    pub(crate) ids: Sorted<u32, MemoryId>,
+    pub(crate) timeline: Sorted<u32, Key>,
+    /// Duplicate hash in the upper half, slot in the lower.
+    pub(crate) duplicates: Sorted<u64, u64>,
+    /// The turns of each session by time.
+    pub(crate) sessions: BTreeMap<Box<str>, Sorted<u32, Key>>,
+    /// The key under which a slot stands in the retention index.
+    pub(crate) retention: Vec<u64>,
+    pub(crate) shelves: [Shelf; TIERS + 1],
     /// How many memories have a META field of this name.
     pub(crate) meta_names: BTreeMap<Box<str>, usize>,
-    pub(crate) vector_counts: VectorCounts,
     /// The largest id seen, `0-0` before the first.
     pub(crate) last_id: MemoryId,
     counters: Counters,
@@ -77,14 +88,14 @@ impl Space {
         Space::default()
     }
 
-    /// How many memories it holds, expired ones that have not been removed included.
+    /// How many memories it holds, expired and superseded ones included.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
     /// Whether it holds no memory.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.len() == 0
     }
 
     /// The model that made the vectors; None if they are the caller's own, or there are none yet.
@@ -92,7 +103,7 @@ impl Space {
         self.view.model()
     }
 
-    /// The dimension, once a vector has fixed it.
+    /// The dimension, once it is fixed.
     pub fn dim(&self) -> Option<usize> {
         self.view.dim()
     }
@@ -109,33 +120,72 @@ impl Space {
 
     /// What it is now, frozen.
     pub fn snapshot(&self) -> Snapshot {
-        self.view.clone()
+        let mut view = self.view.clone();
+        view.next_expiry = self.next_expiry();
+        view.superseded = self.shelves[SUPERSEDED].count;
+        view
     }
 
-    pub(crate) fn slot(&self, id: MemoryId) -> Option<&Slot> {
-        self.view.slots.get(*self.ids.get(&id)?)
+    pub(crate) fn slot(&self, id: MemoryId) -> Option<u32> {
+        self.ids.find(id, |slot| self.view.id(slot))
     }
 
     /// A memory, unless it has expired.
-    pub fn get(&self, now: Millis, id: MemoryId) -> Option<&Arc<Entry>> {
-        self.slot(id).map(|slot| &slot.entry).filter(|entry| !entry.is_expired(now))
+    pub fn get(&self, now: Millis, id: MemoryId) -> Option<Entry> {
+        self.view.records.entry(self.standing(now, id)?)
     }
 
-    pub(crate) fn existing(&self, now: Millis, id: MemoryId) -> Result<&Arc<Entry>> {
-        self.get(now, id).ok_or_else(|| Error::no_such_memory(id))
+    /// The slot of a memory, unless it has expired.
+    pub(crate) fn standing(&self, now: Millis, id: MemoryId) -> Option<u32> {
+        self.slot(id).filter(|slot| !self.view.records.is_expired(*slot, now))
     }
 
-    /// The vectors of a memory: one per window, none without an embedding.
-    pub fn vectors(&self, entry: &Entry) -> Vec<&[f32]> {
-        self.slot(entry.id)
-            .map_or(Vec::new(), |slot| slot.rows.as_slice().iter().map(|row| self.view.vectors.row(*row)).collect())
+    /// The slot of a memory that must be there.
+    pub(crate) fn existing(&self, now: Millis, id: MemoryId) -> Result<(u32, Entry)> {
+        let slot = self.standing(now, id);
+        slot.and_then(|slot| Some((slot, self.view.records.entry(slot)?))).ok_or_else(|| Error::no_such_memory(id))
+    }
+
+    /// The vectors of a memory, of length one: one per window, none without an embedding.
+    pub fn vectors(&self, id: MemoryId) -> Vec<Vec<f32>> {
+        self.slot(id).map_or(Vec::new(), |slot| self.stored_vectors(slot).iter().map(Vector::to_f32).collect())
+    }
+
+    /// Whether a memory that is stored now gets word vectors: by the setting, and as long as those that there are leave room.
+    pub fn takes_token_vectors(&self) -> bool {
+        self.takes_token_vectors_beside(self.records.signs.live)
+    }
+
+    /// The same where those that there are take so many bytes.
+    pub(crate) fn takes_token_vectors_beside(&self, bytes: usize) -> bool {
+        match self.config().token_vectors {
+            TokenVectors::On => true,
+            TokenVectors::Off => false,
+            TokenVectors::Auto => bytes < limits::AUTO_TOKEN_VECTOR_BYTES,
+        }
+    }
+
+    /// The word vectors as they are kept.
+    pub(crate) fn stored_signs(&self, slot: u32) -> Signs {
+        Signs::read(self.view.records.signs(slot))
+    }
+
+    /// The vectors as they are kept.
+    pub(crate) fn stored_vectors(&self, slot: u32) -> Vec<Vector> {
+        self.view.stored_vectors(slot)
     }
 
     /// Notes that a memory was used.
     pub fn touch(&self, id: MemoryId, now: Millis) {
         if let Some(slot) = self.slot(id) {
-            slot.entry.touch(now);
+            let (accessed, uses) = self.view.records.usage(slot);
+            self.view.records.set_usage(slot, accessed.max(now), uses.saturating_add(1));
         }
+    }
+
+    /// Last access and number of uses of a memory.
+    pub fn usage(&self, id: MemoryId) -> Option<(Millis, u32)> {
+        Some(self.view.records.usage(self.slot(id)?))
     }
 
     /// Notes a recall: whether it had a result.
@@ -161,33 +211,29 @@ impl Space {
     /// One step of a scan in the order of ids: looks at up to `count` memories behind the cursor ([`MemoryId::ZERO`] = from the
     /// start) and gives those that pass, and the cursor of the next step, which is `ZERO` at the end. What stands from start to
     /// end is given exactly once.
-    pub fn scan(
-        &self,
-        now: Millis,
-        cursor: MemoryId,
-        count: usize,
-        filter: Option<&Filter>,
-    ) -> (MemoryId, Vec<Arc<Entry>>) {
+    pub fn scan(&self, now: Millis, cursor: MemoryId, count: usize, filter: Option<&Filter>) -> (MemoryId, Vec<Entry>) {
         let mut found = Vec::new();
         let mut last = cursor;
-        let mut behind = self.ids.range((Bound::Excluded(cursor), Bound::Unbounded));
-        for (id, slot) in behind.by_ref().take(count.max(1)) {
-            last = *id;
-            found.extend(self.passing(now, *slot, filter));
+        // Ids are whole numbers, so the one behind the cursor is the next possible one.
+        let mut behind = self.ids.range_from(cursor.next(), |slot| self.view.id(slot));
+        for slot in behind.by_ref().take(count.max(1)) {
+            last = self.view.id(slot);
+            found.extend(self.passing(now, slot, filter));
         }
         (if behind.next().is_none() { MemoryId::ZERO } else { last }, found)
     }
 
-    fn passing(&self, now: Millis, slot: u32, filter: Option<&Filter>) -> Option<Arc<Entry>> {
-        let entry = &self.view.slots.get(slot)?.entry;
-        (!entry.is_expired(now) && filter.is_none_or(|filter| filter.matches(entry))).then(|| entry.clone())
+    fn passing(&self, now: Millis, slot: u32, filter: Option<&Filter>) -> Option<Entry> {
+        let records = &self.view.records;
+        let passes = !records.is_expired(slot, now) && filter.is_none_or(|filter| self.view.passes(slot, filter));
+        passes.then(|| records.entry(slot)).flatten()
     }
 
     /// How many memories there are, or pass.
     pub fn count(&self, now: Millis, filter: Option<&Filter>) -> usize {
         match filter {
-            None => Tier::ALL.into_iter().map(|tier| self.live_count(tier, now)).sum(),
-            Some(_) => self.view.count(now, filter),
+            None => (0..self.shelves.len()).map(|shelf| self.live_count(shelf, now)).sum(),
+            Some(_) => self.snapshot().count(now, filter),
         }
     }
 
@@ -200,7 +246,7 @@ impl Space {
         reverse: bool,
         count: Option<usize>,
         filter: Option<&Filter>,
-    ) -> Vec<Arc<Entry>> {
+    ) -> Vec<Entry> {
         let first = match start {
             Bound::Included(at) => Some(at),
             Bound::Excluded(at) => at.checked_add(1),
@@ -215,8 +261,9 @@ impl Space {
         if first > last {
             return Vec::new();
         }
-        let take = |(_, id): &(u64, MemoryId)| self.passing(now, *self.ids.get(id)?, filter);
-        let range = self.timeline.range(keys(first, last));
+        let take = |slot: u32| self.passing(now, slot, filter);
+        let range =
+            self.timeline.range((first, MemoryId::ZERO), (last, MemoryId::MAX), |slot| self.view.time_key(slot));
         let count = count.unwrap_or(usize::MAX);
         if reverse {
             range.rev().filter_map(take).take(count).collect()
@@ -229,7 +276,8 @@ impl Space {
     pub fn forget(&self, now: Millis, selection: &Selection) -> Vec<MemoryId> {
         match selection {
             Selection::Ids(ids) => {
-                let ids: BTreeSet<MemoryId> = ids.iter().copied().filter(|id| self.get(now, *id).is_some()).collect();
+                let ids: BTreeSet<MemoryId> =
+                    ids.iter().copied().filter(|id| self.standing(now, *id).is_some()).collect();
                 ids.into_iter().collect()
             }
             _ => self.view.select(now, selection),
@@ -239,76 +287,141 @@ impl Space {
     /// The effects that forget memories; those that are gone are passed over. Each effect can be applied by itself, so a long
     /// list may be taken in pieces.
     pub fn forget_effects(&self, ids: &[MemoryId]) -> Vec<Effect> {
-        let standing: Vec<MemoryId> = ids.iter().copied().filter(|id| self.ids.contains_key(id)).collect();
+        let standing: Vec<MemoryId> = ids.iter().copied().filter(|id| self.slot(*id).is_some()).collect();
         removals(&standing, Removal::Forgotten)
     }
 
-    /// How many memories of a tier have not expired.
-    pub(crate) fn live_count(&self, tier: Tier, now: Millis) -> usize {
-        let index = &self.tiers[tier.index()];
-        index.count - index.expiry.range(keys(0, now)).count()
+    /// How many memories of a shelf have not expired.
+    pub(crate) fn live_count(&self, shelf: usize, now: Millis) -> usize {
+        let Some(shelf) = self.shelves.get(shelf) else { return 0 };
+        shelf.count
+            - shelf.expiry.count_below((now.saturating_add(1), MemoryId::ZERO), |slot| self.view.expiry_key(slot))
     }
 
-    /// Bytes that a memory takes: itself, its place in the indexes, its vectors.
-    pub(crate) fn cost(&self, entry: &Entry, row_bytes: usize) -> usize {
-        let windows = usize::from(entry.windows);
-        let places = if windows > 1 { block(windows * size_of::<RowId>() + 16) } else { 0 };
-        entry.bytes() + INDEX_BYTES + places + windows * row_bytes
+    /// Bytes that a memory takes, nearly: itself, its place in the indexes, its vectors, its words.
+    pub(crate) fn cost(&self, content: usize, record: usize, windows: usize, row_bytes: usize, signs: usize) -> usize {
+        let words = if self.config().lexical { content * LEXICAL_NUMERATOR / LEXICAL_DENOMINATOR } else { 0 };
+        FIXED_BYTES + record + vectors_cost(windows, row_bytes, signs) + words
     }
 
-    /// Bytes of all memories with their indexes and vectors, without the room that is kept for more: what `max-memory` bounds.
+    /// Bytes that the memory in a slot takes, nearly.
+    pub(crate) fn slot_cost(&self, slot: u32) -> usize {
+        let Some(record) = self.view.records.record(slot) else { return 0 };
+        let windows = self.view.records.windows(slot);
+        let signs = self.view.records.signs(slot).len();
+        self.cost(record.content.len(), record.len.next_multiple_of(4), windows, self.row_bytes(), signs)
+    }
+
+    /// Bytes of that which are its vectors.
+    pub(crate) fn slot_vectors_cost(&self, slot: u32) -> usize {
+        let records = &self.view.records;
+        vectors_cost(records.windows(slot), self.row_bytes(), records.signs(slot).len())
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.view.rows.as_ref().map_or(0, Rows::row_bytes)
+    }
+
+    /// Bytes of all memories with their indexes and vectors, nearly, without the room that is kept for more: what `max-memory` bounds.
     pub fn live_bytes(&self) -> usize {
-        self.tiers.iter().map(|tier| tier.bytes).sum()
+        self.shelves.iter().map(|shelf| shelf.bytes).sum()
     }
 
-    /// Bytes that the space takes, with the room that is kept for more and vectors that no memory has any longer. O(1).
+    /// Bytes that the space takes, with the room that is kept for more and what is dead and not yet given back. Walks the chunks.
     pub fn memory_usage(&self) -> usize {
-        let rows = self.vector_counts.live * self.view.vectors.row_bytes();
-        size_of::<Space>() + self.live_bytes() - rows
-            + self.vector_counts.bytes
-            + self.view.slots.bytes()
-            + self.slot_keys.capacity() * size_of::<Keys>()
+        size_of::<Space>() + self.memory_parts().iter().map(|(_, bytes)| bytes).sum::<usize>()
+    }
+
+    /// The same by part: columns, texts, vectors, word vectors, the words' index, and the indexes by id, time, expiry, value, text and session.
+    pub fn memory_parts(&self) -> [(&'static str, usize); 7] {
+        let shelves = self.shelves.iter().map(|shelf| shelf.expiry.bytes() + shelf.retention.bytes());
+        let sessions = self.sessions.iter().map(|(name, order)| 64 + name.len() + order.bytes());
+        let names = self.meta_names.keys().map(|name| 48 + name.len());
+        let orders = self.ids.bytes() + self.timeline.bytes() + self.duplicates.bytes();
+        let keys = self.retention.capacity() * size_of::<u64>();
+        [
+            ("columns", self.view.records.bytes()),
+            ("texts", self.records.texts.bytes),
+            ("vectors", self.rows.bytes),
+            ("token_vectors", self.records.signs.bytes),
+            ("words", self.lexical.bytes()),
+            ("indexes", orders + keys + shelves.sum::<usize>() + sessions.sum::<usize>() + names.sum::<usize>()),
+            ("staged", self.staging.as_ref().map_or(0, |staging| staging.memory_usage())),
+        ]
     }
 
     /// How many allocations freeing the space takes, nearly.
     pub fn free_effort(&self) -> usize {
-        self.len() * 4 + 1
+        self.view.records.slots() / 32 + self.sessions.len() + 1
     }
 
     /// Bytes of one row, now or once a first vector of `dim` is there.
     pub(crate) fn row_bytes_of(&self, dim: usize) -> usize {
-        let mut vectors = self.view.vectors.clone();
-        vectors.set_dim(self.dim().unwrap_or(dim));
-        vectors.row_bytes()
+        match &self.view.rows {
+            Some(rows) => rows.row_bytes(),
+            None if dim == 0 => 0,
+            None => Rows::new(dim, self.config().precision).row_bytes(),
+        }
     }
 
-    /// Moves up to `budget` vectors together, out of blocks that are dead for a quarter or more. False when there is none
-    /// left. No result shows it.
+    /// Moves up to `budget` vectors, records or documents together, out of blocks of which much is dead. False when there is none left. No
+    /// result shows it.
     pub fn compact_step(&mut self, budget: usize) -> bool {
-        let Some(rows) = self.view.vectors.compactable(&mut self.vector_counts, budget) else { return false };
-        for (owner, row) in rows {
-            let Some(slot) = self.view.slots.get(owner).cloned() else { continue };
-            let vector = self.view.vectors.row(row).to_vec();
-            let moved = self.view.vectors.append(&mut self.vector_counts, owner, &vector);
-            self.view.vectors.kill(&mut self.vector_counts, row);
-            let rows = slot.rows.as_slice().iter().map(|old| if *old == row { moved } else { *old }).collect();
-            self.view.slots.set(owner, Some(Slot { entry: slot.entry, rows: Rows::from_vec(rows) }));
+        self.compact_rows(budget)
+            || self.view.records.compact(&mut self.records, budget)
+            || self.compact_documents(budget)
+    }
+
+    fn compact_rows(&mut self, budget: usize) -> bool {
+        let Some(rows) = &mut self.view.rows else { return false };
+        let Some(moving) = rows.compactable(&mut self.rows, budget) else { return false };
+        for (owner, row) in moving {
+            let Some(vector) = rows.vector(row) else { continue };
+            let moved = rows.append(&mut self.rows, owner, &vector);
+            rows.kill(&mut self.rows, row);
+            let mut own = self.view.records.rows(owner);
+            own.iter_mut().filter(|old| **old == row).for_each(|old| *old = moved);
+            self.view.records.set_rows(owner, &own);
         }
         true
+    }
+
+    fn compact_documents(&mut self, budget: usize) -> bool {
+        let moved = self.view.lexical.compact(&mut self.lexical, budget);
+        for (owner, document) in &moved {
+            self.view.records.set_link(*owner, Link::Document, Some(document.number()));
+        }
+        !moved.is_empty()
+    }
+
+    /// Whether recall would be faster with an index over the vectors, or with a newer one: for [`Snapshot::build_index`].
+    pub fn wants_index(&self) -> bool {
+        self.view.rows.as_ref().is_some_and(Rows::wants_index)
+    }
+
+    /// Searches with an index from now on. One that was built of vectors that have been replaced since is dropped.
+    pub fn install_index(&mut self, built: VectorIndex) {
+        if built.era == self.view.rows_era
+            && let Some(rows) = &mut self.view.rows
+        {
+            rows.set_index(&mut self.rows, Some(built.index));
+        }
     }
 
     /// Applies an effect, whoever it comes from. An effect that the space cannot take gives an error and changes nothing.
     pub fn apply(&mut self, effect: &Effect) -> Result<Applied> {
         let memories = match effect {
-            Effect::Model { model, dim } => self.fix_model(model.as_deref(), *dim as usize).map(|()| 0)?,
-            Effect::Put { entry, vectors } => self.put(entry, vectors).map(|()| 1)?,
+            Effect::Model { model, dim, precision } => {
+                self.fix_model(model.as_deref(), *dim as usize, *precision).map(|()| 0)?
+            }
+            Effect::Put { entry, vectors, signs } => self.put(entry, vectors, signs).map(|()| 1)?,
             Effect::Patch { id, patch } => self.patch(*id, patch).map(|()| 1)?,
             Effect::Remove { ids, reason } => self.remove_all(ids, *reason),
             Effect::Duplicate { id, importance, accessed, uses } => {
                 check_unit("IMPORTANCE", *importance)?;
                 check_time("accessed", *accessed)?;
                 let slot = self.slot(*id).ok_or_else(|| Error::no_such_memory(*id))?;
-                if slot.entry.importance != *importance {
+                if self.view.records.importance(slot) != *importance {
                     self.patch(*id, &Patch { importance: Some(*importance), ..Patch::default() })?;
                 }
                 self.set_use(*id, *accessed, *uses);
@@ -336,116 +449,135 @@ impl Space {
                 self.last_id = self.last_id.max(*id);
                 0
             }
+            Effect::Stage { model, dim, precision } => {
+                self.begin_staging(model.as_deref(), *dim as usize, *precision).map(|()| 0)?
+            }
+            Effect::Staged(staged) => self.stage_all(staged).map(|()| 0)?,
+            Effect::Switch => self.switch()?,
+            Effect::Unstage => {
+                self.drop_staged();
+                0
+            }
         };
         Ok(Applied { memories })
     }
 
-    fn fix_model(&mut self, model: Option<&str>, dim: usize) -> Result<()> {
-        if dim == 0 || dim > limits::DIMENSIONS {
-            return Err(Error::new(format!("{dim} dimensions: a vector has 1 to {}", limits::DIMENSIONS)));
+    fn fix_model(&mut self, model: Option<&str>, dim: usize, precision: Precision) -> Result<()> {
+        check_kind(model, dim)?;
+        if let Some(rows) = &self.view.rows {
+            if (rows.dim(), rows.precision(), self.model()) != (dim, precision, model) {
+                return Err(Error::new("the model and the dimension of the space are fixed already, and others"));
+            }
+            return Ok(());
         }
-        if model.is_some_and(|model| model.is_empty() || model.len() > limits::MODEL_BYTES) {
-            return Err(Error::new(format!("a model's name has 1 to {} bytes", limits::MODEL_BYTES)));
-        }
-        if let Some(fixed) = self.dim()
-            && (fixed, self.model()) != (dim, model)
-        {
-            return Err(Error::new("the model and the dimension of the space are fixed already, and others"));
-        }
-        self.view.vectors.set_dim(dim);
+        self.view.rows = Some(Rows::new(dim, precision));
+        self.view.rows_era += 1;
         self.view.model = model.map(Arc::from);
         Ok(())
     }
 
     /// Vectors from outside must fit before any of them is written.
-    fn check_vectors(&self, vectors: &[Vec<f32>], template: u16) -> Result<()> {
-        if vectors.is_empty() {
+    fn check_vectors(&self, vectors: &[Vector], template: u16, signs: &Signs) -> Result<()> {
+        if vectors.is_empty() && signs.is_empty() {
             return Ok(());
         }
-        let dim = self.dim().ok_or_else(|| Error::new("a vector before the dimension of the space was fixed"))?;
+        let Some(rows) = &self.view.rows else {
+            return Err(Error::new("a vector before the dimension of the space was fixed"));
+        };
         if template != 0 && self.view.model.is_none() {
             return Err(Error::new("an embedding in a space whose vectors are the caller's own"));
         }
-        check_vector_bytes(vectors.len(), dim)?;
-        for vector in vectors {
-            check_dimension(vector.len(), dim)?;
-            if !vectors::is_normalised(vector) {
-                return Err(Error::new("a vector in an effect is not of length one"));
-            }
-        }
-        Ok(())
+        check_vectors_of(vectors, signs, rows)
     }
 
-    fn put(&mut self, entry: &Arc<Entry>, vectors: &[Vec<f32>]) -> Result<()> {
+    fn put(&mut self, entry: &Entry, vectors: &[Vector], signs: &Signs) -> Result<()> {
         entry.check()?;
-        self.check_vectors(vectors, entry.template)?;
+        self.check_vectors(vectors, entry.template, signs)?;
         if usize::from(entry.windows) != vectors.len() {
             return Err(Error::new(format!("a memory of {} vectors came with {}", entry.windows, vectors.len())));
         }
-        if self.ids.contains_key(&entry.id) {
+        if entry.id <= self.last_id && self.slot(entry.id).is_some() {
             return Err(Error::new(format!("id {} exists", entry.id)));
         }
-        if self.len() >= limits::MEMORIES {
-            return Err(Error::new(format!("the space holds {} memories, and that is the limit", limits::MEMORIES)));
+        if !self.view.records.has_room(&self.records) {
+            return Err(Error::with_code(
+                "OOM",
+                format!(
+                    "the space is full: it holds {} memories, at most {} and 16 GiB of texts",
+                    self.len(),
+                    limits::MEMORIES
+                ),
+            ));
         }
-        let slot = self.free_slots.pop().unwrap_or(self.view.slots.len() as u32);
-        let rows = self.append_all(slot, vectors);
-        let hash = hash_of(entry);
-        self.enter(slot, Slot { entry: entry.clone(), rows }, hash);
+        let slot = self.view.records.put(&mut self.records, entry);
+        self.append_all(slot, vectors);
+        self.view.records.set_signs(&mut self.records, slot, signs);
+        self.add_document(slot);
+        self.enter(slot);
         self.last_id = self.last_id.max(entry.id);
         self.counters.stores = self.counters.stores.saturating_add(1);
-        self.refresh_retention(entry.tier);
+        self.refresh_retention(self.shelf_of(slot));
         Ok(())
     }
 
-    fn append_all(&mut self, slot: u32, vectors: &[Vec<f32>]) -> Rows {
-        Rows::from_vec(
-            vectors.iter().map(|vector| self.view.vectors.append(&mut self.vector_counts, slot, vector)).collect(),
-        )
+    fn append_all(&mut self, slot: u32, vectors: &[Vector]) {
+        let Some(rows) = &mut self.view.rows else { return self.view.records.set_rows(slot, &[]) };
+        let places: Vec<RowId> = vectors.iter().map(|vector| rows.append(&mut self.rows, slot, vector)).collect();
+        self.view.records.set_rows(slot, &places);
     }
 
-    fn kill_all(&mut self, rows: &Rows) {
-        for row in rows.as_slice() {
-            self.view.vectors.kill(&mut self.vector_counts, *row);
-        }
+    fn kill_all(&mut self, slot: u32) {
+        let Some(rows) = &mut self.view.rows else { return };
+        let counts = &mut self.rows;
+        self.view.records.each_row(slot, |row| rows.kill(counts, row));
     }
 
     fn patch(&mut self, id: MemoryId, patch: &Patch) -> Result<()> {
-        let (Some(&at), Some(slot)) = (self.ids.get(&id), self.slot(id).cloned()) else {
+        let Some((slot, old)) = self.slot(id).and_then(|slot| Some((slot, self.view.records.entry(slot)?))) else {
             return Err(Error::no_such_memory(id));
         };
-        let new = patch.applied_to(&slot.entry);
+        let new = patch.applied_to(&old);
         new.check()?;
-        let mut rows = slot.rows.clone();
-        let keys = self.slot_keys.get(at as usize).copied().unwrap_or_default();
-        let text = patch.content.is_some() || patch.session.is_some() || patch.speaker.is_some();
-        let hash = if text { hash_of(&new) } else { keys.hash };
-        if let Some((template, vectors)) = &patch.vectors {
-            self.check_vectors(vectors, *template)?;
-            self.leave(at, &slot);
-            self.kill_all(&rows);
-            rows = self.append_all(at, vectors);
-        } else {
-            self.leave(at, &slot);
+        if let Some((template, vectors, signs)) = &patch.vectors {
+            self.check_vectors(vectors, *template, signs)?;
         }
-        if new.tier != slot.entry.tier {
+        let indexed = self.view.indexed(&old) != self.view.indexed(&new);
+        self.leave(slot);
+        if indexed {
+            self.remove_document(slot);
+        }
+        if indexed || patch.vectors.is_some() {
+            // What was staged is of the old text or of the old vectors.
+            self.unstage_slot(slot);
+        }
+        self.view.records.write(&mut self.records, slot, &new);
+        if let Some((_, vectors, signs)) = &patch.vectors {
+            self.kill_all(slot);
+            self.append_all(slot, vectors);
+            self.view.records.set_signs(&mut self.records, slot, signs);
+        }
+        if indexed {
+            self.add_document(slot);
+        }
+        if new.tier != old.tier {
             self.counters.promotions = self.counters.promotions.saturating_add(1);
         }
-        let tier = new.tier;
-        self.enter(at, Slot { entry: Arc::new(new), rows }, hash);
-        self.refresh_retention(tier);
+        self.enter(slot);
+        self.refresh_retention(self.shelf_of(slot));
         Ok(())
     }
 
     fn remove_all(&mut self, ids: &[MemoryId], reason: Removal) -> usize {
         let mut removed = 0;
         for id in ids {
-            let (Some(&at), Some(slot)) = (self.ids.get(id), self.slot(*id).cloned()) else { continue };
-            self.leave(at, &slot);
-            self.kill_all(&slot.rows);
-            self.view.slots.set(at, None);
-            self.free_slots.push(at);
-            self.refresh_retention(slot.entry.tier);
+            let Some(slot) = self.slot(*id) else { continue };
+            let shelf = self.shelf_of(slot);
+            self.leave(slot);
+            self.remove_document(slot);
+            self.kill_all(slot);
+            self.unstage_slot(slot);
+            self.view.records.clear(&mut self.records, slot);
+            self.refresh_retention(shelf);
             removed += 1;
         }
         let counter = match reason {
@@ -459,9 +591,10 @@ impl Space {
     }
 
     fn set_use(&self, id: MemoryId, accessed: Millis, uses: u32) {
+        // Never less than is known: the retention index holds lower bounds.
         if let Some(slot) = self.slot(id) {
-            slot.entry.accessed.store(accessed, Relaxed);
-            slot.entry.uses.store(uses, Relaxed);
+            let (known_accessed, known_uses) = self.view.records.usage(slot);
+            self.view.records.set_usage(slot, accessed.max(known_accessed), uses.max(known_uses));
         }
     }
 
@@ -473,37 +606,108 @@ impl Space {
         let settings = self.view.settings.clone();
         for tier in Tier::ALL {
             if settings.eviction != old.eviction || settings.half_life_ms(tier) != old.half_life_ms(tier) {
-                self.rebuild_retention(tier);
+                self.rebuild_retention(tier.index());
+                self.rebuild_retention(SUPERSEDED);
             }
+        }
+        if settings.template != old.template {
+            // What is staged is of other texts: all over again.
+            self.restage();
+        }
+        if (settings.lexical, settings.language, settings.template) != (old.lexical, old.language, old.template) {
+            self.rebuild_lexical();
         }
         Ok(())
     }
 
-    /// Puts a memory into a slot and into every index.
-    fn enter(&mut self, at: u32, slot: Slot, hash: u64) {
-        let entry = slot.entry.clone();
-        let retention = self.view.retention(&entry);
-        let cost = self.cost(&entry, self.view.vectors.row_bytes());
-        self.view.slots.set(at, Some(slot));
-        if self.slot_keys.len() <= at as usize {
-            self.slot_keys.resize(at as usize + 1, Keys::default());
+    /// The shelf on which a memory stands.
+    pub(crate) fn shelf_of(&self, slot: u32) -> usize {
+        match self.view.records.superseded_at(slot) {
+            Some(_) => SUPERSEDED,
+            None => self.view.records.tier(slot).index(),
         }
-        self.slot_keys[at as usize] = Keys { retention, hash };
-        self.ids.insert(entry.id, at);
-        self.timeline.insert((entry.at, entry.id));
-        self.duplicates.insert((hash, entry.id));
-        let tier = &mut self.tiers[entry.tier.index()];
-        tier.count += 1;
-        tier.bytes += cost;
-        if let Some(expires) = entry.expires {
-            tier.expiry.insert((expires, entry.id));
+    }
+
+    fn add_document(&mut self, slot: u32) {
+        if !self.config().lexical {
+            return self.view.records.set_words(slot, None);
         }
-        if entry.pinned {
-            tier.pinned += 1;
+        let Some(record) = self.view.records.record(slot) else { return };
+        let analyser = self.view.analyser();
+        let mut terms = Vec::new();
+        analyser.terms(record.content, &mut terms);
+        let words = terms.len();
+        if let Some(prefix) = self.config().template.prefix(record.speaker, self.view.records.at(slot)) {
+            analyser.terms(&prefix, &mut terms);
+        }
+        let document = self.view.lexical.add(&mut self.lexical, slot, &terms);
+        self.view.records.set_words(slot, Some(words));
+        self.view.records.set_link(slot, Link::Document, Some(document.number()));
+    }
+
+    fn remove_document(&mut self, slot: u32) {
+        if let Some(document) = self.view.records.link(slot, Link::Document) {
+            self.view.lexical.remove(&mut self.lexical, DocId::from_number(document));
+            self.view.records.set_link(slot, Link::Document, None);
+        }
+    }
+
+    fn rebuild_lexical(&mut self) {
+        self.view.lexical = Postings::default();
+        self.lexical = LexicalCounts::default();
+        let slots: Vec<u32> = self.view.records.iter().collect();
+        for slot in slots {
+            self.view.records.set_link(slot, Link::Document, None);
+            self.add_document(slot);
+        }
+        self.recount_shelves();
+    }
+
+    /// The bytes of each shelf anew, when what a memory costs has changed.
+    fn recount_shelves(&mut self) {
+        let mut bytes = [0; TIERS + 1];
+        for slot in self.view.records.iter() {
+            bytes[self.shelf_of(slot)] += self.slot_cost(slot);
+        }
+        self.shelves.iter_mut().zip(bytes).for_each(|(shelf, bytes)| shelf.bytes = bytes);
+    }
+
+    /// Puts a memory that stands in its slot into every index.
+    fn enter(&mut self, slot: u32) {
+        let retention = self.view.retention(slot);
+        let cost = self.slot_cost(slot);
+        let vectors = self.slot_vectors_cost(slot);
+        let shelf = self.shelf_of(slot);
+        if let Some(staging) = &mut self.staging {
+            staging.bytes[shelf] += staging.cost(slot);
+        }
+        if self.retention.len() <= slot as usize {
+            if self.retention.len() == self.retention.capacity() {
+                // By an eighth: doubling would keep up to 8 bytes per memory for nothing.
+                self.retention.reserve_exact((self.retention.len() / 8).max(16));
+            }
+            self.retention.resize(slot as usize + 1, 0);
+        }
+        self.retention[slot as usize] = retention;
+        let view = &self.view;
+        self.ids.insert(slot, |slot| view.id(slot));
+        self.timeline.insert(slot, |slot| view.time_key(slot));
+        self.duplicates.insert(duplicate_item(view.duplicate_hash(slot), slot), |item| item);
+        let index = &mut self.shelves[shelf];
+        index.count += 1;
+        index.bytes += cost;
+        index.vectors += vectors;
+        if view.records.expires(slot).is_some() {
+            index.expiry.insert(slot, |slot| view.expiry_key(slot));
+        }
+        if view.records.is_pinned(slot) {
+            index.pinned += 1;
         } else {
-            tier.retention.insert((retention, entry.id));
+            let keys = &self.retention;
+            index.retention.insert(slot, |slot| retention_key(view, keys, slot));
         }
-        for name in entry.meta.iter().flat_map(|meta| meta.keys()) {
+        let Some(record) = view.records.record(slot) else { return };
+        for name in record.meta().iter().flat_map(|meta| meta.keys()) {
             match self.meta_names.get_mut(name.as_str()) {
                 Some(n) => *n += 1,
                 None => {
@@ -511,28 +715,38 @@ impl Space {
                 }
             }
         }
+        if let Some(session) = record.session.map(Box::from) {
+            self.join_session(session, slot);
+        }
     }
 
-    /// Takes a memory out of every index; its slot and vectors stay.
-    fn leave(&mut self, at: u32, slot: &Slot) {
-        let entry = &slot.entry;
-        let keys = self.slot_keys.get(at as usize).copied().unwrap_or_default();
-        let cost = self.cost(entry, self.view.vectors.row_bytes());
-        self.ids.remove(&entry.id);
-        self.timeline.remove(&(entry.at, entry.id));
-        self.duplicates.remove(&(keys.hash, entry.id));
-        let tier = &mut self.tiers[entry.tier.index()];
-        tier.count -= 1;
-        tier.bytes -= cost;
-        if let Some(expires) = entry.expires {
-            tier.expiry.remove(&(expires, entry.id));
+    /// Takes a memory out of every index; what stands in its slot stays.
+    fn leave(&mut self, slot: u32) {
+        let cost = self.slot_cost(slot);
+        let vectors = self.slot_vectors_cost(slot);
+        let shelf = self.shelf_of(slot);
+        if let Some(staging) = &mut self.staging {
+            staging.bytes[shelf] -= staging.cost(slot);
         }
-        if entry.pinned {
-            tier.pinned -= 1;
+        let view = &self.view;
+        self.ids.remove(slot, |slot| view.id(slot));
+        self.timeline.remove(slot, |slot| view.time_key(slot));
+        self.duplicates.remove(duplicate_item(view.duplicate_hash(slot), slot), |item| item);
+        let index = &mut self.shelves[shelf];
+        index.count -= 1;
+        index.bytes -= cost;
+        index.vectors -= vectors;
+        if view.records.expires(slot).is_some() {
+            index.expiry.remove(slot, |slot| view.expiry_key(slot));
+        }
+        if view.records.is_pinned(slot) {
+            index.pinned -= 1;
         } else {
-            tier.retention.remove(&(keys.retention, entry.id));
+            let keys = &self.retention;
+            index.retention.remove(slot, |slot| retention_key(view, keys, slot));
         }
-        for name in entry.meta.iter().flat_map(|meta| meta.keys()) {
+        let Some(record) = view.records.record(slot) else { return };
+        for name in record.meta().iter().flat_map(|meta| meta.keys()) {
             if let Some(n) = self.meta_names.get_mut(name.as_str()) {
                 *n -= 1;
                 if *n == 0 {
@@ -540,35 +754,120 @@ impl Space {
                 }
             }
         }
+        if let Some(session) = record.session.map(Box::<str>::from) {
+            self.leave_session(&session, slot);
+        }
     }
 
-    /// Brings the lowest keys of a tier's retention index up to date, a few with every change, so that uses never pile up
+    /// Puts a turn between its neighbours in time.
+    fn join_session(&mut self, session: Box<str>, slot: u32) {
+        let order = self.sessions.entry(session).or_default();
+        let view = &self.view;
+        let key = |slot| view.time_key(slot);
+        order.insert(slot, key);
+        let next = order.range_from(key(slot), key).nth(1);
+        let previous = match next {
+            Some(next) => view.records.link(next, Link::Previous),
+            // The last of all: the one that was the last before it.
+            None => order.range((0, MemoryId::ZERO), key(slot), key).next_back(),
+        };
+        self.tie(previous, Some(slot));
+        self.tie(Some(slot), next);
+    }
+
+    fn leave_session(&mut self, session: &str, slot: u32) {
+        let Some(order) = self.sessions.get_mut(session) else { return };
+        order.remove(slot, |slot| self.view.time_key(slot));
+        if order.len() == 0 {
+            self.sessions.remove(session);
+        }
+        let records = &mut self.view.records;
+        let (previous, next) = (records.link(slot, Link::Previous), records.link(slot, Link::Next));
+        records.set_link(slot, Link::Previous, None);
+        records.set_link(slot, Link::Next, None);
+        self.tie(previous, next);
+    }
+
+    /// Makes two turns neighbours; None is the end of the session.
+    fn tie(&mut self, previous: Option<u32>, next: Option<u32>) {
+        if let Some(previous) = previous {
+            self.view.records.set_link(previous, Link::Next, next);
+        }
+        if let Some(next) = next {
+            self.view.records.set_link(next, Link::Previous, previous);
+        }
+    }
+
+    /// Brings the lowest keys of a shelf's retention index up to date, a few with every change, so that uses never pile up
     /// in front of an eviction.
-    fn refresh_retention(&mut self, tier: Tier) {
+    fn refresh_retention(&mut self, shelf: usize) {
         for _ in 0..4 {
-            let Some(&(key, id)) = self.tiers[tier.index()].retention.first() else { return };
-            let Some(&at) = self.ids.get(&id) else { return };
-            let Some(true_key) = self.view.slots.get(at).map(|slot| self.view.retention(&slot.entry)) else { return };
-            if true_key == key {
+            let Some(slot) = self.shelves[shelf].retention.first() else { return };
+            let true_key = self.view.retention(slot);
+            if self.retention[slot as usize] == true_key {
                 return;
             }
-            let index = &mut self.tiers[tier.index()].retention;
-            index.remove(&(key, id));
-            index.insert((true_key, id));
-            self.slot_keys[at as usize].retention = true_key;
+            self.move_retention(shelf, slot, true_key);
         }
     }
 
-    fn rebuild_retention(&mut self, tier: Tier) {
-        let ids: Vec<MemoryId> =
-            std::mem::take(&mut self.tiers[tier.index()].retention).into_iter().map(|(_, id)| id).collect();
-        for id in ids {
-            let Some(&at) = self.ids.get(&id) else { continue };
-            let Some(key) = self.view.slots.get(at).map(|slot| self.view.retention(&slot.entry)) else { continue };
-            self.slot_keys[at as usize].retention = key;
-            self.tiers[tier.index()].retention.insert((key, id));
-        }
+    fn move_retention(&mut self, shelf: usize, slot: u32, key: u64) {
+        let (view, keys) = (&self.view, &mut self.retention);
+        let index = &mut self.shelves[shelf].retention;
+        index.remove(slot, |slot| retention_key(view, keys, slot));
+        keys[slot as usize] = key;
+        index.insert(slot, |slot| retention_key(view, keys, slot));
     }
+
+    fn rebuild_retention(&mut self, shelf: usize) {
+        let slots: Vec<u32> = self.shelves[shelf].retention.iter().collect();
+        let mut index = Sorted::default();
+        for slot in slots {
+            self.retention[slot as usize] = self.view.retention(slot);
+            index.insert(slot, |slot| retention_key(&self.view, &self.retention, slot));
+        }
+        self.shelves[shelf].retention = index;
+    }
+}
+
+/// Bytes that the vectors of a memory and of its words take, nearly.
+pub(crate) fn vectors_cost(windows: usize, row_bytes: usize, signs: usize) -> usize {
+    let places = if windows > 1 { 48 + windows * size_of::<RowId>() } else { 0 };
+    places + windows * row_bytes + signs
+}
+
+/// The key of a slot in the retention index.
+pub(crate) fn retention_key(view: &Snapshot, keys: &[u64], slot: u32) -> Key {
+    (keys.get(slot as usize).copied().unwrap_or(0), view.id(slot))
+}
+
+/// A slot in the index of duplicates.
+pub(crate) fn duplicate_item(hash: u32, slot: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(slot)
+}
+
+/// What vectors of a space are: a model's or nobody's, of a length.
+pub(crate) fn check_kind(model: Option<&str>, dim: usize) -> Result<()> {
+    if dim == 0 || dim > limits::DIMENSIONS {
+        return Err(Error::new(format!("{dim} dimensions: a vector has 1 to {}", limits::DIMENSIONS)));
+    }
+    if model.is_some_and(|model| model.is_empty() || model.len() > limits::MODEL_BYTES) {
+        return Err(Error::new(format!("a model's name has 1 to {} bytes", limits::MODEL_BYTES)));
+    }
+    Ok(())
+}
+
+/// Whether the vectors of an effect are what these rows hold.
+pub(crate) fn check_vectors_of(vectors: &[Vector], signs: &Signs, rows: &Rows) -> Result<()> {
+    check_vector_bytes(vectors.len(), rows.dim())?;
+    for vector in vectors {
+        check_dimension(vector.dim(), rows.dim())?;
+        if vector.precision() != rows.precision() {
+            return Err(Error::new("a vector in an effect is not of the precision of the space"));
+        }
+        vector.check()?;
+    }
+    signs.check(rows.dim())
 }
 
 pub(crate) fn check_vector_bytes(count: usize, dim: usize) -> Result<()> {
@@ -583,8 +882,9 @@ pub(crate) fn check_vector_bytes(count: usize, dim: usize) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn hash_of(entry: &Entry) -> u64 {
-    duplicate_hash(&normalised(&entry.content), entry.session.as_deref(), entry.speaker.as_deref())
+/// The upper half of the duplicate hash: what the index keeps.
+pub(crate) fn hash_of(content: &str, session: Option<&str>, speaker: Option<&str>) -> u32 {
+    (duplicate_hash(&normalised(content), session, speaker) >> 32) as u32
 }
 
 /// The effects that remove memories, of a bounded length each.

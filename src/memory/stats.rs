@@ -1,9 +1,8 @@
 //! Numbers about a space.
 
 use crate::effect::Counters;
-use crate::entry::Entry;
-use crate::space::{Space, keys};
-use crate::{Millis, Tier};
+use crate::space::{Key, SUPERSEDED, Space};
+use crate::{MemoryId, Millis, Precision, Tier};
 
 /// Numbers about a tier. What has expired is not in them, whether it has been removed or not.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,12 +26,16 @@ pub struct TierStats {
 pub struct Stats {
     /// Per tier, in order.
     pub tiers: Vec<TierStats>,
-    /// Memories.
+    /// Memories, superseded ones apart.
     pub count: usize,
+    /// Memories whose place another has taken: kept for `ASOF` and MEM.HISTORY, and counted against no capacity.
+    pub superseded: usize,
     /// Bytes of all memories with their indexes and vectors.
     pub bytes: usize,
     /// Bytes that the space takes in all: [`Space::memory_usage`].
     pub memory: usize,
+    /// The same by part: see [`Space::memory_parts`].
+    pub memory_parts: [(&'static str, usize); 7],
     /// What it counted.
     pub counters: Counters,
     /// Hits by recalls; None before the first.
@@ -43,6 +46,8 @@ pub struct Stats {
     pub dim: Option<usize>,
     /// The model, if one made the vectors.
     pub model: Option<String>,
+    /// How vectors are kept.
+    pub precision: Precision,
 }
 
 impl Space {
@@ -53,30 +58,33 @@ impl Space {
         let recalls = counters.hits.saturating_add(counters.misses);
         Stats {
             count: tiers.iter().map(|tier| tier.count).sum(),
-            bytes: tiers.iter().map(|tier| tier.bytes).sum(),
+            superseded: self.live_count(SUPERSEDED, now),
+            bytes: tiers.iter().map(|tier| tier.bytes).sum::<usize>() + self.shelves[SUPERSEDED].bytes,
             memory: self.memory_usage(),
+            memory_parts: self.memory_parts(),
             hit_rate: (recalls > 0).then(|| counters.hits as f64 / recalls as f64),
             counters,
-            vectors: self.vector_counts.live,
+            vectors: self.rows.live,
             dim: self.dim(),
             model: self.model().map(String::from),
+            precision: self.view.precision(),
             tiers,
         }
     }
 
     fn tier_stats(&self, tier: Tier, now: Millis) -> TierStats {
-        let index = &self.tiers[tier.index()];
-        let row_bytes = self.view.vectors.row_bytes();
-        let expired = || index.expiry.range(keys(0, now)).filter_map(|(_, id)| self.slot(*id)).map(|slot| &*slot.entry);
+        let index = &self.shelves[tier.index()];
+        let end: Key = (now.saturating_add(1), MemoryId::ZERO);
+        let expired = || index.expiry.range((0, MemoryId::ZERO), end, |slot| self.view.expiry_key(slot));
         let count = index.count - expired().count();
         let capacity = self.config().tier(tier).capacity;
         TierStats {
             tier,
             count,
-            pinned: index.pinned - expired().filter(|entry| entry.pinned).count(),
+            pinned: index.pinned - expired().filter(|slot| self.view.records.is_pinned(*slot)).count(),
             capacity,
             utilisation: if capacity == 0 { 0.0 } else { count as f64 / capacity as f64 },
-            bytes: index.bytes - expired().map(|entry: &Entry| self.cost(entry, row_bytes)).sum::<usize>(),
+            bytes: index.bytes - expired().map(|slot| self.slot_cost(slot)).sum::<usize>(),
         }
     }
 }

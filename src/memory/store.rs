@@ -4,15 +4,20 @@
 //! so far (ids, duplicates, the model), and what must give way is found once, at its end; so all of it is applied or nothing.
 
 use crate::effect::{Effect, Patch, Removal};
+use crate::entry::Superseded;
 use crate::entry::{Entry, Meta, check_time};
-use crate::snapshot::{check_dimension, no_direction};
-use crate::space::{Space, check_vector_bytes, keys, removals};
-use crate::text::{duplicate_hash, normalised};
-use crate::vectors;
+use crate::filter::Filter;
+use crate::record;
+use crate::rows::{self, Among, Effort, Precision, Search, Vector};
+use crate::snapshot::{check_dimension, no_direction, normalised as unit_vector};
+use crate::space::{Space, check_vector_bytes, duplicate_item, hash_of, removals};
+use crate::text::normalised;
+use crate::tokens::Signs;
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Most similar memories that are compared window by window when a store looks for a duplicate.
+const ALIKE: usize = 8;
 
 /// The vectors of a memory.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,6 +35,8 @@ pub enum Vectors {
         template: u16,
         /// One vector per window of the content, at least one.
         windows: Vec<Vec<f32>>,
+        /// Vectors of the content's words (see [`crate::words`]), in order; none if they are not wanted.
+        words: Vec<Vec<f32>>,
     },
 }
 
@@ -81,6 +88,8 @@ pub struct NewMemory {
     pub pinned: bool,
     pub tags: Vec<String>,
     pub meta: Option<Meta>,
+    /// The memory whose place it takes: that one goes out of recall and stays readable. Never a duplicate of it.
+    pub supersedes: Option<MemoryId>,
     pub dedup: Dedup,
 }
 
@@ -124,28 +133,37 @@ pub struct Update {
 struct Fixed {
     model: Option<String>,
     dim: Option<usize>,
+    precision: Precision,
     /// Whether the batch fixes it.
     new: bool,
+    /// Whether words get vectors.
+    words: bool,
 }
 
 impl Fixed {
     fn of(space: &Space) -> Fixed {
-        Fixed { model: space.model().map(String::from), dim: space.dim(), new: false }
+        Fixed {
+            model: space.model().map(String::from),
+            dim: space.dim(),
+            precision: space.view.precision(),
+            new: false,
+            words: space.takes_token_vectors(),
+        }
     }
 
-    /// Checks vectors against the space, fixing its model and dimension if they are the first, and normalises them. Gives them
-    /// with their template.
-    fn take(&mut self, vectors: Vectors) -> Result<(u16, Vec<Vec<f32>>)> {
-        let (model, template, windows) = match vectors {
-            Vectors::None => return Ok((0, Vec::new())),
-            Vectors::Given(vector) => (None, 0, vec![vector]),
-            Vectors::Embedded { model, template, windows } => {
+    /// Checks vectors against the space, fixing its model and dimension if they are the first, and makes them what the space
+    /// keeps. Gives them with their template.
+    fn take(&mut self, vectors: Vectors) -> Result<(u16, Vec<Vector>, Signs)> {
+        let (model, template, windows, words) = match vectors {
+            Vectors::None => return Ok((0, Vec::new(), Signs::default())),
+            Vectors::Given(vector) => (None, 0, vec![vector], Vec::new()),
+            Vectors::Embedded { model, template, windows, words } => {
                 if template == 0 || windows.is_empty() || model.is_empty() || model.len() > limits::MODEL_BYTES {
                     return Err(Error::new(
                         "an embedding needs a model's name, a template from 1 and at least one vector",
                     ));
                 }
-                (Some(model), template, windows)
+                (Some(model), template, windows, words)
             }
         };
         let len = windows.first().map_or(0, Vec::len);
@@ -153,17 +171,18 @@ impl Fixed {
             return Err(Error::new(format!("the vector has {len} dimensions: it takes 1 to {}", limits::DIMENSIONS)));
         }
         match (self.dim, &model) {
-            (None, _) => *self = Fixed { model, dim: Some(len), new: true },
+            (None, _) => *self = Fixed { model, dim: Some(len), new: true, ..*self },
             (Some(dim), Some(model)) => match &self.model {
                 None => {
                     return Err(Error::new(format!(
                         "this space holds the caller's own vectors of {dim} dimensions, which no model made: give a VECTOR \
-                         of that length or VALUES, or NOEMBED"
+                         of that length or VALUES, or NOEMBED, or have MEM.REEMBED embed it"
                     )));
                 }
                 Some(own) if own != model => {
                     return Err(Error::new(format!(
-                        "this space is embedded by the model {own}, the text was embedded by {model}: the two do not compare"
+                        "this space is embedded by the model {own}, the text was embedded by {model}: the two do not compare; \
+                         MEM.REEMBED moves the space"
                     )));
                 }
                 Some(_) => {}
@@ -174,23 +193,34 @@ impl Fixed {
         check_vector_bytes(windows.len(), dim)?;
         let normalise = |window: Vec<f32>| {
             check_dimension(window.len(), dim)?;
-            vectors::normalised(&window).ok_or_else(no_direction)
+            let unit = unit_vector(&window).ok_or_else(no_direction)?;
+            Ok(Vector::new(&unit, self.precision))
         };
-        Ok((template, windows.into_iter().map(normalise).collect::<Result<_>>()?))
+        if words.len() > limits::TOKEN_VECTORS {
+            return Err(Error::new(format!(
+                "{} word vectors: at most {} are accepted",
+                words.len(),
+                limits::TOKEN_VECTORS
+            )));
+        }
+        words.iter().try_for_each(|word| check_dimension(word.len(), dim))?;
+        let signs = if self.words { Signs::new(&words) } else { Signs::default() };
+        Ok((template, windows.into_iter().map(normalise).collect::<Result<_>>()?, signs))
     }
 
     fn effect(&self) -> Option<Effect> {
         let dim = self.dim.filter(|_| self.new)?;
-        Some(Effect::Model { model: self.model.clone(), dim: dim as u32 })
+        Some(Effect::Model { model: self.model.clone(), dim: dim as u32, precision: self.precision })
     }
 }
 
 /// A memory that the batch will store.
 struct Pending {
     entry: Entry,
-    vectors: Vec<Vec<f32>>,
+    vectors: Vec<Vector>,
+    signs: Signs,
     text: String,
-    hash: u64,
+    hash: u32,
 }
 
 struct Batch<'a> {
@@ -201,12 +231,14 @@ struct Batch<'a> {
     pending: Vec<Pending>,
     /// Where in `pending` an id is, and the pending ones of a hash.
     by_id: BTreeMap<MemoryId, usize>,
-    by_hash: BTreeMap<u64, Vec<usize>>,
+    by_hash: BTreeMap<u32, Vec<usize>>,
     /// Memories that stand and were stored again, with their importance and uses by now.
     standing: BTreeMap<MemoryId, (f64, u32)>,
     duplicates: Vec<Effect>,
     /// Expired memories whose ids are given again.
     replaced: BTreeSet<MemoryId>,
+    /// Memories that stand and are superseded by one of the batch.
+    superseded: BTreeMap<MemoryId, Superseded>,
 }
 
 impl Space {
@@ -241,6 +273,7 @@ impl Space {
             standing: BTreeMap::new(),
             duplicates: Vec::new(),
             replaced: BTreeSet::new(),
+            superseded: BTreeMap::new(),
         };
         let several = new.len() > 1;
         let mut ids = Vec::with_capacity(new.len());
@@ -264,18 +297,16 @@ impl Space {
             changed(new.map(|new| new.map(Into::into)), old)
         }
         check_time("the time", now)?;
-        let entry = self.existing(now, id)?;
+        let (slot, entry) = self.existing(now, id)?;
+        let entry = &entry;
         let mut fixed = Fixed::of(self);
         let content = changed(update.content.map(Into::into), &entry.content);
         if content.is_some() && update.vectors.is_none() {
             return Err(Error::new("the content is new and its vectors are not: give both, or none at all"));
         }
         let vectors = update.vectors.map(|vectors| fixed.take(vectors)).transpose()?;
-        let vectors = vectors.filter(|(template, vectors)| {
-            let old = self.vectors(entry);
-            *template != entry.template
-                || old.len() != vectors.len()
-                || old.iter().zip(vectors).any(|(old, new)| old != new)
+        let vectors = vectors.filter(|(template, vectors, signs)| {
+            *template != entry.template || self.stored_vectors(slot) != *vectors || self.stored_signs(slot) != *signs
         });
         let tier = changed(update.tier, &entry.tier);
         let settings = self.config();
@@ -302,13 +333,14 @@ impl Space {
             pinned: changed(update.pinned, &entry.pinned),
             tags: changed(update.tags.map(distinct), &entry.tags),
             meta: changed(update.meta, &entry.meta),
+            ..Patch::default()
         };
         if patch == Patch::default() {
             return Ok(Vec::new());
         }
         patch.applied_to(entry).check()?;
         let mut effects: Vec<Effect> = fixed.effect().into_iter().collect();
-        if let Some(tier) = tier {
+        if let Some(tier) = tier.filter(|_| entry.superseded.is_none()) {
             effects.extend(removals(&self.make_room(now, tier, 1, &BTreeSet::from([id]))?, Removal::Evicted));
         }
         effects.push(Effect::Patch { id, patch: Box::new(patch) });
@@ -340,7 +372,7 @@ fn distinct(tags: Vec<String>) -> Vec<Box<str>> {
 
 impl Batch<'_> {
     fn add(&mut self, new: NewMemory) -> Result<MemoryId> {
-        let (template, vectors) = self.fixed.take(new.vectors)?;
+        let (template, vectors, signs) = self.fixed.take(new.vectors)?;
         let similar = match new.dedup {
             Dedup::Similar(f) if f > 0.0 && f <= 1.0 => Some(f),
             Dedup::Similar(f) => {
@@ -373,10 +405,12 @@ impl Batch<'_> {
             pinned: new.pinned,
             tags: distinct(new.tags),
             meta: new.meta,
+            supersedes: new.supersedes,
+            superseded: None,
             template,
             windows: vectors.len() as u16,
-            accessed: AtomicU64::new(self.now),
-            uses: AtomicU32::new(0),
+            accessed: self.now,
+            uses: 0,
         };
         entry.check()?;
         if let Some(id) = new.id
@@ -385,9 +419,10 @@ impl Batch<'_> {
             return Ok(self.again(id, entry.importance));
         }
         let text = normalised(&entry.content);
-        let hash = duplicate_hash(&text, entry.session.as_deref(), entry.speaker.as_deref());
-        let mut pending = Pending { entry, vectors, text, hash };
+        let hash = hash_of(&entry.content, entry.session.as_deref(), entry.speaker.as_deref());
+        let mut pending = Pending { entry, vectors, signs, text, hash };
         if new.dedup != Dedup::Off
+            && new.supersedes.is_none()
             && let Some(id) = self.equal(&pending).or_else(|| self.similar(&pending, similar?))
         {
             return Ok(self.again(id, pending.entry.importance));
@@ -398,21 +433,43 @@ impl Batch<'_> {
             self.last = id;
         }
         let id = pending.entry.id;
+        if let Some(old) = new.supersedes {
+            self.supersede(old, Superseded { by: id, at: pending.entry.at })?;
+        }
         self.by_id.insert(id, self.pending.len());
         self.by_hash.entry(hash).or_default().push(self.pending.len());
         self.pending.push(pending);
         Ok(id)
     }
 
+    /// Notes that a memory of the space, or of the batch, gives its place to a new one.
+    fn supersede(&mut self, old: MemoryId, by: Superseded) -> Result<()> {
+        let taken = |by: &Superseded| {
+            Error::new(format!("SUPERSEDES: {old} was superseded by {} already: supersede that one", by.by))
+        };
+        if let Some(pending) = self.by_id.get(&old).and_then(|n| self.pending.get_mut(*n)) {
+            return match pending.entry.superseded.replace(by) {
+                Some(earlier) => Err(taken(&earlier)),
+                None => Ok(()),
+            };
+        }
+        let (_, entry) = self.space.existing(self.now, old)?;
+        match entry.superseded.or(self.superseded.insert(old, by)) {
+            Some(earlier) => Err(taken(&earlier)),
+            None => Ok(()),
+        }
+    }
+
     /// Checks that a given id is unused; gives it back if the same content stands there already.
     fn given_id(&mut self, id: MemoryId, content: &str) -> Result<Option<MemoryId>> {
+        let records = &self.space.view.records;
         let standing = match (self.by_id.get(&id), self.space.slot(id)) {
             (Some(n), _) => self.pending.get(*n).map(|pending| &*pending.entry.content),
-            (None, Some(slot)) if slot.entry.is_expired(self.now) => {
+            (None, Some(slot)) if records.is_expired(slot, self.now) => {
                 self.replaced.insert(id);
                 None
             }
-            (None, slot) => slot.map(|slot| &*slot.entry.content),
+            (None, slot) => slot.and_then(|slot| records.record(slot)).map(|record| record.content),
         };
         match standing {
             None => Ok(None),
@@ -421,40 +478,65 @@ impl Batch<'_> {
         }
     }
 
-    /// The oldest memory that has the same normalised text, session and speaker, of those that stand before those of the batch.
+    /// The oldest memory that has the same normalised text, session and speaker, of those that stand before those of the batch. What is
+    /// superseded does not count: the same may become true again.
     fn equal(&self, new: &Pending) -> Option<MemoryId> {
-        let same = |entry: &Entry| entry.session == new.entry.session && entry.speaker == new.entry.speaker;
-        let stands = |id: &MemoryId| {
-            self.space.get(self.now, *id).is_some_and(|old| same(old) && normalised(&old.content) == new.text)
+        let view = &self.space.view;
+        let stands = |slot: &u32| {
+            !view.records.is_expired(*slot, self.now)
+                && view.records.superseded_at(*slot).is_none()
+                && view.records.record(*slot).is_some_and(|record| {
+                    record.session == new.entry.session.as_deref()
+                        && record.speaker == new.entry.speaker.as_deref()
+                        && normalised(record.content) == new.text
+                })
         };
-        let standing = self.space.duplicates.range(keys(new.hash, new.hash)).map(|(_, id)| *id).find(stands);
-        standing.or_else(|| {
+        let (first, last) = (duplicate_item(new.hash, 0), duplicate_item(new.hash, u32::MAX));
+        let hashed = self.space.duplicates.range(first, last, |item| item).map(|item| item as u32);
+        let standing = hashed.filter(stands).map(|slot| view.id(slot)).min();
+        standing.filter(|id| !self.superseded.contains_key(id)).or_else(|| {
             let pending = self.by_hash.get(&new.hash)?.iter().filter_map(|n| self.pending.get(*n));
-            pending.filter(|old| same(&old.entry) && old.text == new.text).map(|old| old.entry.id).min()
+            let same = |old: &&Pending| {
+                old.entry.session == new.entry.session
+                    && old.entry.speaker == new.entry.speaker
+                    && old.entry.superseded.is_none()
+                    && old.text == new.text
+            };
+            pending.filter(same).map(|old| old.entry.id).min()
         })
     }
 
     /// The most similar memory of the same session and speaker, if it is similar enough.
     fn similar(&self, new: &Pending, least: f64) -> Option<MemoryId> {
         let first = new.vectors.first()?;
-        let same = |entry: &Entry| {
-            entry.session == new.entry.session
-                && entry.speaker == new.entry.speaker
-                && entry.windows == new.entry.windows
-        };
         let view = &self.space.view;
-        let enough = |old: &[&[f32]]| vectors::pair_similarity(old, &new.vectors).is_some_and(|cosine| cosine >= least);
-        if self.space.dim().is_some() {
-            let best = view.nearest(&[view.vectors.padded(first)], 1, Some(least - 1e-6), |entry| {
-                same(entry) && !entry.is_expired(self.now) && enough(&self.space.vectors(entry))
+        let enough = |old: &[Vector]| rows::pair_similarity(old, &new.vectors).is_some_and(|cosine| cosine >= least);
+        if let Some(rows) = &view.rows {
+            let owner = Filter::owner(new.entry.session.as_deref(), new.entry.speaker.as_deref());
+            let filter = Filter::all(vec![Filter::unexpired(self.now), Filter::current(), owner]);
+            let admitted = view.scan(&filter, false);
+            let found = rows.search(&Search {
+                queries: &[rows.query(&first.to_f32())],
+                limit: ALIKE,
+                among: Among::Admitted(&admitted),
+                floor: Some(least - 1e-3),
+                effort: Effort::Auto,
+                id_of: &|slot| view.id(slot),
             });
-            if let Some(slot) = best.first().and_then(|(_, slot)| view.slots.get(*slot)) {
-                return Some(slot.entry.id);
+            let stands = |slot: &u32| {
+                view.passes(*slot, &filter)
+                    && !self.superseded.contains_key(&view.id(*slot))
+                    && enough(&view.stored_vectors(*slot))
+            };
+            if let Some(slot) = found.hits.iter().map(|(_, slot)| *slot).find(stands) {
+                return Some(view.id(slot));
             }
         }
         let alike = |old: &&Pending| {
-            let vectors: Vec<&[f32]> = old.vectors.iter().map(Vec::as_slice).collect();
-            same(&old.entry) && enough(&vectors)
+            old.entry.session == new.entry.session
+                && old.entry.speaker == new.entry.speaker
+                && old.entry.superseded.is_none()
+                && enough(&old.vectors)
         };
         self.pending.iter().find(alike).map(|old| old.entry.id)
     }
@@ -463,14 +545,15 @@ impl Batch<'_> {
     fn again(&mut self, id: MemoryId, importance: f64) -> MemoryId {
         if let Some(pending) = self.by_id.get(&id).and_then(|n| self.pending.get_mut(*n)) {
             pending.entry.importance = pending.entry.importance.max(importance);
-            pending.entry.touch(self.now);
+            pending.entry.accessed = pending.entry.accessed.max(self.now);
+            pending.entry.uses = pending.entry.uses.saturating_add(1);
             return id;
         }
         let Some(entry) = self.space.get(self.now, id) else { return id };
-        let (standing, uses) = self.standing.entry(id).or_insert((entry.importance, entry.uses()));
+        let (standing, uses) = self.standing.entry(id).or_insert((entry.importance, entry.uses));
         *standing = standing.max(importance);
         *uses = uses.saturating_add(1);
-        let accessed = entry.accessed().max(self.now);
+        let accessed = entry.accessed.max(self.now);
         self.duplicates.push(Effect::Duplicate { id, importance: *standing, accessed, uses: *uses });
         id
     }
@@ -478,12 +561,16 @@ impl Batch<'_> {
     /// What must give way, and all effects in the order in which they apply.
     fn finish(mut self) -> Result<Vec<Effect>> {
         let space = self.space;
-        let mut spared: BTreeSet<MemoryId> = self.standing.keys().copied().collect();
+        let mut spared: BTreeSet<MemoryId> = self.standing.keys().chain(self.superseded.keys()).copied().collect();
         let mut victims = Vec::new();
         for tier in Tier::ALL {
-            let entering = self.pending.iter().filter(|pending| pending.entry.tier == tier).count();
-            if entering > 0 {
-                victims.extend(space.make_room(self.now, tier, entering, &spared)?);
+            let of_tier = |entry: &Entry| entry.tier == tier && entry.superseded.is_none();
+            let entering = self.pending.iter().filter(|pending| of_tier(&pending.entry)).count();
+            // What is superseded leaves its place in the tier.
+            let leaves = |id: &&MemoryId| space.slot(**id).is_some_and(|slot| space.shelf_of(slot) == tier.index());
+            let leaving = self.superseded.keys().filter(leaves).count();
+            if entering > leaving {
+                victims.extend(space.make_room(self.now, tier, entering - leaving, &spared)?);
             }
         }
         if space.len() + self.pending.len() > limits::MEMORIES + victims.len() {
@@ -492,9 +579,17 @@ impl Batch<'_> {
         let max = usize::try_from(space.config().max_memory).unwrap_or(usize::MAX);
         if max > 0 && !self.pending.is_empty() {
             let row_bytes = space.row_bytes_of(self.fixed.dim.unwrap_or(0));
-            let cost = |entry: &Entry| space.cost(entry, row_bytes);
-            let entering: usize = self.pending.iter().map(|pending| cost(&pending.entry)).sum();
-            let leaving: usize = victims.iter().filter_map(|id| space.slot(*id)).map(|slot| cost(&slot.entry)).sum();
+            let mut bytes = Vec::new();
+            let mut entering = 0;
+            for Pending { entry, signs, .. } in &self.pending {
+                bytes.clear();
+                record::write(entry, &mut bytes);
+                let signs = signs.len() * size_of::<u64>();
+                let record = bytes.len().next_multiple_of(4);
+                entering += space.cost(entry.content.len(), record, entry.windows.into(), row_bytes, signs);
+            }
+            let leaving: usize =
+                victims.iter().filter_map(|id| space.slot(*id)).map(|slot| space.slot_cost(slot)).sum();
             let excess = (space.live_bytes() + entering).saturating_sub(leaving).saturating_sub(max);
             if excess > 0 {
                 spared.extend(&victims);
@@ -516,7 +611,15 @@ impl Batch<'_> {
         effects.extend(removals(&victims, Removal::Evicted));
         effects.extend(self.fixed.effect().filter(|_| self.pending.iter().any(|pending| pending.entry.windows > 0)));
         effects.append(&mut self.duplicates);
-        let put = |pending: Pending| Effect::Put { entry: Arc::new(pending.entry), vectors: pending.vectors };
+        for (id, superseded) in self.superseded {
+            let patch = Patch { superseded: Some(Some(superseded)), ..Patch::default() };
+            effects.push(Effect::Patch { id, patch: Box::new(patch) });
+        }
+        let put = |pending: Pending| Effect::Put {
+            entry: Box::new(pending.entry),
+            vectors: pending.vectors,
+            signs: pending.signs,
+        };
         effects.extend(self.pending.into_iter().map(put));
         Ok(effects)
     }

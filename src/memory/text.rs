@@ -1,7 +1,76 @@
-//! Text as deduplication sees it.
+//! Text as deduplication, the embedder and the lexical index see it.
 
+use crate::Millis;
 use siphasher::sip::SipHasher13;
+use std::borrow::Cow;
 use std::hash::Hasher;
+
+/// What is embedded, and indexed by words, of a memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Template {
+    /// The bare content.
+    Plain,
+    /// Of a memory with a SPEAKER also who said it and when, for that is what questions ask; of others the bare content.
+    #[default]
+    Spoken,
+}
+
+impl Template {
+    /// All templates with the names that settings use.
+    pub(crate) const ALL: [(Template, &str); 2] = [(Template::Plain, "plain"), (Template::Spoken, "spoken")];
+
+    /// The number by which a memory says how it was embedded, from 1.
+    pub fn version(self) -> u16 {
+        match self {
+            Template::Plain => 1,
+            Template::Spoken => 2,
+        }
+    }
+
+    /// The text to embed: `On 8 May 2023, Caroline said: …`
+    pub fn render<'a>(self, content: &'a str, speaker: Option<&str>, at: Millis) -> Cow<'a, str> {
+        match (self, speaker) {
+            (Template::Spoken, Some(speaker)) => Cow::Owned(format!("On {}, {speaker} said: {content}", date(at))),
+            _ => Cow::Borrowed(content),
+        }
+    }
+
+    /// What is indexed by words in front of the content: `8 May 2023 Caroline`.
+    pub(crate) fn prefix(self, speaker: Option<&str>, at: Millis) -> Option<String> {
+        match (self, speaker) {
+            (Template::Spoken, Some(speaker)) => Some(format!("{} {speaker}", date(at))),
+            _ => None,
+        }
+    }
+}
+
+/// A day as people write it, in UTC: `8 May 2023`.
+fn date(at: Millis) -> String {
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    // Days since 1 March of year 0 of the Gregorian calendar, counted in eras of 400 years (Howard Hinnant, "chrono-compatible low-level date algorithms").
+    let days = at / 86_400_000 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let year = era * 400 + year_of_era + u64::from(month >= 10);
+    let name = MONTHS.get((month as usize + 2) % 12).copied().unwrap_or_default();
+    format!("{day} {name} {year}")
+}
 
 /// The normalised text: Unicode lowercase, runs of white space collapsed to one space, trimmed. Two memories of the same
 /// session and speaker whose normalised texts are equal are duplicates.
@@ -42,6 +111,32 @@ mod tests {
         assert_eq!(normalised("ÄRGER"), normalised("ärger"));
         assert_eq!(normalised(" \n "), "");
         assert_ne!(normalised("a b"), normalised("ab"));
+    }
+
+    #[test]
+    fn dates() {
+        for (at, expected) in [
+            (0, "1 January 1970"),
+            (951_782_400_000, "29 February 2000"),
+            (951_868_800_000, "1 March 2000"),
+            (1_683_554_160_000, "8 May 2023"),
+            (1_703_980_799_999, "30 December 2023"),
+            (1_704_067_199_999, "31 December 2023"),
+            (4_107_542_400_000, "1 March 2100"),
+            (crate::limits::TIME_MS, "12 October 287396"),
+        ] {
+            assert_eq!(date(at), expected);
+        }
+    }
+
+    #[test]
+    fn templates() {
+        let at = 1_683_554_160_000;
+        assert_eq!(Template::Spoken.render("hello", Some("Caroline"), at), "On 8 May 2023, Caroline said: hello");
+        assert_eq!(Template::Spoken.render("hello", None, at), "hello");
+        assert_eq!(Template::Plain.render("hello", Some("Caroline"), at), "hello");
+        assert_eq!(Template::Spoken.prefix(Some("Caroline"), at).as_deref(), Some("8 May 2023 Caroline"));
+        assert_eq!((Template::Spoken.prefix(None, at), Template::Plain.prefix(Some("C"), at)), (None, None));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use engram_memory::{Effect, Removal, Space, encode_batch};
+use engram_memory::{Effect, Removal, Space, Vector, encode_batch};
 
 use crate::datatype::{self, Found, Held};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, flags};
@@ -137,7 +137,7 @@ pub fn commit<T>(
     {
         return Err(Error::err("the server refused to create the key").into());
     }
-    if created || effects.iter().any(|effect| !matches!(effect, Effect::Use(_))) {
+    if created || effects.iter().any(Effect::is_visible) {
         ctx.signal_modified(&name);
     }
     Ok(answer)
@@ -218,18 +218,20 @@ fn event_of(effect: &Effect) -> Option<&'static CStr> {
         Effect::Patch { patch, .. } if patch.tier.is_some() => Some(c"mem.promote"),
         Effect::Remove { reason: Removal::Expired, .. } => Some(c"mem.expire"),
         Effect::Remove { .. } => Some(c"mem.forget"),
+        Effect::Switch => Some(c"mem.reembed"),
         _ => None,
     }
 }
 
 /// About how many bytes an effect is encoded to: what is long in it.
 fn size_of_encoded(effect: &Effect) -> usize {
-    let floats = |vectors: &[Vec<f32>]| vectors.iter().map(|v| v.len() * size_of::<f32>()).sum::<usize>();
+    // Four bytes a number at most, whatever the precision; the signs of the words take less than one vector does so.
+    let numbers = |vectors: &[Vector]| vectors.iter().map(|v| v.dim() * size_of::<f32>()).sum::<usize>();
     match effect {
-        Effect::Put { entry, vectors } => 512 + entry.content.len() + floats(vectors),
+        Effect::Put { entry, vectors, .. } => 512 + entry.content.len() + 2 * numbers(vectors),
         Effect::Patch { patch, .. } => {
             512 + patch.content.as_ref().map_or(0, |c| c.len())
-                + patch.vectors.as_ref().map_or(0, |(_, vectors)| floats(vectors))
+                + patch.vectors.as_ref().map_or(0, |(_, vectors, _)| 2 * numbers(vectors))
         }
         Effect::Remove { ids, .. } => 16 * ids.len(),
         Effect::Use(uses) => 28 * uses.len(),

@@ -43,6 +43,10 @@ pub struct Held {
     pub use_sent: u64,
     /// Whether a consolidation by timer is under way. Not saved.
     pub consolidating: Arc<AtomicBool>,
+    /// Whether a job re-embeds the space. Not saved.
+    pub reembedding: Arc<AtomicBool>,
+    /// Whether an index over its vectors is being built.
+    pub indexing: Arc<AtomicBool>,
     /// Memories whose use was noted since then. Not saved.
     pub used: BTreeSet<MemoryId>,
 }
@@ -60,6 +64,8 @@ impl Held {
             next_consolidation: 0,
             use_sent: 0,
             consolidating: Arc::default(),
+            reembedding: Arc::default(),
+            indexing: Arc::default(),
             used: BTreeSet::new(),
         }
     }
@@ -297,11 +303,14 @@ unsafe extern "C" fn free(value: *mut c_void) {
     });
 }
 
-/// Drops a large space on the reaper thread; here, if that thread cannot be had.
-fn reap(held: Box<Held>) {
-    static REAPER: OnceLock<Option<Mutex<mpsc::Sender<Box<Held>>>>> = OnceLock::new();
+/// What the reaper drops.
+type Garbage = Box<dyn Send>;
+
+/// Drops a large space, or what was large in one, on the reaper thread; here, if that thread cannot be had.
+pub fn reap(value: Garbage) {
+    static REAPER: OnceLock<Option<Mutex<mpsc::Sender<Garbage>>>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| {
-        let (send, receive) = mpsc::channel::<Box<Held>>();
+        let (send, receive) = mpsc::channel::<Garbage>();
         let thread =
             std::thread::Builder::new().name("engram-reaper".into()).spawn(move || receive.into_iter().for_each(drop));
         thread.ok().map(|_| Mutex::new(send))
@@ -310,6 +319,6 @@ fn reap(held: Box<Held>) {
         && let Ok(sender) = sender.lock()
     {
         // A reaper that has gone gives the value back inside the error, and it is dropped here.
-        let _ = sender.send(held);
+        let _ = sender.send(value);
     }
 }

@@ -387,6 +387,12 @@ fn leaf(command: &Command, arg: &'static Arg) -> Doc {
             let second = block("value".to_owned(), STRING, Vec::new());
             Doc { multiple: true, ..block(arg.name.to_owned(), BLOCK, vec![value, second]) }
         }
+        Shape::Each(values) => {
+            let each = |(name, kind): &(&str, Kind)| {
+                block((*name).to_owned(), if matches!(kind, Kind::Float(..)) { DOUBLE } else { STRING }, Vec::new())
+            };
+            block(arg.name.to_owned(), BLOCK, values.iter().map(each).collect())
+        }
     };
     Doc { token: arg.token, summary: arg.summary, optional: arg.optional, ..shown }
 }
@@ -490,9 +496,17 @@ pub fn reference_page() -> String {
                 Shape::Rest(max) => format!("one to {max}, each "),
                 Shape::Counted(max) => format!("a count from 1 to {max} and so many values, each "),
                 Shape::Pairs(max) => format!("one to {max} pairs of name and value, each "),
+                Shape::Each(_) => String::new(),
             };
-            let value =
-                if arg.kind == Kind::Flag { String::new() } else { (count + &accepted(arg.kind)).replace('<', "\\<") };
+            let value = match arg.shape {
+                Shape::Each(values) => values
+                    .iter()
+                    .map(|(name, kind)| format!("{name}: {}", accepted(*kind)))
+                    .collect::<Vec<_>>()
+                    .join("; "),
+                _ if arg.kind == Kind::Flag => String::new(),
+                _ => (count + &accepted(arg.kind)).replace('<', "\\<"),
+            };
             let needs =
                 arg.requires.map(|name| format!("; only with {}", name.to_ascii_uppercase())).unwrap_or_default();
             let _ = writeln!(page, "| `{name}` | {value} | {}{needs} |", arg.summary.replace('|', "\\|"));

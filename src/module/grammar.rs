@@ -19,7 +19,7 @@ use value::{Item, convert, is_token, nearest};
 pub use value::{Kind, Object, accepted, printable};
 
 /// How many values an argument has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
     /// One (none for a flag).
     One,
@@ -29,6 +29,8 @@ pub enum Shape {
     Counted(usize),
     /// One to this many pairs of name and value, to the end.
     Pairs(usize),
+    /// These, each with its placeholder and what it takes.
+    Each(&'static [(&'static str, Kind)]),
 }
 
 /// One argument of a command.
@@ -200,6 +202,7 @@ impl Command {
                 Shape::Rest(_) => format!("{value} [{value} ...]"),
                 Shape::Counted(_) => format!("n {value} [{value} ...]"),
                 Shape::Pairs(_) => format!("{value} value [{value} value ...]"),
+                Shape::Each(values) => values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" "),
             };
             let _ = if arg.optional { write!(usage, " [{shown}]") } else { write!(usage, " {shown}") };
         }
@@ -311,6 +314,20 @@ impl<'a> Reader<'_, 'a> {
                 }
                 self.many(arg, left, max.saturating_mul(2))?
             }
+            Shape::Each(values) => {
+                from = self.at;
+                let mut row = Vec::with_capacity(values.len());
+                for (name, kind) in values {
+                    let word = self.peek().ok_or_else(|| self.missing(arg))?;
+                    self.at += 1;
+                    let label = arg.label();
+                    row.push(
+                        convert(*kind, word)
+                            .map_err(|reason| self.command.error(format_args!("the {name} of {label} is {reason}")))?,
+                    );
+                }
+                Item::Row(row)
+            }
         };
         self.given[index] = Some(Given { item, from, to: self.at });
         Ok(())
@@ -353,6 +370,11 @@ impl<'a> Reader<'_, 'a> {
                 Shape::Counted(max) => self
                     .command
                     .error(format_args!("{token} needs a count from 1 to {max} and that many values, each {accepted}")),
+                Shape::Each(values) => {
+                    let values: Vec<String> =
+                        values.iter().map(|(name, kind)| format!("{name} ({})", self::accepted(*kind))).collect();
+                    self.command.error(format_args!("{token} needs {} values: {}", values.len(), values.join(", ")))
+                }
                 _ => self.command.error(format_args!("{token} needs a value: {accepted}")),
             },
             None => {

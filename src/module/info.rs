@@ -5,7 +5,7 @@ use std::panic::catch_unwind;
 
 use redis_module::raw;
 
-use crate::commands::{consolidate, generate};
+use crate::commands::{consolidate, generate, recall};
 use crate::ffi::{Ctx, api};
 use crate::{commit, config, jobs, keyspace, models};
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,6 +45,12 @@ unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, for_crash_report: c
         number(ctx, "cache_misses", cache.misses);
         number(ctx, "embedded_texts", models::EMBED_TEXTS.load(Relaxed));
         number(ctx, "embedding_usec", models::EMBED_MICROS.load(Relaxed));
+
+        section(ctx, "recall");
+        for (path, count) in recall::paths() {
+            number(ctx, path, count);
+        }
+        number(ctx, "recalls_without_encoder", recall::WITHOUT_ENCODER.load(Relaxed));
 
         section(ctx, "generation");
         number(ctx, "generations", generate::ENDED.load(Relaxed));

@@ -1,7 +1,7 @@
 //! The timer: every [`TICK_MS`] on the main thread it commits what waited for a pause to end, and walks the spaces in turn, at most [`SLICE`] at a time.
 //!
 //! On a primary, per space: what has expired goes, the space is brought under its `max-memory`, consolidation is started when it is due (planned on a
-//! pool thread over a snapshot, committed step by step), use counters are sent to the replicas at most once a minute. Every write goes through
+//! pool thread over a snapshot, committed step by step), use counters are sent to the replicas at most once a minute, vectors staged by a job that is no more are dropped. Every write goes through
 //! [`commit`], as background work that began on this incarnation. On any server: rows of forgotten vectors are compacted, except beside a fork child,
 //! where moving memory would copy pages.
 //!
@@ -11,15 +11,15 @@
 use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use engram_memory::{Effect, MemoryId, Space};
 use redis_module::raw;
 
 use crate::commands::consolidate;
-use crate::commit::{self, Expect, Needs, Stop, Target};
-use crate::datatype::{self, Found};
+use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
+use crate::datatype::{self, Found, Held};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, api, flags};
 use crate::keyspace;
 
@@ -97,6 +97,12 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
         if flags & ffi::flags::ACTIVE_CHILD == 0 {
             held.space.compact_step(COMPACT_ROWS);
         }
+        if let Some(retired) = held.space.take_retired() {
+            datatype::reap(Box::new(retired));
+        }
+        if held.space.wants_index() && !held.indexing.swap(true, Ordering::AcqRel) {
+            build_index(held, place, incarnation);
+        }
         if !primary {
             return;
         }
@@ -108,9 +114,14 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
             BTreeSet::new()
         };
         let over = over_limit(held.space.live_bytes(), held.space.config().max_memory);
-        Due { expire: held.space.next_expiry().is_some_and(|at| at <= now), consolidate, used, over }
+        // Of a job that ended with its server, or with this one's being a replica.
+        let abandoned = held.space.staged().is_some() && !held.reembedding.load(Ordering::Acquire);
+        Due { abandoned, expire: held.space.next_expiry().is_some_and(|at| at <= now), consolidate, used, over }
     };
     let target = Target { db: place.db, key: place.key.clone(), expect: Expect::Incarnation(incarnation) };
+    if due.abandoned {
+        write(ctx, &target, |space, _| space.reembed_cancel());
+    }
     if due.expire {
         write(ctx, &target, |space, now| space.expire_due(now, EXPIRE_AT_ONCE));
     }
@@ -123,7 +134,7 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
                 .used
                 .iter()
                 .filter_map(|id| space.get(now, *id))
-                .map(|entry| (entry.id, entry.accessed(), entry.uses()));
+                .map(|entry| (entry.id, entry.accessed, entry.uses));
             vec![Effect::Use(used.collect())]
         });
     }
@@ -132,7 +143,46 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
     }
 }
 
+/// Builds an index over the vectors of a large space on a thread of its own, behind everything else that wants the processor: it takes seconds, which the
+/// pool's threads owe to those who wait. The index is no part of the data: a replica builds its own, and a loaded space a new one.
+fn build_index(held: &Held, place: &keyspace::Place, incarnation: u64) {
+    let (snapshot, busy, place) = (held.space.snapshot(), held.indexing.clone(), place.clone());
+    let vectors = held.space.len();
+    let flag = busy.clone();
+    let built = std::thread::Builder::new().name("engram-index".to_owned()).spawn(move || {
+        engram_inference::pool::quieten(INDEX_NICE);
+        let started = Instant::now();
+        let built = catch_unwind(AssertUnwindSafe(|| snapshot.build_index(&AtomicBool::new(false)))).ok().flatten();
+        drop(snapshot);
+        let took = started.elapsed();
+        commit::submit(move |ctx| {
+            busy.store(false, Ordering::Release);
+            let name = Str::new(&place.key);
+            if let Some(built) = built.as_ref()
+                && ctx.select(place.db)
+                && let Found::Space(held) = datatype::find(&mut Key::open(ctx, &name, Mode::Peek))
+                && held.incarnation == incarnation
+            {
+                held.space.install_index(built.clone());
+                let key = String::from_utf8_lossy(&place.key).into_owned();
+                ctx.log(
+                    Level::Notice,
+                    &format!("engram: built the index over {vectors} memories of '{key}' in {} ms", took.as_millis()),
+                );
+            }
+            Ran::Done
+        });
+    });
+    if built.is_err() {
+        flag.store(false, Ordering::Release);
+    }
+}
+
+/// How far the thread that builds an index stands back.
+const INDEX_NICE: i32 = 10;
+
 struct Due {
+    abandoned: bool,
     expire: bool,
     consolidate: bool,
     used: BTreeSet<MemoryId>,

@@ -6,24 +6,64 @@
 //!
 //! Locks here are held for a few assignments.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use engram_agent::{WindowTokens, WordVector, word_vectors};
 use engram_inference::cache::Cache;
 use engram_inference::gemma::{Gemma, LoadOptions, Progress};
 use engram_inference::pool::{Advance, Pool, Priority, Task};
 use engram_inference::{Encoder, Scratch, Window};
+use engram_memory::Language;
 
 use crate::config;
 use crate::ffi::{self, Ctx, Level};
 use crate::jobs::Waiter;
 use crate::reply::{Error, Value};
 
-/// One vector per window of a text.
-pub type Windows = Arc<[Vec<f32>]>;
+/// What a text became.
+pub struct TextVectors {
+    /// One vector per window.
+    pub windows: Vec<Vec<f32>>,
+    /// The vectors of its words, if they were wanted.
+    pub words: Vec<WordVector>,
+}
+
+/// What a text became, shared with the cache.
+pub type Vectors = Arc<TextVectors>;
+
+/// A text to embed.
+#[derive(Clone)]
+pub struct Text {
+    text: String,
+    /// The language of its words and the byte from which on they get vectors; None = they get none.
+    words: Option<(Language, usize)>,
+}
+
+impl Text {
+    /// A text of which only the whole counts.
+    pub fn plain(text: impl Into<String>) -> Text {
+        Text { text: text.into(), words: None }
+    }
+
+    /// A text whose words from byte `from` on count too.
+    pub fn with_words(text: impl Into<String>, from: usize, language: Language) -> Text {
+        Text { text: text.into(), words: Some((language, from)) }
+    }
+
+    /// What stands for it in the cache: words of another language, or from another place on, are other words.
+    fn cache_key(&self) -> Cow<'_, str> {
+        match self.words {
+            None => Cow::Borrowed(&self.text),
+            Some((language, from)) => Cow::Owned(format!("{}\u{1}{from}\u{1}{}", language.name(), self.text)),
+        }
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -207,8 +247,8 @@ pub fn embedder_state() -> (String, &'static str, u64) {
 // Embedding
 
 /// The embeddings of recent texts.
-pub fn cache() -> &'static Cache {
-    static CACHE: OnceLock<Cache> = OnceLock::new();
+pub fn cache() -> &'static Cache<Vectors> {
+    static CACHE: OnceLock<Cache<Vectors>> = OnceLock::new();
     CACHE.get_or_init(|| Cache::new(config::embedding_cache()))
 }
 
@@ -220,38 +260,77 @@ pub static EMBED_MICROS: AtomicU64 = AtomicU64::new(0);
 /// Buffers of the forward pass, kept between texts. As many as texts were ever embedded at once.
 static SCRATCH: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
 
-fn embed_windows(encoder: &Encoder, windows: &[Window]) -> Result<Vec<Vec<f32>>, Error> {
+/// Words of a text that is kept in the cache, at most: at 400 bytes each, a page of text would take as much as a hundred questions.
+const CACHED_WORDS: usize = 64;
+
+/// A window with the bytes of the text that each of its tokens stands for; none if they are not asked for.
+type Spanned = (Window, Vec<Range<usize>>);
+
+fn windows_of(encoder: &Encoder, text: &Text) -> Vec<Spanned> {
+    match text.words {
+        Some(_) => encoder.windows_with_spans(&text.text),
+        None => encoder.windows(&text.text).into_iter().map(|window| (window, Vec::new())).collect(),
+    }
+}
+
+/// The vector of a window, and those of its tokens if they are wanted.
+fn embed_window(encoder: &Encoder, window: &Window, tokens: bool) -> Result<(Vec<f32>, Vec<f32>), Error> {
     let mut scratch = lock(&SCRATCH).pop().unwrap_or_default();
     let started = Instant::now();
-    let vectors = encoder.encode(windows, &mut scratch).map_err(|e| Error::err(format!("embedding failed: {e}")));
+    let window = std::slice::from_ref(window);
+    let encoded = if tokens {
+        encoder.encode_with_tokens(window, &mut scratch).map(|all| all.into_iter().next().map(|e| (e.vector, e.tokens)))
+    } else {
+        encoder.encode(window, &mut scratch).map(|all| all.into_iter().next().map(|vector| (vector, Vec::new())))
+    };
     EMBED_MICROS.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     lock(&SCRATCH).push(scratch);
+    let encoded = encoded.map_err(|e| Error::err(format!("embedding failed: {e}")))?;
+    encoded.ok_or_else(|| Error::err("embedding failed: the encoder gave no vector"))
+}
+
+/// What a text has become, once its windows are embedded; kept in the cache.
+fn finish(encoder: &Encoder, text: &Text, windows: &[Spanned], embedded: Vec<(Vec<f32>, Vec<f32>)>) -> Vectors {
+    let words = text.words.map(|(language, from)| {
+        let tokens = windows.iter().zip(&embedded);
+        let tokens: Vec<WindowTokens> =
+            tokens.map(|((_, spans), (_, vectors))| WindowTokens { spans, vectors }).collect();
+        word_vectors(&text.text, from, language, &tokens)
+    });
+    let vectors = Arc::new(TextVectors {
+        windows: embedded.into_iter().map(|(vector, _)| vector).collect(),
+        words: words.unwrap_or_default(),
+    });
+    EMBED_TEXTS.fetch_add(1, Ordering::Relaxed);
+    if vectors.words.len() <= CACHED_WORDS {
+        cache().insert(encoder.name(), &text.cache_key(), vectors.clone());
+    }
     vectors
 }
 
 /// A text on its way to its vectors, one window per step, so that a long text does not keep a thread from others.
 pub struct Embedding {
-    text: String,
+    text: Text,
     wanted: Option<Arc<Encoder>>,
     encoder: Option<Arc<Encoder>>,
-    windows: Vec<Window>,
-    vectors: Vec<Vec<f32>>,
+    windows: Vec<Spanned>,
+    embedded: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
 impl Embedding {
     /// Begins with a text, for the encoder that this server has when it gets its first turn.
-    pub fn of(text: String) -> Embedding {
-        Embedding { text, wanted: None, encoder: None, windows: Vec::new(), vectors: Vec::new() }
+    pub fn of(text: Text) -> Embedding {
+        Embedding { text, wanted: None, encoder: None, windows: Vec::new(), embedded: Vec::new() }
     }
 
     /// The same for this encoder, whatever the server has by then: the texts of one command are embedded by one model.
-    fn by(encoder: Arc<Encoder>, text: String) -> Embedding {
+    fn by(encoder: Arc<Encoder>, text: Text) -> Embedding {
         Embedding { wanted: Some(encoder), ..Embedding::of(text) }
     }
 
     /// The next step, on a pool thread; the encoder's name and the vectors once they are complete. While the encoder is being loaded a step waits for a
     /// moment only: with one thread, the load is queued behind this very task.
-    pub fn step(&mut self) -> Result<Option<(Arc<Encoder>, Windows)>, Error> {
+    pub fn step(&mut self) -> Result<Option<(Arc<Encoder>, Vectors)>, Error> {
         let encoder = match &self.encoder {
             Some(encoder) => encoder.clone(),
             None => match self.wanted.clone().map_or_else(embedder, Ok) {
@@ -259,7 +338,7 @@ impl Embedding {
                     if let Some(known) = cached(&encoder, &self.text) {
                         return Ok(Some((encoder, known)));
                     }
-                    self.windows = encoder.windows(&self.text);
+                    self.windows = windows_of(&encoder, &self.text);
                     if self.windows.len() > engram_memory::limits::WINDOWS {
                         return Err(Error::err(format!(
                             "the text is too long to embed: {} windows of {} tokens, at most {} are accepted",
@@ -277,43 +356,40 @@ impl Embedding {
                 Err(error) => return Err(error),
             },
         };
-        let next = self.vectors.len();
-        if let Some(window) = self.windows.get(next..=next) {
-            self.vectors.append(&mut embed_windows(&encoder, window)?);
+        if let Some((window, _)) = self.windows.get(self.embedded.len()) {
+            self.embedded.push(embed_window(&encoder, window, self.text.words.is_some())?);
         }
-        if self.vectors.len() < self.windows.len() {
+        if self.embedded.len() < self.windows.len() {
             return Ok(None);
         }
-        EMBED_TEXTS.fetch_add(1, Ordering::Relaxed);
-        let vectors: Windows = std::mem::take(&mut self.vectors).into();
-        cache().insert(encoder.name(), &self.text, vectors.clone());
+        let vectors = finish(&encoder, &self.text, &self.windows, std::mem::take(&mut self.embedded));
         Ok(Some((encoder, vectors)))
     }
 }
 
 /// The vectors of a text if they are cached.
-pub fn cached(encoder: &Encoder, text: &str) -> Option<Windows> {
-    cache().get(encoder.name(), text)
+fn cached(encoder: &Encoder, text: &Text) -> Option<Vectors> {
+    cache().get(encoder.name(), &text.cache_key())
 }
 
 /// What embedding texts came to.
 pub struct Embedded {
     /// The encoder's name.
     pub model: String,
-    /// Per text its windows' vectors.
-    pub texts: Vec<Windows>,
+    /// Per text what it became.
+    pub texts: Vec<Vectors>,
 }
 
 /// Embeds texts on the pool, a window per step so that others get their turn, and hands the result and the waiting client to `finish` there.
 pub fn embed_in_background(
-    texts: Vec<String>,
+    texts: Vec<Text>,
     waiter: Waiter,
     finish: impl FnOnce(Result<Embedded, Error>, Waiter) + Send + 'static,
 ) {
     struct Embed<F> {
-        texts: std::vec::IntoIter<String>,
+        texts: std::vec::IntoIter<Text>,
         current: Option<Embedding>,
-        done: Vec<Windows>,
+        done: Vec<Vectors>,
         finish: Option<(F, Waiter)>,
     }
     impl<F: FnOnce(Result<Embedded, Error>, Waiter) + Send> Embed<F> {
@@ -321,8 +397,8 @@ pub fn embed_in_background(
             let Some(current) = &mut self.current else {
                 return Err(Error::err("there is nothing to embed"));
             };
-            let Some((encoder, windows)) = current.step()? else { return Ok(None) };
-            self.done.push(windows);
+            let Some((encoder, vectors)) = current.step()? else { return Ok(None) };
+            self.done.push(vectors);
             self.current = self.texts.next().map(|text| Embedding::by(encoder.clone(), text));
             Ok(self
                 .current
@@ -364,9 +440,9 @@ pub fn embed_in_background(
 }
 
 /// The vectors of all these texts, if every one is cached.
-pub fn all_cached(texts: &[String]) -> Option<Embedded> {
+pub fn all_cached(texts: &[Text]) -> Option<Embedded> {
     let encoder = embedder().ok()?;
-    let texts = texts.iter().map(|text| cached(&encoder, text)).collect::<Option<Vec<Windows>>>()?;
+    let texts = texts.iter().map(|text| cached(&encoder, text)).collect::<Option<Vec<Vectors>>>()?;
     Some(Embedded { model: encoder.name().to_owned(), texts })
 }
 
@@ -375,7 +451,7 @@ pub fn all_cached(texts: &[String]) -> Option<Embedded> {
 ///
 /// The server does not tell a module where a transaction or script ends; tokens are counted per client until the event loop turns, which is never in the
 /// middle of one.
-pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
+pub fn embed_inline(ctx: Ctx, texts: &[Text]) -> Result<Embedded, Error> {
     static SPENT: Mutex<BTreeMap<u64, usize>> = Mutex::new(BTreeMap::new());
     static ARMED: AtomicBool = AtomicBool::new(false);
     let limit = config::inline_embed_tokens();
@@ -396,8 +472,8 @@ pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
             continue;
         }
         // A token has at least one byte: a text far over the limit is refused before it is tokenised.
-        let windows = if text.len() > limit.saturating_mul(64) { None } else { Some(encoder.windows(text)) };
-        let tokens = windows.as_ref().map_or(usize::MAX, |w| w.iter().map(|w| w.tokens().len()).sum());
+        let windows = if text.text.len() > limit.saturating_mul(64) { None } else { Some(windows_of(&encoder, text)) };
+        let tokens = windows.as_ref().map_or(usize::MAX, |w| w.iter().map(|(w, _)| w.tokens().len()).sum());
         command = tokens.saturating_add(command);
         let mut spent = lock(&SPENT);
         let spent_here = spent.entry(client).or_default();
@@ -429,10 +505,10 @@ pub fn embed_inline(ctx: Ctx, texts: &[&str]) -> Result<Embedded, Error> {
                 ARMED.store(false, Ordering::Release);
             }
         }
-        let vectors: Windows = embed_windows(&encoder, &windows)?.into();
-        EMBED_TEXTS.fetch_add(1, Ordering::Relaxed);
-        cache().insert(encoder.name(), text, vectors.clone());
-        done.push(vectors);
+        let tokens = text.words.is_some();
+        let embedded = windows.iter().map(|(window, _)| embed_window(&encoder, window, tokens));
+        let embedded = embedded.collect::<Result<_, _>>()?;
+        done.push(finish(&encoder, text, &windows, embedded));
     }
     Ok(Embedded { model: encoder.name().to_owned(), texts: done })
 }

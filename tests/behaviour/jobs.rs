@@ -382,6 +382,7 @@ fn timer_steps_obey_the_same_rules() {
 fn the_queue_has_a_limit_and_says_so() {
     let server = Server::with_text(&["engram.threads 2", "engram.queue-limit 2"]);
     let mut client = server.client();
+    client.ok("MEM.STORE standing 'has a vector'");
     server.close_latch();
     let first = server.begin("MEM.STORE k 'the first'");
     let second = server.begin("MEM.STORE k 'the second'");
@@ -389,7 +390,7 @@ fn the_queue_has_a_limit_and_says_so() {
     let third = client.err("MEM.STORE k 'the third'");
     assert!(third.starts_with("QUEUEFULL") && third.contains("engram.queue-limit is 2"), "{third}");
     client.ok("MEM.STORE k 'takes no place' NOEMBED");
-    assert!(client.err("MEM.RECALL k 'anything new'").starts_with("QUEUEFULL"));
+    assert!(client.err("MEM.RECALL standing 'anything new'").starts_with("QUEUEFULL"));
     assert!(client.err("MEM.MSTORE k '{\"content\":\"fourth\"}'").starts_with("QUEUEFULL"));
     assert!(client.err("GEMMA.EMBED 1 'the fifth'").starts_with("QUEUEFULL"));
     assert_eq!(client.info("engram_queued"), "2");

@@ -18,7 +18,10 @@ const CASES: &[Case] = &[
         for n in 0..15 {
             c.ok(&format!("MEM.STORE store:b 'text {n}' TIER working NOEMBED IMPORTANCE 0.{}", n * 7 % 10));
         }
-        vec!["store:a", "store:b"]
+        c.ok("MEM.STORE store:c 'as it was' ID 1-0 VALUES 2 1 0 AT 5");
+        c.ok("MEM.STORE store:c 'as it is' ID 2-0 VALUES 2 0 1 AT 9 SUPERSEDES 1-0");
+        c.ok("MEM.STORE store:c 'to be' ID 3-0 NOEMBED AT 12 SUPERSEDES 2-0 FROM 1 1-0");
+        vec!["store:a", "store:b", "store:c"]
     }),
     ("mem.mstore", |c| {
         c.ok("MEM.MSTORE mstore:a '{\"content\":\"one\",\"vector\":[1,2]}' '{\"content\":\"two\",\"noembed\":true,\"role\":\"user\"}' '{\"content\":\"one\",\"vector\":[3,4]}'");
@@ -54,7 +57,7 @@ const CASES: &[Case] = &[
             c.ok(&format!("MEM.STORE set:a text-{n} NOEMBED IMPORTANCE 0.{n}"));
         }
         c.ok("MEM.CONFIG SET set:a short_term.capacity 3 eviction fifo dedup 0.875 working.ttl 5m consolidate-threshold 0.1 max-memory 10mb");
-        c.ok("MEM.CONFIG SET set:empty dedup 0");
+        c.ok("MEM.CONFIG SET set:empty dedup 0 precision f16 template plain lexical off language german token-vectors off");
         vec!["set:a", "set:empty"]
     }),
     ("mem.config|preset", |c| {
@@ -76,6 +79,16 @@ const CASES: &[Case] = &[
         let report = c.ok("MEM.CONSOLIDATE consolidate:a");
         assert!(report.field("promoted").int() > 0 && report.field("merged").int() > 0, "{report:?}");
         vec!["consolidate:a"]
+    }),
+    ("mem.reembed", |c| {
+        c.ok("MEM.CONFIG SET reembed:a precision f32");
+        for n in 1..=90 {
+            c.ok(&format!("MEM.STORE reembed:a text-{n} ID {n}-0 VALUES 3 {n} 1 0.5"));
+        }
+        c.ok("MEM.STORE reembed:a bare ID 91-0 NOEMBED");
+        let report = c.ok("MEM.REEMBED reembed:a PRECISION f16");
+        assert_eq!((report.field("memories").int(), report.field("precision").text()), (91, "f16".into()));
+        vec!["reembed:a"]
     }),
     ("mem.apply", |c| {
         // What the other cases replicate is this command; from a client it is refused and makes nothing.

@@ -46,7 +46,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 }
 
 fn filled(client: &mut Client, random: &mut Random) -> Vec<Known> {
-    client.ok("MEM.CONFIG SET k working.capacity 0 short_term.capacity 0 long_term.capacity 0 episodic.capacity 0 semantic.capacity 0");
+    client.ok("MEM.CONFIG SET k working.capacity 0 short_term.capacity 0 long_term.capacity 0 episodic.capacity 0 semantic.capacity 0 precision f32");
     let mut known = Vec::new();
     for n in 0..MEMORIES {
         let memory = Known {
@@ -123,7 +123,7 @@ fn it_is_exact_and_complete_under_every_filter() {
                 known.iter().filter(|m| matches(m)).map(|m| (cosine(&query, &m.vector), m)).collect();
             expected.sort_by(|a, b| b.0.total_cmp(&a.0));
             expected.truncate(*k);
-            let mut command = words!["MEM.RECALL", "k", "VECTOR", blob(&query)];
+            let mut command = words!["MEM.RECALL", "k", "VECTOR", blob(&query), "EXACT"];
             command.extend(crate::client::split(options));
             let found = client.ok_words(&command).items();
             assert_eq!(found.len(), expected.len(), "round {round}, {options}: K results if K match");
@@ -143,8 +143,9 @@ fn it_is_exact_and_complete_under_every_filter() {
         let mut all: Vec<f64> = known.iter().map(|m| cosine(&query, &m.vector)).collect();
         all.sort_by(|a, b| b.total_cmp(a));
         let least = (all[4] + all[5]) / 2.0;
-        let found =
-            client.ok_words(&words!["MEM.RECALL", "k", "VECTOR", blob(&query), "MINSCORE", least, "K", 100]).items();
+        let found = client
+            .ok_words(&words!["MEM.RECALL", "k", "VECTOR", blob(&query), "EXACT", "MINSCORE", least, "K", 100])
+            .items();
         assert_eq!(found.len(), 5);
     }
 }
@@ -152,6 +153,7 @@ fn it_is_exact_and_complete_under_every_filter() {
 #[test]
 fn the_fields_are_in_order_and_vectors_on_request_in_both_protocols() {
     let server = Server::plain(&[]);
+    server.client().ok("MEM.CONFIG SET k precision f32");
     server.client().ok(
         "MEM.STORE k hello ID 1-0 VALUES 2 3 4 SESSION s SPEAKER Ada SOURCE book OUTCOME done TAGS 1 a META '{\"b\":1}' AT 5",
     );

@@ -227,7 +227,7 @@ fn ask_engine(snapshot: &Snapshot, data: &Dataset, first: usize, count: usize) -
         let query = data.queries()[i % all * DIM..][..DIM].to_vec();
         let recall = Recall { queries: vec![query], k: K, ..Recall::default() };
         let started = Instant::now();
-        let hits = snapshot.recall(NOW, &recall)?;
+        let hits = snapshot.recall(NOW, &recall)?.hits;
         times.push(started.elapsed().as_secs_f64() * 1e6);
         found.push(hits.iter().flat_map(|hit| rows(hit.entry.content.as_bytes())).collect());
     }

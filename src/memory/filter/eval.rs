@@ -1,61 +1,116 @@
-//! Whether a memory passes a filter.
+//! Whether a memory passes a filter: the plain evaluator, which reads one record.
+//!
+//! It is what the language means. A scan over columns decides most rows without it (see `scan`), gives it those that columns
+//! cannot decide, and must agree with it everywhere.
 
 use super::{Arithmetic, Comparison, Field, Literal, Node};
+use crate::columns::Cell;
 use crate::entry::Entry;
 use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
+/// What has fields: a memory, however it is kept.
+pub(crate) trait FieldSource {
+    /// A built-in field.
+    fn field(&self, field: Field) -> Value<'_>;
+    /// A field at the top level of META.
+    fn meta(&self, name: &str) -> Value<'_>;
+}
+
 /// What an expression is worth for one memory; borrowed from the filter or the memory, but for an id's text.
 #[derive(Clone)]
-enum Value<'a> {
+pub(crate) enum Value<'a> {
     Missing,
     Null,
     Bool(bool),
     Number(f64),
     Text(Cow<'a, str>),
-    Literals(&'a [Literal]),
-    Tags(&'a [Box<str>]),
-    Array(&'a [Json]),
+    List(&'a dyn List),
     Object,
 }
 
-pub(super) fn matches(node: &Node, entry: &Entry) -> bool {
+/// A list of values.
+pub(crate) trait List {
+    /// How many items it has.
+    fn len(&self) -> usize;
+    /// An item; missing behind the last.
+    fn item(&self, n: usize) -> Value<'_>;
+}
+
+impl List for Vec<Literal> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn item(&self, n: usize) -> Value<'_> {
+        self.get(n).map_or(Value::Missing, from_literal)
+    }
+}
+
+impl List for Vec<Json> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn item(&self, n: usize) -> Value<'_> {
+        self.get(n).map_or(Value::Missing, Value::json)
+    }
+}
+
+impl List for Vec<Box<str>> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn item(&self, n: usize) -> Value<'_> {
+        self.get(n).map_or(Value::Missing, |text| Value::text(text))
+    }
+}
+
+pub(super) fn matches(node: &Node, source: &impl FieldSource) -> bool {
     match node {
-        Node::All(nodes) => nodes.iter().all(|node| matches(node, entry)),
-        Node::Any(nodes) => nodes.iter().any(|node| matches(node, entry)),
-        Node::Not(node) => !matches(node, entry),
-        Node::Compare(comparison, a, b) => compare(*comparison, &value(a, entry), &value(b, entry)),
-        _ => match value(node, entry) {
+        Node::All(nodes) => nodes.iter().all(|node| matches(node, source)),
+        Node::Any(nodes) => nodes.iter().any(|node| matches(node, source)),
+        Node::Not(node) => !matches(node, source),
+        Node::Compare(comparison, a, b) => compare(*comparison, &value(a, source), &value(b, source)),
+        _ => match value(node, source) {
             Value::Missing | Value::Null => false,
             Value::Bool(b) => b,
             Value::Number(n) => n != 0.0,
             Value::Text(text) => !text.is_empty(),
             Value::Object => true,
-            list => list.len() != Some(0),
+            Value::List(list) => list.len() > 0,
         },
     }
 }
 
-fn value<'a>(node: &'a Node, entry: &'a Entry) -> Value<'a> {
+pub(super) fn value<'a>(node: &'a Node, source: &'a impl FieldSource) -> Value<'a> {
     match node {
         Node::Literal(literal) => from_literal(literal),
-        Node::List(items) => Value::Literals(items),
-        Node::Field(field) => from_field(*field, entry),
-        Node::Meta(name) => entry.meta.as_ref().and_then(|meta| meta.get(&**name)).map_or(Value::Missing, from_json),
-        Node::Negate(node) => number(-value(node, entry).number().unwrap_or(f64::NAN)),
-        Node::Calculate(op, a, b) => match (value(a, entry).number(), value(b, entry).number()) {
-            (Some(a), Some(b)) => number(match op {
-                Arithmetic::Add => a + b,
-                Arithmetic::Subtract => a - b,
-                Arithmetic::Multiply => a * b,
-                Arithmetic::Divide => a / b,
-                Arithmetic::Remainder => a % b,
-                Arithmetic::Power => a.powf(b),
-            }),
+        Node::List(items) => Value::List(items),
+        Node::Field(field) => source.field(*field),
+        Node::Meta(name) => source.meta(name),
+        Node::Negate(node) => number(-value(node, source).number().unwrap_or(f64::NAN)),
+        Node::Calculate(op, a, b) => match (value(a, source).number(), value(b, source).number()) {
+            (Some(a), Some(b)) => number(op.of(a, b)),
             _ => Value::Missing,
         },
-        Node::Compare(..) | Node::Not(_) | Node::All(_) | Node::Any(_) => Value::Bool(matches(node, entry)),
+        Node::Compare(..) | Node::Not(_) | Node::All(_) | Node::Any(_) => Value::Bool(matches(node, source)),
+    }
+}
+
+impl Arithmetic {
+    /// The result, which need not be finite.
+    pub(super) fn of(self, a: f64, b: f64) -> f64 {
+        match self {
+            Arithmetic::Add => a + b,
+            Arithmetic::Subtract => a - b,
+            Arithmetic::Multiply => a * b,
+            Arithmetic::Divide => a / b,
+            Arithmetic::Remainder => a % b,
+            Arithmetic::Power => a.powf(b),
+        }
     }
 }
 
@@ -72,69 +127,95 @@ fn from_literal(literal: &Literal) -> Value<'_> {
     }
 }
 
-fn from_json(json: &Json) -> Value<'_> {
-    match json {
-        Json::Null => Value::Null,
-        Json::Bool(b) => Value::Bool(*b),
-        Json::Number(n) => n.as_f64().map_or(Value::Missing, Value::Number),
-        Json::String(text) => Value::Text(Cow::Borrowed(text)),
-        Json::Array(items) => Value::Array(items),
-        Json::Object(_) => Value::Object,
+impl FieldSource for Entry {
+    fn field(&self, field: Field) -> Value<'_> {
+        match field {
+            Field::Id => Value::Text(Cow::Owned(self.id.to_string())),
+            Field::Tier => Value::text(self.tier.name()),
+            Field::Kind => Value::text(&self.kind),
+            Field::Content => Value::text(&self.content),
+            Field::Importance => Value::Number(self.importance),
+            Field::Confidence => Value::Number(self.confidence),
+            Field::Outcome => Value::optional(self.outcome.as_deref()),
+            Field::At => Value::Number(self.at as f64),
+            Field::Created => Value::Number(self.created as f64),
+            Field::Accessed => Value::Number(self.accessed as f64),
+            Field::Uses => Value::Number(f64::from(self.uses)),
+            Field::Expires => self.expires.map_or(Value::Missing, |expires| Value::Number(expires as f64)),
+            Field::Pinned => Value::Bool(self.pinned),
+            Field::Session => Value::optional(self.session.as_deref()),
+            Field::Speaker => Value::optional(self.speaker.as_deref()),
+            Field::Role => Value::optional(self.role.as_deref()),
+            Field::Source => Value::optional(self.source.as_deref()),
+            Field::Tags => Value::List(&self.tags),
+            Field::Superseded => {
+                self.superseded.map_or(Value::Missing, |superseded| Value::Number(superseded.at as f64))
+            }
+        }
+    }
+
+    fn meta(&self, name: &str) -> Value<'_> {
+        self.meta.as_ref().and_then(|meta| meta.get(name)).map_or(Value::Missing, Value::json)
     }
 }
 
-fn from_field(field: Field, entry: &Entry) -> Value<'_> {
-    let text = |text: &'static str| Value::Text(Cow::Borrowed(text));
-    match field {
-        Field::Id => Value::Text(Cow::Owned(entry.id.to_string())),
-        Field::Tier => text(entry.tier.name()),
-        Field::Kind => Value::Text(Cow::Borrowed(&entry.kind)),
-        Field::Content => Value::Text(Cow::Borrowed(&entry.content)),
-        Field::Importance => Value::Number(entry.importance),
-        Field::Confidence => Value::Number(entry.confidence),
-        Field::Outcome => optional(&entry.outcome),
-        Field::At => Value::Number(entry.at as f64),
-        Field::Created => Value::Number(entry.created as f64),
-        Field::Accessed => Value::Number(entry.accessed() as f64),
-        Field::Uses => Value::Number(f64::from(entry.uses())),
-        Field::Expires => entry.expires.map_or(Value::Missing, |expires| Value::Number(expires as f64)),
-        Field::Pinned => Value::Bool(entry.pinned),
-        Field::Session => optional(&entry.session),
-        Field::Speaker => optional(&entry.speaker),
-        Field::Role => optional(&entry.role),
-        Field::Source => optional(&entry.source),
-        Field::Tags => Value::Tags(&entry.tags),
+impl<S: FieldSource> FieldSource for &S {
+    fn field(&self, field: Field) -> Value<'_> {
+        (**self).field(field)
     }
-}
 
-fn optional(text: &Option<Box<str>>) -> Value<'_> {
-    text.as_deref().map_or(Value::Missing, |text| Value::Text(Cow::Borrowed(text)))
+    fn meta(&self, name: &str) -> Value<'_> {
+        (**self).meta(name)
+    }
 }
 
 impl<'a> Value<'a> {
-    fn number(&self) -> Option<f64> {
+    /// A text.
+    pub(crate) fn text(text: &'a str) -> Value<'a> {
+        Value::Text(Cow::Borrowed(text))
+    }
+
+    /// A text that a memory need not have.
+    pub(crate) fn optional(text: Option<&'a str>) -> Value<'a> {
+        text.map_or(Value::Missing, Value::text)
+    }
+
+    /// A value of META.
+    pub(crate) fn json(json: &'a Json) -> Value<'a> {
+        match json {
+            Json::Null => Value::Null,
+            Json::Bool(b) => Value::Bool(*b),
+            Json::Number(n) => n.as_f64().map_or(Value::Missing, Value::Number),
+            Json::String(text) => Value::text(text),
+            Json::Array(items) => Value::List(items),
+            Json::Object(_) => Value::Object,
+        }
+    }
+
+    /// What a column keeps of it.
+    pub(crate) fn cell(&self) -> Cell {
+        self.cell_by(Cell::text)
+    }
+
+    /// The same with another way from a text to its cell.
+    pub(super) fn cell_by(&self, text_cell: fn(&str) -> Cell) -> Cell {
+        match self {
+            Value::Missing => Cell::MISSING,
+            Value::Null => Cell::NULL,
+            Value::Bool(b) => Cell::bool(*b),
+            Value::Number(n) => Cell::number(*n),
+            Value::Text(text) => text_cell(text),
+            Value::List(list) => Cell::list((0..list.len()).map(|n| list.item(n).cell_by(text_cell))),
+            Value::Object => Cell::OTHER,
+        }
+    }
+
+    /// The number that it counts as.
+    pub(super) fn number(&self) -> Option<f64> {
         match self {
             Value::Number(n) => Some(*n),
             Value::Bool(b) => Some(f64::from(u8::from(*b))),
             _ => None,
-        }
-    }
-
-    fn len(&self) -> Option<usize> {
-        match self {
-            Value::Literals(items) => Some(items.len()),
-            Value::Tags(items) => Some(items.len()),
-            Value::Array(items) => Some(items.len()),
-            _ => None,
-        }
-    }
-
-    fn item(&self, n: usize) -> Value<'a> {
-        match self {
-            Value::Literals(items) => items.get(n).map_or(Value::Missing, from_literal),
-            Value::Tags(items) => items.get(n).map_or(Value::Missing, |tag| Value::Text(Cow::Borrowed(&**tag))),
-            Value::Array(items) => items.get(n).map_or(Value::Missing, from_json),
-            _ => Value::Missing,
         }
     }
 }
@@ -154,9 +235,9 @@ fn compare(comparison: Comparison, a: &Value, b: &Value) -> bool {
         Comparison::LessOrEqual => matches!(order(), Some(Ordering::Less | Ordering::Equal)),
         Comparison::Greater => order() == Some(Ordering::Greater),
         Comparison::GreaterOrEqual => matches!(order(), Some(Ordering::Greater | Ordering::Equal)),
-        Comparison::In => match (a, b, b.len()) {
-            (_, _, Some(len)) => (0..len).any(|n| equal(a, &b.item(n))),
-            (Value::Text(part), Value::Text(whole), None) => whole.contains(&**part),
+        Comparison::In => match (a, b) {
+            (_, Value::List(list)) => (0..list.len()).any(|n| equal(a, &list.item(n))),
+            (Value::Text(part), Value::Text(whole)) => whole.contains(&**part),
             _ => false,
         },
     }
@@ -167,9 +248,9 @@ fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Null, Value::Null) => true,
         (Value::Text(a), Value::Text(b)) => a == b,
-        _ => match ((a.number(), b.number()), (a.len(), b.len())) {
-            ((Some(a), Some(b)), _) => a == b,
-            (_, (Some(a_len), Some(b_len))) => a_len == b_len && (0..a_len).all(|n| equal(&a.item(n), &b.item(n))),
+        (Value::List(a), Value::List(b)) => a.len() == b.len() && (0..a.len()).all(|n| equal(&a.item(n), &b.item(n))),
+        _ => match (a.number(), b.number()) {
+            (Some(a), Some(b)) => a == b,
             _ => false,
         },
     }

@@ -71,7 +71,7 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
                 let ids: Vec<MemoryId> = unit
                     .iter()
                     .copied()
-                    .filter(|id| space.get(now, *id).is_some_and(|entry| selects(&selection, entry)))
+                    .filter(|id| space.get(now, *id).is_some_and(|entry| selects(&selection, &entry)))
                     .collect();
                 let effects = space.forget_effects(&ids);
                 Ok((ids.len(), effects))

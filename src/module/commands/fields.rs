@@ -29,6 +29,7 @@ pub fn from_options(args: &Parsed, content: &str) -> Result<NewMemory, Error> {
         pinned: args.flag("pin"),
         tags: owned(args.list("tags")),
         meta: args.object("meta").cloned(),
+        supersedes: args.opt_id("supersedes"),
         dedup: match args.opt_f64("dedup") {
             Some(similarity) => Dedup::Similar(similarity),
             None if args.flag("nodedup") => Dedup::Off,
@@ -92,7 +93,7 @@ fn kind_of(json: &Json) -> &'static str {
 }
 
 /// Fields that MEM.MSTORE takes; those that MEM.GET shows and the server makes are refused with a reason.
-const JSON_FIELDS: &str = "content, id, tier, type, importance, confidence, outcome, session, speaker, role, source, from, at, ttl, persist, pinned, tags, meta, vector, noembed, dedup";
+const JSON_FIELDS: &str = "content, id, tier, type, importance, confidence, outcome, session, speaker, role, source, from, at, ttl, persist, pinned, tags, meta, supersedes, vector, noembed, dedup";
 
 /// The memory that a JSON object describes, and whether it is not to be embedded.
 pub fn from_json(object: &Meta) -> Result<(NewMemory, bool), Error> {
@@ -126,6 +127,7 @@ pub fn from_json(object: &Meta) -> Result<(NewMemory, bool), Error> {
                 Json::Object(meta) => memory.meta = Some(meta),
                 other => return Err(wrong(&name, "an object", &other)),
             },
+            "supersedes" => memory.supersedes = Some(string(&name, value)?.parse()?),
             "vector" => memory.vectors = Vectors::Given(floats(&name, value)?),
             "noembed" => noembed = boolean(&name, &value)?,
             "dedup" => {
@@ -177,17 +179,15 @@ fn floats(name: &str, value: Json) -> Result<Vec<f32>, Error> {
     items.iter().map(|item| number(name, item).map(|n| n as f32)).collect()
 }
 
-/// The fields of a recalled memory, in the order of the contract, behind its id. Unset ones are absent.
-pub fn result_fields(entry: &Entry, ranked: Option<(f64, Option<f64>)>, vector: Option<Vec<u8>>) -> Value {
+/// The fields of a found memory, in the order of the contract. Unset ones are absent; `more` comes behind them.
+pub fn result_fields(entry: &Entry, ranked: Option<(f64, Option<f64>)>, more: Vec<(&'static str, Value)>) -> Value {
     let mut fields: Vec<(&'static str, Value)> = vec![("id", Value::from(entry.id.to_string()))];
     if let Some((score, similarity)) = ranked {
         fields.push(("score", rounded(score)));
         fields.push(("similarity", similarity.map_or(Value::Null, rounded)));
     }
     common(&mut fields, entry);
-    if let Some(vector) = vector {
-        fields.push(("vector", Value::Bytes(vector)));
-    }
+    fields.extend(more);
     Value::map(fields)
 }
 
@@ -220,19 +220,30 @@ fn common(fields: &mut Vec<(&'static str, Value)>, entry: &Entry) {
     if let Some(meta) = &entry.meta {
         fields.push(("meta", Value::from(Json::Object(meta.clone()).to_string())));
     }
+    if let Some(id) = entry.supersedes {
+        fields.push(("supersedes", Value::from(id.to_string())));
+    }
+    if let Some(superseded) = entry.superseded {
+        let by = vec![("by", Value::from(superseded.by.to_string())), ("at", Value::from(superseded.at))];
+        fields.push(("superseded", Value::map(by)));
+    }
+}
+
+/// The ids of what a memory was made from, if it was made from any.
+pub fn from_field(entry: &Entry) -> Option<(&'static str, Value)> {
+    let ids = entry.from.iter().map(|id| Value::from(id.to_string())).collect();
+    (!entry.from.is_empty()).then_some(("from", Value::Array(ids)))
 }
 
 /// Everything about a memory, for MEM.GET.
 pub fn all_fields(entry: &Entry) -> Value {
     let mut fields: Vec<(&'static str, Value)> = vec![("id", Value::from(entry.id.to_string()))];
     common(&mut fields, entry);
-    if !entry.from.is_empty() {
-        fields.push(("from", Value::Array(entry.from.iter().map(|id| Value::from(id.to_string())).collect())));
-    }
+    fields.extend(from_field(entry));
     fields.push(("created", Value::from(entry.created)));
     fields.push(("entered", Value::from(entry.entered)));
-    fields.push(("accessed", Value::from(entry.accessed())));
-    fields.push(("uses", Value::from(u64::from(entry.uses()))));
+    fields.push(("accessed", Value::from(entry.accessed)));
+    fields.push(("uses", Value::from(u64::from(entry.uses))));
     if let Some(expires) = entry.expires {
         fields.push(("expires", Value::from(expires)));
     }

@@ -12,7 +12,7 @@ use engram_inference::gemma::{Gemma, Role, Turn};
 use engram_inference::generation::{Finish, Generation, Step};
 use engram_inference::pool::{Advance, Priority, Task};
 use engram_inference::sampler::Sampling;
-use engram_memory::{Entry, Hit};
+use engram_memory::Hit;
 
 use super::recall::{Search, ids};
 use super::{Flow, Outcome, fields};
@@ -20,7 +20,7 @@ use crate::commit::{self, Ran};
 use crate::ffi::{self, Ctx, Level};
 use crate::grammar::Parsed;
 use crate::jobs::{self, Job, Started};
-use crate::models::{self, Embedding};
+use crate::models::{self, Embedding, Text};
 use crate::reply::{Error, Value};
 use crate::streams::{self, StreamWriter};
 
@@ -58,14 +58,15 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
     let sampling = sampling(args)?;
     let search = match args.opt_key("memory") {
         Some(key) => match Search::begin(ctx, key, args, MEMORIES)? {
-            Some(search) => {
-                search.expect_text()?;
+            Some(mut search) => {
+                search.look_for(prompt.to_owned())?;
                 Some(search)
             }
             None => None,
         },
         None => None,
     };
+    let question = search.as_ref().map_or_else(|| Text::plain(prompt), |search| search.question(prompt));
     let nowait = args.flag("nowait");
     let started = jobs::start(ctx, "GEMMA.GENERATE", args.opt_text("job"), args.fingerprint(), nowait)?;
     let job = match started {
@@ -92,7 +93,7 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
                 search,
                 stream,
                 deadline: args.opt_u64("timeout").map(|ms| Instant::now() + Duration::from_millis(ms)),
-                phase: Phase::Prepare(Embedding::of(prompt.to_owned())),
+                phase: Phase::Prepare(Embedding::of(question)),
                 hits: Vec::new(),
                 notes: Vec::new(),
                 steps: 0,
@@ -212,17 +213,16 @@ impl Task for Run {
 impl Run {
     /// Recalls, builds the prompt, and opens the stream. None = go on.
     fn prepare(&mut self, mut query: Embedding) -> Result<Option<&'static str>, Error> {
-        if let Some(search) = &self.search {
-            match query.step()? {
-                Some((encoder, windows)) => {
-                    search.expect_model(encoder.name())?;
-                    self.hits = search.run(windows.to_vec())?;
-                }
-                None => {
+        if let Some(search) = &mut self.search {
+            if search.wants_vectors() {
+                let stepped = query.step().transpose();
+                let Some(embedded) = stepped else {
                     self.phase = Phase::Prepare(query);
                     return Ok(None);
-                }
+                };
+                search.embedded(embedded.map(|(encoder, vectors)| (encoder.name().to_owned(), vectors)))?;
             }
+            self.hits = search.run()?.hits;
         }
         if let Some(search) = self.search.take() {
             let (origin, found) = (search.origin.clone(), ids(&self.hits));
@@ -260,7 +260,7 @@ impl Run {
         let context = self.gemma.info().context;
         let recalled = self.hits.len();
         loop {
-            let memories = self.hits.iter().map(|hit| &*hit.entry as &Entry);
+            let memories = self.hits.iter().map(|hit| &hit.entry);
             let text = engram_agent::user_turn(self.request.system.as_deref(), memories, &self.request.prompt);
             let tokens = if self.request.raw {
                 let tokenizer = self.gemma.tokenizer();
@@ -357,7 +357,7 @@ impl Run {
             .map(|hit| {
                 Value::map(vec![
                     ("id", Value::from(hit.entry.id.to_string())),
-                    ("similarity", fields::rounded(hit.similarity)),
+                    ("similarity", hit.similarity.map_or(Value::Null, fields::rounded)),
                 ])
             })
             .collect();

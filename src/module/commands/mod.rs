@@ -6,7 +6,8 @@ mod fields;
 pub mod generate;
 mod models;
 mod read;
-mod recall;
+pub mod recall;
+mod reembed;
 mod store;
 
 use std::ffi::c_int;
@@ -66,6 +67,7 @@ handlers! {
     "mem.update" => store::update,
     "mem.recall" => recall::recall,
     "mem.get" => read::get,
+    "mem.history" => read::history,
     "mem.scan" => read::scan,
     "mem.count" => read::count,
     "mem.timeline" => read::timeline,
@@ -77,6 +79,7 @@ handlers! {
     "mem.config|preset" => edit::config_preset,
     "mem.apply" => edit::apply,
     "mem.consolidate" => consolidate::consolidate,
+    "mem.reembed" => reembed::reembed,
     "gemma.load" => models::load,
     "gemma.unload" => models::unload,
     "gemma.models" => models::models,

@@ -4,7 +4,7 @@ use super::{Flow, Outcome, check_size};
 use crate::ffi::Ctx;
 use crate::grammar::Parsed;
 use crate::jobs::{self, Place, Waiter};
-use crate::models::{self, Embedded};
+use crate::models::{self, Embedded, Text};
 use crate::reply::{Error, Value};
 use engram_inference::Encoder;
 use engram_inference::gemma::Gemma;
@@ -54,10 +54,10 @@ pub fn embed(ctx: Ctx, args: &Parsed) -> Outcome {
         }
     }
     let blob = args.flag("blob");
+    let texts: Vec<Text> = texts.iter().map(|text| Text::plain(*text)).collect();
     if ctx.must_not_block() {
-        return Ok(vectors(models::embed_inline(ctx, texts)?, blob).into());
+        return Ok(vectors(models::embed_inline(ctx, &texts)?, blob).into());
     }
-    let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
     if let Some(embedded) = models::all_cached(&texts) {
         return Ok(vectors(embedded, blob).into());
     }
@@ -77,7 +77,7 @@ fn vectors(embedded: Embedded, blob: bool) -> Value {
             Value::Array(v.iter().map(|f| Value::Double(f64::from(*f))).collect())
         }
     };
-    Value::Array(embedded.texts.iter().map(|windows| Value::Array(windows.iter().map(vector).collect())).collect())
+    Value::Array(embedded.texts.iter().map(|text| Value::Array(text.windows.iter().map(vector).collect())).collect())
 }
 
 /// `GEMMA.TOKENIZE text [MODEL name] [COUNT]`: by the named or default Gemma model; without one by the encoder.

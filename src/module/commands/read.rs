@@ -1,13 +1,15 @@
 //! Commands that look at memories without ranking them: GET, SCAN, COUNT, TIMELINE, STATS.
 
-use engram_memory::{MemoryId, Tier};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use engram_memory::{Entry, MemoryId, Space, Tier, limits};
 
 use super::{Flow, Outcome, SELECT_INLINE, fields, read};
 use crate::ffi::{self, Ctx};
 use crate::grammar::Parsed;
 use crate::jobs::{Place, Waiter};
 use crate::models;
-use crate::reply::Value;
+use crate::reply::{Error, Value};
 
 /// `MEM.GET key id [id ...]`
 pub fn get(ctx: Ctx, args: &Parsed) -> Outcome {
@@ -16,10 +18,52 @@ pub fn get(ctx: Ctx, args: &Parsed) -> Outcome {
     let found = read(ctx, args.key("key"), |held| {
         Ok(ids
             .iter()
-            .map(|id| held.space.get(now, *id).map_or(Value::Null, |entry| fields::all_fields(entry)))
+            .map(|id| held.space.get(now, *id).map_or(Value::Null, |entry| fields::all_fields(&entry)))
             .collect::<Vec<_>>())
     })?;
     Ok(Value::Array(found.unwrap_or_else(|| ids.iter().map(|_| Value::Null).collect())).into())
+}
+
+/// `MEM.HISTORY key id`: the versions that `id` is one of, oldest first, and the memories they were made from, as far as they stand.
+pub fn history(ctx: Ctx, args: &Parsed) -> Outcome {
+    let (id, now) = (args.id("id"), ffi::now());
+    let found = read(ctx, args.key("key"), |held| {
+        let asked = held.space.get(now, id).ok_or_else(|| Error::err(format!("no such memory: {id}")))?;
+        let versions = versions(&held.space, now, asked);
+        let ids: BTreeSet<MemoryId> = versions.iter().flat_map(|version| version.from.iter().copied()).collect();
+        let sources: BTreeMap<(u64, MemoryId), Entry> = ids
+            .into_iter()
+            .take(limits::K)
+            .filter_map(|id| held.space.get(now, id))
+            .map(|source| ((source.at, source.id), source))
+            .collect();
+        let field = |entry: &Entry| fields::result_fields(entry, None, fields::from_field(entry).into_iter().collect());
+        Ok(Value::map(vec![
+            ("id", Value::from(id.to_string())),
+            ("current", versions.back().map_or(Value::Null, |last| Value::from(last.id.to_string()))),
+            ("versions", Value::Array(versions.iter().map(field).collect())),
+            ("sources", Value::Array(sources.values().map(field).collect())),
+        ]))
+    })?;
+    Ok(found.unwrap_or(Value::Null).into())
+}
+
+/// What a memory superseded and what superseded it, oldest first. A chain has no branches; it ends where a version has been forgotten, and after
+/// [`limits::K`] versions in either direction: the one at the end then still says which comes next.
+fn versions(space: &Space, now: u64, asked: Entry) -> VecDeque<Entry> {
+    let mut seen = BTreeSet::from([asked.id]);
+    let mut versions = VecDeque::from([asked]);
+    for _ in 0..limits::K {
+        let older = versions.front().and_then(|first| first.supersedes).filter(|id| seen.insert(*id));
+        let Some(older) = older.and_then(|id| space.get(now, id)) else { break };
+        versions.push_front(older);
+    }
+    for _ in 0..limits::K {
+        let newer = versions.back().and_then(|last| last.superseded).map(|s| s.by).filter(|id| seen.insert(*id));
+        let Some(newer) = newer.and_then(|id| space.get(now, id)) else { break };
+        versions.push_back(newer);
+    }
+    versions
 }
 
 /// Memories that one step of MEM.SCAN looks at.
@@ -37,11 +81,7 @@ pub fn scan(ctx: Ctx, args: &Parsed) -> Outcome {
     })?;
     let (next, entries) = step.unwrap_or((MemoryId::ZERO, Vec::new()));
     let next = if next == MemoryId::ZERO { "0".to_owned() } else { next.to_string() };
-    Ok(Value::Array(vec![
-        Value::from(next),
-        Value::Array(entries.iter().map(|entry| fields::all_fields(entry)).collect()),
-    ])
-    .into())
+    Ok(Value::Array(vec![Value::from(next), Value::Array(entries.iter().map(fields::all_fields).collect())]).into())
 }
 
 /// `MEM.COUNT key [FILTER expr]`
@@ -81,8 +121,10 @@ pub fn timeline(ctx: Ctx, args: &Parsed) -> Outcome {
         let filter = fields::filter(&held.space, args)?;
         Ok(held.space.timeline(now, start, end, args.flag("rev"), args.opt_usize("count"), filter.as_ref()))
     })?;
-    Ok(Value::Array(found.unwrap_or_default().iter().map(|entry| fields::result_fields(entry, None, None)).collect())
-        .into())
+    Ok(Value::Array(
+        found.unwrap_or_default().iter().map(|entry| fields::result_fields(entry, None, Vec::new())).collect(),
+    )
+    .into())
 }
 
 /// `MEM.STATS key`
@@ -116,11 +158,17 @@ pub fn stats(ctx: Ctx, args: &Parsed) -> Outcome {
             .map_or("foreign", |model| if state == "ready" && model == embedder { "yes" } else { "no" });
         Ok(Value::map(vec![
             ("memories", Value::from(stats.count)),
+            ("superseded", Value::from(stats.superseded)),
             ("vectors", Value::from(stats.vectors)),
             ("bytes", Value::from(stats.memory)),
+            (
+                "bytes_by_part",
+                Value::map(stats.memory_parts.iter().map(|(part, n)| (*part, Value::from(*n))).collect()),
+            ),
             ("model", held.space.model().map_or(Value::Null, Value::from)),
             ("model_here", if held.space.dim().is_none() { Value::Null } else { Value::from(here) }),
             ("dimensions", held.space.dim().map_or(Value::Null, Value::from)),
+            ("precision", Value::from(stats.precision.name())),
             ("tiers", Value::map(tiers)),
             ("hits", Value::from(c.hits)),
             ("misses", Value::from(c.misses)),

@@ -1,23 +1,47 @@
-//! MEM.RECALL: memories by meaning.
+//! MEM.RECALL: memories by meaning and by words.
 //!
-//! A recall works on a snapshot taken when the command is read, so it sees every write before it and none after. Small spaces are scanned at once on the
-//! main thread; larger ones, and texts that have to be embedded first, on the pool. Use is noted on the main thread when the reply is written, and only
+//! A recall works on a snapshot taken when the command is read, so it sees every write before it and none after. Short searches are run at once on the
+//! main thread; longer ones, and texts that have to be embedded first, on the pool. Use is noted on the main thread when the reply is written, and only
 //! if the space is still the one that was read.
+//!
+//! A text whose vector cannot be had here (no encoder, another model, vectors that no model made) is looked for by its words alone; EXPLAIN says so and
+//! INFO counts it. Only MODE dense is refused then. Rejected: refusing the recall unless it asks for words, for an agent is better served by what can
+//! be found than by an error that it cannot mend.
 
-use engram_memory::{Hit, MemoryId, Recall, Snapshot, Tier};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use engram_agent::WordVector;
+use engram_memory::{Hit, MemoryId, Mode as By, Recall, Recalled, Snapshot, Tier, TokenVectors, Weights};
 
 use super::{Flow, Outcome, check_size, fields, read};
 use crate::datatype::{self, Found};
 use crate::ffi::{self, Ctx, Key, Mode, Str};
 use crate::grammar::Parsed;
 use crate::jobs::{Place, Waiter};
-use crate::models::{self, Windows};
+use crate::models::{self, Text, Vectors};
 use crate::reply::{Error, Value};
 
 /// Results when K is not given.
 const K: usize = 10;
-/// Floats scanned on the main thread at most: about a fifth of a millisecond.
-const INLINE_FLOATS: usize = 2_000_000;
+/// A search that takes longer than this goes to the pool, in nanoseconds.
+const INLINE_NANOS: u64 = 300_000;
+
+/// Recalls by how vectors were searched, under the names that INFO has for them.
+static PATHS: [(&str, &str, AtomicU64); 5] = [
+    ("exact", "recalls_exact", AtomicU64::new(0)),
+    ("one-bit", "recalls_one_bit", AtomicU64::new(0)),
+    ("index", "recalls_index", AtomicU64::new(0)),
+    ("listed", "recalls_listed", AtomicU64::new(0)),
+    ("none", "recalls_by_words", AtomicU64::new(0)),
+];
+/// Recalls of a text that was looked for by its words because its vector could not be had.
+pub static WITHOUT_ENCODER: AtomicU64 = AtomicU64::new(0);
+
+/// Recalls by path, for INFO.
+pub fn paths() -> impl Iterator<Item = (&'static str, u64)> {
+    PATHS.iter().map(|(_, name, count)| (*name, count.load(Relaxed)))
+}
 
 /// Where a snapshot came from: enough to note use there, if it still stands.
 #[derive(Clone)]
@@ -52,99 +76,213 @@ impl Origin {
 /// A frozen space and what to look for in it.
 pub struct Search {
     snapshot: Snapshot,
-    memories: usize,
-    /// Everything but the query vectors.
     recall: Recall,
+    /// Whether the vectors of the text have still to be made.
+    wants_vectors: bool,
+    /// Why a text is looked for by its words alone, if not by the caller's wish.
+    by_words_because: Option<&'static str>,
+    began: Instant,
+    /// How long its vectors took, waiting included.
+    embed_micros: u64,
     /// Where it came from.
     pub origin: Origin,
 }
 
 impl Search {
-    /// Reads the options that MEM.RECALL and `MEMORY` share. None if there is no such space.
+    /// Reads the options that MEM.RECALL and `MEMORY` share, and those that only the first has. None if there is no such space.
     pub fn begin(ctx: Ctx, key: &[u8], args: &Parsed, default_k: usize) -> Result<Option<Search>, Error> {
+        let began = Instant::now();
         fields::check_filter(args)?;
         let tiers = match args.list("tiers") {
             [] => None,
             names => Some(names.iter().map(|name| Tier::parse(name)).collect::<Result<Vec<_>, _>>()?),
         };
+        let mode = args.opt_text("mode").and_then(|name| By::ALL.into_iter().find(|(_, known)| *known == name));
+        let weights = args.opt_numbers("weights").map(|[relevance, recency, importance, usage]| Weights {
+            relevance,
+            recency,
+            importance,
+            usage,
+        });
         read(ctx, key, |held| {
+            let recall = Recall {
+                like: args.opt_id("like"),
+                mode: mode.map(|(mode, _)| mode),
+                k: args.opt_usize("k").unwrap_or(default_k),
+                tiers,
+                filter: fields::filter(&held.space, args)?,
+                min_score: args.opt_f64("minscore"),
+                session: args.opt_text("session").map(str::to_owned),
+                since: args.opt_u64("since"),
+                until: args.opt_u64("until"),
+                as_of: args.opt_u64("asof"),
+                weights,
+                half_life: args.opt_u64("halflife"),
+                prefer: args.opt_weighted("prefer").map(|(outcome, weight)| (outcome.to_owned(), weight)),
+                mmr: args.opt_f64("mmr"),
+                exact: args.flag("exact"),
+                explain: args.flag("explain"),
+                ..Recall::default()
+            };
             Ok(Search {
-                recall: Recall {
-                    queries: Vec::new(),
-                    k: args.opt_usize("k").unwrap_or(default_k),
-                    tiers,
-                    filter: fields::filter(&held.space, args)?,
-                    min_score: args.opt_f64("minscore"),
-                    session: args.opt_text("session").map(str::to_owned),
-                    since: args.opt_u64("since"),
-                    until: args.opt_u64("until"),
-                },
+                recall,
+                wants_vectors: false,
+                by_words_because: None,
+                began,
+                embed_micros: 0,
                 origin: Origin { db: ctx.db(), key: key.into(), incarnation: held.incarnation },
                 snapshot: held.space.snapshot(),
-                memories: held.space.len(),
             })
         })
     }
 
-    /// Whether text can be looked for in this space, with the encoder of this server.
-    pub fn expect_text(&self) -> Result<(), Error> {
-        models::expect_embedder()?;
-        if self.snapshot.dim().is_none() {
+    /// Looks for a text: by its vectors too, where they can be had and are of use. Errors where it can be looked for in no way.
+    pub fn look_for(&mut self, text: String) -> Result<(), Error> {
+        self.recall.text = Some(text);
+        if self.recall.mode == Some(By::Lexical) {
             return Ok(());
         }
-        match self.snapshot.model() {
-            None => Err(Error::err(
-                "this space holds the caller's own vectors, which no model made: recall by VECTOR or VALUES",
-            )),
-            Some(_) => match models::embedder() {
-                Ok(encoder) => self.expect_model(encoder.name()),
-                // Being loaded: looked at again when the text has been embedded.
-                Err(_) => Ok(()),
-            },
-        }
-    }
-
-    /// Whether vectors of this model compare with those of the space.
-    pub fn expect_model(&self, embedded_by: &str) -> Result<(), Error> {
-        match self.snapshot.model() {
-            Some(model) if model != embedded_by => Err(Error::new(
-                "NOMODEL",
-                format!(
-                    "this space is embedded by '{model}', this server has '{embedded_by}' (engram.embedder): recall by VECTOR, or load that model"
+        if self.snapshot.dim().is_some() && self.snapshot.model().is_none() {
+            return self.go_by_words(
+                "the vectors of this space are the caller's own, which no model made",
+                Error::err(
+                    "this space holds the caller's own vectors, which no model made: recall by VECTOR or VALUES, with MODE lexical, or have MEM.REEMBED embed it",
                 ),
-            )),
+            );
+        }
+        if let Err(error) = models::expect_embedder() {
+            return self.go_by_words("there is no text encoder", error);
+        }
+        // A space without vectors has nothing that the text's would be compared with.
+        self.wants_vectors = self.snapshot.dim().is_some();
+        match models::embedder() {
+            Ok(encoder) if self.wants_vectors => self.expect_model(encoder.name()),
+            // Being loaded: looked at again when the text has been embedded.
             _ => Ok(()),
         }
     }
 
-    /// Whether the scan is short enough for the main thread.
-    fn is_short(&self, queries: usize) -> bool {
-        // A memory has one row at least; long ones have more, and are few among many.
-        self.memories.saturating_mul(self.snapshot.dim().unwrap_or(0)).saturating_mul(queries) <= INLINE_FLOATS
+    /// The text as the encoder is to take it: with its words, where memories have theirs.
+    pub fn question(&self, text: &str) -> Text {
+        let settings = self.snapshot.settings();
+        let words =
+            settings.lexical && settings.token_vectors != TokenVectors::Off && self.recall.mode != Some(By::Dense);
+        if words { Text::with_words(text, 0, settings.language) } else { Text::plain(text) }
     }
 
-    /// The best memories for these query vectors, one per window of the query.
-    pub fn run(&self, queries: Vec<Vec<f32>>) -> Result<Vec<Hit>, Error> {
-        if self.snapshot.dim().is_none() {
-            return Ok(Vec::new());
+    /// Whether the vectors of the text have still to be made.
+    pub fn wants_vectors(&self) -> bool {
+        self.wants_vectors
+    }
+
+    /// What embedding the text came to: the model's name and the vectors.
+    pub fn embedded(&mut self, embedded: Result<(String, Vectors), Error>) -> Result<(), Error> {
+        self.embed_micros = micros(self.began);
+        self.wants_vectors = false;
+        match embedded {
+            Ok((model, vectors)) => {
+                self.recall.queries.clone_from(&vectors.windows);
+                self.recall.words = vectors.words.iter().map(WordVector::query_word).collect();
+                self.expect_model(&model)
+            }
+            Err(error) if error.code == "NOMODEL" => self.go_by_words("there is no text encoder", error),
+            Err(error) => Err(error),
         }
-        Ok(self.snapshot.recall(ffi::now(), &Recall { queries, ..self.recall.clone() })?)
     }
 
-    fn reply(&self, hits: &[Hit], with_vectors: bool) -> Value {
-        let reply = |hit: &Hit| {
-            // The first window's vector: what MEM.STORE by VECTOR would take back.
-            let vector = || {
-                self.snapshot.vectors(hit).first().map(|v| v.iter().flat_map(|f| f.to_le_bytes()).collect::<Vec<u8>>())
-            };
-            fields::result_fields(
-                &hit.entry,
-                Some((hit.score, Some(hit.similarity))),
-                with_vectors.then(vector).flatten(),
-            )
-        };
-        Value::Array(hits.iter().map(reply).collect())
+    /// Vectors of another model than the space's say nothing here.
+    fn expect_model(&mut self, embedded_by: &str) -> Result<(), Error> {
+        let Some(model) = self.snapshot.model().filter(|model| *model != embedded_by) else { return Ok(()) };
+        let error = Error::new(
+            "NOMODEL",
+            format!(
+                "this space is embedded by '{model}', this server has '{embedded_by}' (engram.embedder): recall by VECTOR or with MODE lexical, load that model, or move the space to this one by MEM.REEMBED"
+            ),
+        );
+        self.go_by_words("the model of this space is not on this server", error)
     }
+
+    /// Leaves the vectors out, or fails with `otherwise` where there are no words to go by.
+    fn go_by_words(&mut self, because: &'static str, otherwise: Error) -> Result<(), Error> {
+        if self.recall.mode == Some(By::Dense) || !self.snapshot.settings().lexical {
+            return Err(otherwise);
+        }
+        self.recall.queries.clear();
+        self.wants_vectors = false;
+        self.by_words_because = Some(because);
+        Ok(())
+    }
+
+    /// Whether it is short enough for the main thread.
+    fn is_short(&self) -> bool {
+        self.snapshot.recall_nanos(&self.recall) <= INLINE_NANOS
+    }
+
+    /// Runs the search.
+    pub fn run(&self) -> Result<Recalled, Error> {
+        // Without any vector in the space, what goes by vectors alone finds nothing; the engine would miss the question's.
+        if self.recall.mode == Some(By::Dense) && self.snapshot.dim().is_none() && self.recall.like.is_none() {
+            return Ok(Recalled { path: "none", ..Recalled::default() });
+        }
+        let recalled = self.snapshot.recall(ffi::now(), &self.recall)?;
+        if let Some((_, _, count)) = PATHS.iter().find(|(path, ..)| *path == recalled.path) {
+            count.fetch_add(1, Relaxed);
+        }
+        if self.by_words_because.is_some() {
+            WITHOUT_ENCODER.fetch_add(1, Relaxed);
+        }
+        Ok(recalled)
+    }
+
+    /// Runs the search and writes the reply; with it the ids that were found.
+    fn answer(&self, with_vectors: bool) -> Result<(Value, Vec<MemoryId>), Error> {
+        let started = Instant::now();
+        let recalled = self.run()?;
+        let search_micros = micros(started);
+        let reply = |hit: &Hit| {
+            let mut more = Vec::new();
+            if with_vectors && let Some(vector) = self.snapshot.vectors(hit).first() {
+                // The first window's vector: what MEM.STORE by VECTOR would take back.
+                more.push(("vector", Value::Bytes(vector.iter().flat_map(|f| f.to_le_bytes()).collect())));
+            }
+            if self.recall.explain {
+                more.push(("explain", self.explained(hit, &recalled, search_micros)));
+            }
+            fields::result_fields(&hit.entry, Some((hit.score, hit.similarity)), more)
+        };
+        Ok((Value::Array(recalled.hits.iter().map(reply).collect()), ids(&recalled.hits)))
+    }
+
+    /// How a score came about, and how the search went.
+    fn explained(&self, hit: &Hit, recalled: &Recalled, search_micros: u64) -> Value {
+        let mut parts = Vec::new();
+        let mut words = Vec::new();
+        for (name, part) in &hit.parts {
+            match name.strip_prefix("word:") {
+                Some(word) => words.push((word.to_owned(), fields::rounded(*part))),
+                None => parts.push((name.clone(), fields::rounded(*part))),
+            }
+        }
+        let mut fields = vec![
+            ("parts", Value::map(parts)),
+            ("words", Value::map(words)),
+            ("path", Value::from(recalled.path)),
+            ("compared", Value::from(recalled.compared)),
+            ("rescored", Value::from(recalled.rescored)),
+            ("admitted", Value::from(recalled.admitted)),
+            ("matched", Value::from(recalled.matched)),
+            ("embed_usec", Value::from(self.embed_micros)),
+            ("search_usec", Value::from(search_micros)),
+        ];
+        if let Some(because) = self.by_words_because {
+            fields.push(("note", Value::from(format!("looked for by words alone: {because}"))));
+        }
+        Value::map(fields)
+    }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The ids of hits.
@@ -152,38 +290,41 @@ pub fn ids(hits: &[Hit]) -> Vec<MemoryId> {
     hits.iter().map(|hit| hit.entry.id).collect()
 }
 
-/// `MEM.RECALL key text | TEXT text | VECTOR blob | VALUES n v... [...]`
+/// `MEM.RECALL key text | TEXT text | VECTOR blob | VALUES n v... | LIKE id [...]`
 pub fn recall(ctx: Ctx, args: &Parsed) -> Outcome {
     let text = args.opt_text("text").map(str::to_owned);
     text.as_deref().map_or(Ok(()), |text| check_size(text, "the text"))?;
-    let Some(search) = Search::begin(ctx, args.key("key"), args, K)? else {
+    if args.opt_text("mode") != Some("lexical")
+        && let Some(score) = args.opt_f64("minscore").filter(|score| *score > 1.0)
+    {
+        return Err(Error::err(format!(
+            "MEM.RECALL: MINSCORE is {score}: accepted is a cosine from -1 to 1, or with MODE lexical a BM25 score"
+        )));
+    }
+    let Some(mut search) = Search::begin(ctx, args.key("key"), args, K)? else {
         return Ok(Value::Array(Vec::new()).into());
     };
     let options = Options { with_vectors: args.flag("withvectors"), touch: !args.flag("notouch") };
-    if let Some(vector) = args.vector().map(<[f32]>::to_vec) {
-        if search.is_short(1) || ctx.must_not_block() {
-            return now(ctx, &search, vec![vector], options);
-        }
-        return later(ctx, search, Query::Vectors(vec![vector]), options);
+    search.recall.queries.extend(args.vector().map(<[f32]>::to_vec));
+    if let Some(text) = &text {
+        search.look_for(text.clone())?;
     }
-    let Some(text) = text else {
-        return Err(Error::err("MEM.RECALL needs what to look for: a text, TEXT text, VECTOR blob or VALUES n v..."));
-    };
-    search.expect_text()?;
-    let texts = [text];
-    let embedded = if ctx.must_not_block() {
-        Some(models::embed_inline(ctx, &[texts[0].as_str()])?)
-    } else {
-        models::all_cached(&texts)
-    };
-    let [text] = texts;
-    match embedded.and_then(|e| e.texts.into_iter().next()) {
-        Some(windows) if search.is_short(windows.len()) || ctx.must_not_block() => {
-            now(ctx, &search, windows.to_vec(), options)
-        }
-        Some(windows) => later(ctx, search, Query::Vectors(windows.to_vec()), options),
-        None => later(ctx, search, Query::Text(text), options),
+    let inline = ctx.must_not_block();
+    if let Some(text) = text.filter(|_| search.wants_vectors()) {
+        let texts = [search.question(&text)];
+        let embedded = if inline { Some(models::embed_inline(ctx, &texts)?) } else { models::all_cached(&texts) };
+        let Some((model, vectors)) = embedded.and_then(|e| Some((e.model, e.texts.into_iter().next()?))) else {
+            let [text] = texts;
+            return later(ctx, search, Some(text), options);
+        };
+        search.embedded(Ok((model, vectors)))?;
     }
+    if !inline && !search.is_short() {
+        return later(ctx, search, None, options);
+    }
+    let (reply, found) = search.answer(options.with_vectors)?;
+    search.origin.note(ctx, &found, options.touch);
+    Ok(reply.into())
 }
 
 #[derive(Clone, Copy)]
@@ -192,42 +333,36 @@ struct Options {
     touch: bool,
 }
 
-enum Query {
-    Text(String),
-    Vectors(Vec<Vec<f32>>),
-}
-
-fn now(ctx: Ctx, search: &Search, queries: Vec<Vec<f32>>, options: Options) -> Outcome {
-    let hits = search.run(queries)?;
-    search.origin.note(ctx, &ids(&hits), options.touch);
-    Ok(search.reply(&hits, options.with_vectors).into())
-}
-
-fn later(ctx: Ctx, search: Search, query: Query, options: Options) -> Outcome {
+/// Runs the search on the pool, once `text`, if there is one, has been embedded there.
+fn later(ctx: Ctx, search: Search, text: Option<Text>, options: Options) -> Outcome {
     let place = Place::take()?;
     let waiter = Waiter::block(ctx, 0, || {});
-    let finish = move |search: Search, waiter: Waiter, queries: Result<Vec<Vec<f32>>, Error>| {
+    let finish = move |search: Search, waiter: Waiter| {
         waiter.work_begins();
-        let found = queries.and_then(|queries| search.run(queries));
+        let answered = search.answer(options.with_vectors);
         waiter.work_ends();
-        match found {
-            Ok(hits) => {
-                let (origin, found) = (search.origin.clone(), ids(&hits));
-                let reply = search.reply(&hits, options.with_vectors);
+        match answered {
+            Ok((reply, found)) => {
+                let origin = search.origin.clone();
+                drop(search);
                 waiter.answer_then(Ok(reply), move |ctx| origin.note(ctx, &found, options.touch));
             }
             Err(error) => waiter.answer(Err(error)),
         }
         drop(place);
     };
-    match query {
-        Query::Vectors(queries) => models::spawn_once(move || finish(search, waiter, Ok(queries))),
-        Query::Text(text) => models::embed_in_background(vec![text], waiter, move |embedded, waiter| {
-            let windows = embedded.and_then(|e| {
-                search.expect_model(&e.model)?;
-                Ok(e.texts.into_iter().next().map_or_else(Vec::new, |w: Windows| w.to_vec()))
+    match text {
+        None => models::spawn_once(move || finish(search, waiter)),
+        Some(text) => models::embed_in_background(vec![text], waiter, move |embedded, waiter| {
+            let mut search = search;
+            let embedded = embedded.and_then(|e| {
+                let vectors = e.texts.into_iter().next().ok_or_else(|| Error::err("there is nothing to embed"))?;
+                Ok((e.model, vectors))
             });
-            finish(search, waiter, windows);
+            match search.embedded(embedded) {
+                Ok(()) => finish(search, waiter),
+                Err(error) => waiter.answer(Err(error)),
+            }
         }),
     }
     Ok(Flow::Later)

@@ -1,28 +1,28 @@
 //! MEM.STORE, MEM.MSTORE and MEM.UPDATE: embed, deduplicate, index and replicate in one round trip.
 
-use engram_memory::{Dedup, NewMemory, Ttl, Update, Vectors};
+use engram_agent::WordVector;
+use engram_memory::{Dedup, Entry, Language, NewMemory, Space, Template, Ttl, Update, Vectors};
 
-use super::{Flow, Outcome, check_size, expect_memory, fields, target, write};
+use super::{Flow, Outcome, check_size, expect_memory, fields, read, target, write};
 use crate::commit::{self, Needs, Ran, Stop};
 use crate::ffi::{self, Ctx};
 use crate::grammar::Parsed;
 use crate::jobs::{Place, Waiter};
-use crate::models::{self, Embedded};
+use crate::models::{self, Embedded, Text};
 use crate::reply::{Error, Value};
-
-/// The embedding template: 1 = the bare content.
-const TEMPLATE: u16 = 1;
 
 /// `MEM.STORE key content [...]`
 pub fn store(ctx: Ctx, args: &Parsed) -> Outcome {
     let content = args.text("content");
     check_size(content, "content")?;
-    let memory = fields::from_options(args, content)?;
-    let text = needs_embedding(args, &memory.vectors).then(|| content.to_owned());
+    let mut memory = fields::from_options(args, content)?;
+    let wording = Wording::at(ctx, args.key("key"))?;
+    let text = needs_embedding(args, &memory.vectors).then(|| text_of(wording, &mut memory, ffi::now()));
     embed_and_commit(
         ctx,
         args.key("key"),
         Needs::STORE,
+        wording,
         text.into_iter().collect(),
         vec![memory],
         |space, now, mut memories: Vec<NewMemory>, embedded| {
@@ -39,13 +39,14 @@ pub fn store(ctx: Ctx, args: &Parsed) -> Outcome {
 /// `MEM.MSTORE key json [json ...]`
 pub fn mstore(ctx: Ctx, args: &Parsed) -> Outcome {
     let items = args.objects("json");
+    let (wording, now) = (Wording::at(ctx, args.key("key"))?, ffi::now());
     let mut memories = Vec::with_capacity(items.len());
     let mut texts = Vec::new();
     for (i, item) in items.iter().enumerate() {
-        let (memory, noembed) = fields::from_json(item).map_err(|e| at(i, e))?;
+        let (mut memory, noembed) = fields::from_json(item).map_err(|e| at(i, e))?;
         check_size(&memory.content, "content").map_err(|e| at(i, e))?;
         if !noembed && matches!(memory.vectors, Vectors::None) {
-            texts.push(memory.content.clone());
+            texts.push(text_of(wording, &mut memory, now));
         }
         memories.push((memory, noembed));
     }
@@ -58,6 +59,7 @@ pub fn mstore(ctx: Ctx, args: &Parsed) -> Outcome {
         ctx,
         args.key("key"),
         Needs::STORE,
+        wording,
         texts,
         memories,
         |space, now, memories: Vec<(NewMemory, bool)>, embedded| {
@@ -82,7 +84,7 @@ pub fn mstore(ctx: Ctx, args: &Parsed) -> Outcome {
 const SIMILARITY_FLOATS: usize = 400_000_000;
 
 /// Each memory that is deduplicated by similarity is compared with all that stand: many at once, in a large space, would keep everybody waiting.
-fn expect_few_comparisons(space: &engram_memory::Space, memories: &[(NewMemory, bool)]) -> Result<(), Error> {
+fn expect_few_comparisons(space: &Space, memories: &[(NewMemory, bool)]) -> Result<(), Error> {
     let by_setting = space.config().dedup > 0.0;
     let similar = memories
         .iter()
@@ -109,15 +111,25 @@ pub fn update(ctx: Ctx, args: &Parsed) -> Outcome {
         check_size(content, "CONTENT")?;
     }
     let update = fields::update_from_options(args)?;
-    let given = !matches!(update.vectors, None | Some(Vectors::None));
-    let text = content.filter(|_| !given && !args.flag("noembed")).map(str::to_owned);
+    let standing = read(ctx, args.key("key"), |held| Ok((Wording::of(&held.space), held.space.get(ffi::now(), id))))?;
+    let (wording, entry) = standing.unwrap_or_else(|| (Wording::of(&Space::new()), None));
+    let template = wording.template;
+    let text = entry.as_ref().and_then(|entry| new_text(template, entry, &update));
+    let content = update.content.as_deref().or(entry.as_ref().map(|entry| &*entry.content)).map_or(0, str::len);
+    let embedded_text = text.clone();
     embed_and_commit(
         ctx,
         args.key("key"),
         Needs::CHANGE,
-        text.into_iter().collect(),
+        wording,
+        text.map(|text| wording.text(text, content)).into_iter().collect(),
         update,
         move |space, now, mut update: Update, embedded| {
+            // Speaker and time may have been changed while the text was embedded.
+            let entry = space.get(now, id);
+            if embedded_text.is_some() && embedded_text != entry.and_then(|entry| new_text(template, &entry, &update)) {
+                return Err(Error::new("STALE", "the memory was changed while its text was being embedded: retry"));
+            }
             if let Some(vectors) = embedded.and_then(|e| e.into_iter().next()) {
                 update.vectors = Some(vectors);
             }
@@ -131,12 +143,68 @@ fn needs_embedding(args: &Parsed, vectors: &Vectors) -> bool {
     matches!(vectors, Vectors::None) && !args.flag("noembed")
 }
 
-fn vectors_of(embedded: Embedded) -> Vec<Vectors> {
+/// How a space wants the texts of its memories embedded.
+#[derive(Clone, Copy)]
+struct Wording {
+    template: Template,
+    language: Language,
+    /// Whether words get vectors of their own.
+    words: bool,
+}
+
+impl Wording {
+    fn of(space: &Space) -> Wording {
+        let settings = space.config();
+        Wording {
+            template: settings.template,
+            language: settings.language,
+            words: settings.lexical && space.takes_token_vectors(),
+        }
+    }
+
+    /// That of the space at `key`, which need not exist.
+    fn at(ctx: Ctx, key: &[u8]) -> Result<Wording, Error> {
+        Ok(read(ctx, key, |held| Ok(Wording::of(&held.space)))?.unwrap_or_else(|| Wording::of(&Space::new())))
+    }
+
+    /// What the encoder is given of a memory whose content is the end of `text`.
+    fn text(self, text: String, content: usize) -> Text {
+        let from = text.len() - content;
+        if self.words { Text::with_words(text, from, self.language) } else { Text::plain(text) }
+    }
+}
+
+/// The text of a new memory that is to be embedded. It happened now, unless the caller says otherwise: its text may name the day.
+fn text_of(wording: Wording, memory: &mut NewMemory, now: u64) -> Text {
+    let at = *memory.at.get_or_insert(now);
+    let text = wording.template.render(&memory.content, memory.speaker.as_deref(), at).into_owned();
+    wording.text(text, memory.content.len())
+}
+
+/// The text that a change asks to be embedded: of new content, or where another speaker or time changes what was embedded.
+fn new_text(template: Template, entry: &Entry, update: &Update) -> Option<String> {
+    if update.vectors.is_some() {
+        return None;
+    }
+    let content = update.content.as_deref().unwrap_or(&entry.content);
+    let speaker = update.speaker.as_ref().map_or(entry.speaker.as_deref(), |speaker| speaker.as_deref());
+    let text = template.render(content, speaker, update.at.unwrap_or(entry.at));
+    let was_embedded = entry.template > 0 && entry.windows > 0;
+    let changes = || text != template.render(&entry.content, entry.speaker.as_deref(), entry.at);
+    (update.content.is_some() || (was_embedded && changes())).then(|| text.into_owned())
+}
+
+fn vectors_of(embedded: Embedded, template: Template) -> Vec<Vectors> {
     let model = embedded.model;
     embedded
         .texts
         .into_iter()
-        .map(|windows| Vectors::Embedded { model: model.clone(), template: TEMPLATE, windows: windows.to_vec() })
+        .map(|text| Vectors::Embedded {
+            model: model.clone(),
+            template: template.version(),
+            windows: text.windows.clone(),
+            words: text.words.iter().map(WordVector::vector).collect(),
+        })
         .collect()
 }
 
@@ -146,19 +214,15 @@ fn at(index: usize, error: Error) -> Error {
 }
 
 /// The common path of everything that stores text: embeds what has to be embedded, at once where it is cached or where nothing may block, else on the
-/// pool, and commits. `decide` gets the vectors of `texts` in their order, None if there were none.
+/// pool, and commits if the space still wants them worded so. `decide` gets the vectors of `texts` in their order, None if there were none.
 fn embed_and_commit<D: Send + 'static>(
     ctx: Ctx,
     key: &[u8],
     needs: Needs,
-    texts: Vec<String>,
+    wording: Wording,
+    texts: Vec<Text>,
     data: D,
-    decide: impl FnOnce(
-        &engram_memory::Space,
-        u64,
-        D,
-        Option<Vec<Vectors>>,
-    ) -> Result<(Value, Vec<engram_memory::Effect>), Error>
+    decide: impl FnOnce(&Space, u64, D, Option<Vec<Vectors>>) -> Result<(Value, Vec<engram_memory::Effect>), Error>
     + Send
     + 'static,
 ) -> Outcome {
@@ -171,14 +235,10 @@ fn embed_and_commit<D: Send + 'static>(
     if !needs.create && target.expect == commit::Expect::Absent {
         return Err(Error::err("no such space"));
     }
-    let at_once = if ctx.must_not_block() {
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        Some(models::embed_inline(ctx, &texts)?)
-    } else {
-        models::all_cached(&texts)
-    };
+    let at_once =
+        if ctx.must_not_block() { Some(models::embed_inline(ctx, &texts)?) } else { models::all_cached(&texts) };
     if let Some(embedded) = at_once {
-        let vectors = vectors_of(embedded);
+        let vectors = vectors_of(embedded, wording.template);
         return write(ctx, key, needs, |space, now| decide(space, now, data, Some(vectors))).map(Flow::from);
     }
     let place = Place::take()?;
@@ -189,7 +249,7 @@ fn embed_and_commit<D: Send + 'static>(
         #[cfg(feature = "latch")]
         crate::latch::pass();
         let vectors = match embedded {
-            Ok(embedded) => vectors_of(embedded),
+            Ok(embedded) => vectors_of(embedded, wording.template),
             Err(error) => return waiter.answer(Err(error)),
         };
         debug_assert_eq!(vectors.len(), expected, "one set of vectors per text");
@@ -199,7 +259,16 @@ fn embed_and_commit<D: Send + 'static>(
                 return Ran::Later;
             }
             let Some((waiter, _place, data, decide, vectors)) = work.take() else { return Ran::Done };
-            match commit::commit(ctx, &target, needs, |space, now| decide(space, now, data, Some(vectors))) {
+            let decided = commit::commit(ctx, &target, needs, |space, now| {
+                if space.config().template != wording.template {
+                    return Err(Error::new(
+                        "STALE",
+                        "the setting template was changed while the text was being embedded: retry",
+                    ));
+                }
+                decide(space, now, data, Some(vectors))
+            });
+            match decided {
                 Ok(value) => waiter.answer(Ok(value)),
                 Err(Stop::Never(error)) => waiter.answer(Err(error)),
                 // Cannot be: the pause was looked at above, under the same lock.

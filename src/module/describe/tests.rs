@@ -29,7 +29,7 @@ fn syntax_is_written_as_people_type_it() {
     );
     let recall = syntax(command("mem.recall"));
     assert!(
-        recall.starts_with("MEM.RECALL key (text | TEXT text | VECTOR blob | VALUES count value [value ...]) [K count] [TIERS count tier [tier ...]]"),
+        recall.starts_with("MEM.RECALL key (text | TEXT text | VECTOR blob | VALUES count value [value ...] | LIKE id) [K count] [TIERS count tier [tier ...]]"),
         "{recall}"
     );
 }

@@ -179,6 +179,25 @@ impl<'a> Parsed<'a> {
         }
     }
 
+    /// Several numbers, each with a meaning of its own.
+    pub fn opt_numbers<const N: usize>(&self, name: &str) -> Option<[f64; N]> {
+        let Item::Row(row) = self.item(name)? else { return None };
+        let numbers: Vec<f64> =
+            row.iter().filter_map(|item| if let Item::Float(f) = item { Some(*f) } else { None }).collect();
+        numbers.try_into().ok()
+    }
+
+    /// A text and a number.
+    pub fn opt_weighted(&self, name: &str) -> Option<(&'a str, f64)> {
+        match self.item(name)? {
+            Item::Row(row) => match row.as_slice() {
+                [Item::Text(text), Item::Float(weight)] => Some((text, *weight)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// An id, or a cursor, that is always there.
     pub fn id(&self, name: &str) -> MemoryId {
         self.opt_id(name).unwrap_or(MemoryId::ZERO)

@@ -29,6 +29,17 @@ fn refused(line: &str) -> String {
 }
 
 #[test]
+fn values_that_each_mean_something_else() {
+    let parsed = ok("mem.recall k words WEIGHTS 1 0.5 0 2 PREFER done -0.5 MMR 0.1");
+    assert_eq!(parsed.opt_numbers("weights"), Some([1.0, 0.5, 0.0, 2.0]));
+    assert_eq!(parsed.opt_weighted("prefer"), Some(("done", -0.5)));
+    assert_eq!(ok("mem.recall k words").opt_numbers::<4>("weights"), None);
+    assert!(refused("mem.recall k words WEIGHTS 1 1").contains("WEIGHTS needs 4 values: relevance (a number from 0"));
+    assert!(refused("mem.recall k words WEIGHTS 1 1 MMR 0.1").contains("the importance of WEIGHTS is 'MMR'"));
+    assert!(refused("mem.recall k words PREFER done often").contains("the weight of PREFER is 'often'"));
+}
+
+#[test]
 fn options_in_any_order_and_any_case() {
     let parsed = ok("mem.store k hello NODEDUP tags 2 a b TIER Long_Term importance 0.25 PiN at 17 from 2 1-0 2-0");
     assert_eq!(parsed.key("key"), b"k");
@@ -65,7 +76,7 @@ fn recall_takes_a_text_or_a_vector() {
     assert_eq!(parsed.opt_text("text"), None);
     assert_eq!(
         refused("MEM.RECALL k"),
-        "ERR MEM.RECALL: one of <text>, TEXT, VECTOR, VALUES is needed; usage: MEM.RECALL key [text] [option ...]"
+        "ERR MEM.RECALL: one of <text>, TEXT, VECTOR, VALUES, LIKE is needed; usage: MEM.RECALL key [text] [option ...]"
     );
     assert_eq!(
         refused("MEM.RECALL k hi VALUES 1 1"),

@@ -59,7 +59,7 @@ const PIN: Arg = Arg::flag("pin", "PIN", "It is never evicted");
 const TAGS: Arg =
     Arg::option("tags", "TAGS", "tag", Kind::Text, "Tags, for filters").shaped(Shape::Counted(limits::TAGS));
 const META: Arg = Arg::option("meta", "META", "json", Kind::Object, "Fields of your own, for filters: a JSON object");
-const NOEMBED: Arg = Arg::flag("noembed", "NOEMBED", "Stores no vector: recall does not find it, filters do");
+const NOEMBED: Arg = Arg::flag("noembed", "NOEMBED", "Stores no vector: recall finds it by its words");
 const FILTER: Arg = Arg::option(
     "filter",
     "FILTER",
@@ -68,6 +68,9 @@ const FILTER: Arg = Arg::option(
     "Only memories for which this holds, such as `.importance >= 0.5 and \"x\" in .tags`",
 );
 const DRYRUN: Arg = Arg::flag("dryrun", "DRYRUN", "Changes nothing, says what would change");
+
+/// A weight of a recall.
+const WEIGHT: Kind = Kind::Float(0.0, 1e6);
 
 const ONE_VECTOR: OneOf = OneOf { names: &["vector", "values", "noembed"], required: false };
 const ONE_LIFETIME: OneOf = OneOf { names: &["ttl", "persist"], required: false };
@@ -105,6 +108,13 @@ pub(super) static COMMANDS: &[Command] = &[
             TAGS,
             META,
             Arg::option(
+                "supersedes",
+                "SUPERSEDES",
+                "id",
+                Kind::Id,
+                "The memory whose place it takes: that one stays readable (MEM.HISTORY, ASOF) and goes out of recall",
+            ),
+            Arg::option(
                 "dedup",
                 "DEDUP",
                 "similarity",
@@ -136,10 +146,10 @@ pub(super) static COMMANDS: &[Command] = &[
     },
     Command {
         name: "mem.recall",
-        summary: "Finds the memories nearest in meaning to a text, or nearest to a vector.",
+        summary: "Finds memories by meaning and by words: what answers a text, is near a vector, or is like another memory.",
         group: MEMORIES,
-        complexity: "O(N) comparisons of vectors, beside the embedding of the text",
-        reply: "The memories, best first: each a map with id, score, similarity, tier, type, content, importance, confidence, at and what else is set.",
+        complexity: "O(N) for N memories that the restrictions admit, most of it on one bit per dimension; beside the embedding of the text",
+        reply: "The memories, best first: each a map with id, score, similarity, tier, type, content, importance, confidence, at and what else is set. Score is what the order follows; similarity is the cosine, null without a vector.",
         keys: &[first_key(Access::Read)],
         args: &[
             KEY,
@@ -153,18 +163,77 @@ pub(super) static COMMANDS: &[Command] = &[
             ),
             VECTOR,
             VALUES,
+            Arg::option("like", "LIKE", "id", Kind::Id, "What is like this memory, which is left out itself"),
             Arg::option("k", "K", "count", Kind::Int(1, at_most(limits::K)), "How many at most (10)"),
             Arg::option("tiers", "TIERS", "tier", Kind::Choice(TIERS), "Only these tiers (all)")
                 .shaped(Shape::Counted(TIERS.len())),
             FILTER,
-            Arg::option("minscore", "MINSCORE", "similarity", Kind::Float(-1.0, 1.0), "Only at or above this cosine"),
+            Arg::option(
+                "mode",
+                "MODE",
+                "mode",
+                Kind::Choice(&["dense", "lexical", "hybrid"]),
+                "By vectors alone, by words alone, or by both and what stands around in the session (hybrid where there are both)",
+            ),
+            Arg::option(
+                "minscore",
+                "MINSCORE",
+                "score",
+                Kind::Float(-1.0, 1000.0),
+                "Only at or above this cosine; by words alone, this BM25 score",
+            ),
             Arg::option("session", "SESSION", "session", Kind::Text, "Only this session"),
             Arg::option("since", "SINCE", "ms", Kind::Millis, "Only what happened then or later"),
             Arg::option("until", "UNTIL", "ms", Kind::Millis, "Only what happened then or earlier"),
+            Arg::option(
+                "asof",
+                "ASOF",
+                "ms",
+                Kind::Millis,
+                "As things stood then: what had happened by then and had not been superseded",
+            ),
+            Arg::option(
+                "weights",
+                "WEIGHTS",
+                "weights",
+                WEIGHT,
+                "What else counts besides relevance, each a share of their sum (relevance alone)",
+            )
+            .shaped(Shape::Each(&[
+                ("relevance", WEIGHT),
+                ("recency", WEIGHT),
+                ("importance", WEIGHT),
+                ("use", WEIGHT),
+            ])),
+            Arg::option(
+                "halflife",
+                "HALFLIFE",
+                "seconds",
+                Kind::Int(1, limits::TTL_SECONDS as i64),
+                "After how long recency counts half (2592000, 30 days)",
+            )
+            .with("weights"),
+            Arg::option(
+                "prefer",
+                "PREFER",
+                "outcome",
+                Kind::Text,
+                "Adds this to the score of memories with that outcome",
+            )
+            .shaped(Shape::Each(&[("outcome", Kind::Text), ("weight", Kind::Float(-10.0, 10.0))])),
+            Arg::option(
+                "mmr",
+                "MMR",
+                "lambda",
+                Kind::Float(0.0, 1.0),
+                "Variety among the results: 1 is relevance alone, 0 variety alone",
+            ),
             Arg::flag("notouch", "NOTOUCH", "Does not count as use"),
             Arg::flag("withvectors", "WITHVECTORS", "Adds the vectors"),
+            Arg::flag("explain", "EXPLAIN", "Adds to each how its score came about, and how the search went"),
+            Arg::flag("exact", "EXACT", "Compares every vector in full instead of narrowing the search down first"),
         ],
-        one_of: &[OneOf { names: &["text", "vector", "values"], required: true }],
+        one_of: &[OneOf { names: &["text", "vector", "values", "like"], required: true }],
         ..BASE
     },
     Command {
@@ -180,8 +249,18 @@ pub(super) static COMMANDS: &[Command] = &[
         ..BASE
     },
     Command {
+        name: "mem.history",
+        summary: "Shows what a memory was, what superseded it and where it came from.",
+        group: MEMORIES,
+        complexity: "O(V + S) for V versions and S sources",
+        reply: "A map: id; current, the newest version; versions, oldest first; sources, the memories that a version was made FROM, as far as they stand. Null if there is no such space.",
+        keys: &[first_key(Access::Read)],
+        args: &[KEY, ID],
+        ..BASE
+    },
+    Command {
         name: "mem.update",
-        summary: "Changes fields of a memory; new content is embedded again.",
+        summary: "Changes fields of a memory; where the text that was embedded changes with them, it is embedded again.",
         group: MEMORIES,
         complexity: "O(log N), beside the embedding of new content",
         reply: "OK",
@@ -286,6 +365,33 @@ pub(super) static COMMANDS: &[Command] = &[
         tips: "nondeterministic_output",
         keys: &[first_key(Access::Read)],
         args: &[KEY],
+        ..BASE
+    },
+    Command {
+        name: "mem.reembed",
+        summary: "Moves the space to this server's text encoder, or to another precision, while it is read and written.",
+        group: SPACES,
+        complexity: "O(N) off the main thread: every text is embedded, or, where a PRECISION alone is coarser than before, every \
+                     vector converted; the switch takes no time per memory",
+        reply: "How many memories there are, how many embeddings were made, how many replaced the caller's own vectors, how many \
+                texts were too long for one; model, dimensions and precision from now on. With NOWAIT the job's id.",
+        flags: "write deny-oom blocking",
+        categories: "engram write slow blocking",
+        tips: "nondeterministic_output",
+        keys: &[first_key(Access::ReadUpdate)],
+        args: &[
+            KEY,
+            Arg::option("model", "MODEL", "name", Kind::Text, "The text encoder that must be here (the one that is)"),
+            Arg::option(
+                "precision",
+                "PRECISION",
+                "precision",
+                Kind::Choice(&["f32", "f16", "i8"]),
+                "How vectors are kept (as before); alone and coarser it needs no model",
+            ),
+            JOB,
+            NOWAIT,
+        ],
         ..BASE
     },
     Command {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 /// A space that has something of everything.
 fn full() -> Space {
-    let mut space = Space::new();
+    let mut space = precise();
     let mut random = Random(5);
     for n in 0..40u64 {
         let new = NewMemory {
@@ -19,6 +19,7 @@ fn full() -> Space {
                     model: "m".into(),
                     template: 1,
                     windows: (0..n % 3).map(|_| random.vector(5)).collect(),
+                    words: (0..n % 4).map(|_| random.vector(5)).collect(),
                 }
             },
             outcome: n.is_multiple_of(2).then(|| "done".into()),
@@ -52,7 +53,7 @@ fn effects() -> Vec<Effect> {
         id,
         patch: Box::new(Patch {
             content: Some("new".into()),
-            vectors: Some((1, vec![vec![1.0, 0.0, 0.0, 0.0, 0.0]; 2])),
+            vectors: Some((1, vec![Vector::new(&[1.0, 0.0, 0.0, 0.0, 0.0], Precision::F32); 2], Signs::default())),
             tier: Some((Tier::Semantic, T0)),
             expiry: Some((Some(T0 + 9), true)),
             kind: Some("event".into()),
@@ -68,6 +69,8 @@ fn effects() -> Vec<Effect> {
             pinned: Some(true),
             tags: Some(vec!["t".into()]),
             meta: Some(Some(meta)),
+            supersedes: Some(None),
+            superseded: Some(Some(Superseded { by: MemoryId { ms: T0, seq: 1 }, at: 8 })),
         }),
     });
     effects.push(Effect::Patch {
@@ -79,7 +82,7 @@ fn effects() -> Vec<Effect> {
     }
     effects.push(Effect::Duplicate { id: MemoryId { ms: T0 + 10, seq: 0 }, importance: 0.9, accessed: T0, uses: 3 });
     effects.push(Effect::Use(vec![(MemoryId { ms: T0 + 11, seq: 0 }, T0 + 5, u32::MAX)]));
-    effects.push(Effect::LastId(MemoryId { ms: T0 + 10, seq: u64::MAX }));
+    effects.push(Effect::LastId(MemoryId { ms: T0 + 10, seq: 1 << 53 }));
     effects
 }
 
@@ -120,7 +123,7 @@ fn round_trip() {
     space.check_invariants();
     assert_eq!(&*get(&space, T0, MemoryId { ms: T0 + 10, seq: 0 }).content, "content 10");
     assert_eq!(get(&space, T0, MemoryId { ms: T0 + 10, seq: 0 }).importance, 0.9);
-    assert_eq!(get(&space, T0, MemoryId { ms: T0 + 11, seq: 0 }).uses(), u32::MAX);
+    assert_eq!(get(&space, T0, MemoryId { ms: T0 + 11, seq: 0 }).uses, u32::MAX);
 }
 
 #[test]
@@ -134,7 +137,7 @@ fn chunks() {
         let loaded = load(&chunks);
         assert!(digest(&loaded) == saved);
         assert_eq!(loaded.stats(T0), space.stats(T0).into_with_memory(loaded.memory_usage()));
-        let uses = |space: &Space| get(space, T0, MemoryId { ms: T0 + 10, seq: 0 }).uses();
+        let uses = |space: &Space| get(space, T0, MemoryId { ms: T0 + 10, seq: 0 }).uses;
         assert_eq!(uses(&loaded), uses(&space));
     }
     assert!(digest(&load(&state(&Space::new(), 10))) == digest(&Space::new()));
@@ -171,13 +174,13 @@ fn bad_bytes() {
     for (bytes, says) in [
         (&[][..], "ends where 1 more"),
         (&[9], "version 9"),
-        (&[1, 200], "no effect 200"),
-        (&[1, 4, 9, 0], "no removal for reason 9"),
-        (&[1, 4, 0, 0xff, 0xff, 0xff, 0xff, 0x0f], "at most 1024"),
-        (&[1, 7, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], "more than 64 bits"),
-        (&[1, 7, 1, 0xff, 0], "not UTF-8"),
-        (&[1, 9, 0, 0], "0-0 is not a memory id"),
-        (&[1, 1, 2], "neither 0 nor 1"),
+        (&[2, 200], "no effect 200"),
+        (&[2, 4, 9, 0], "no removal for reason 9"),
+        (&[2, 4, 0, 0xff, 0xff, 0xff, 0xff, 0x0f], "at most 1024"),
+        (&[2, 7, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], "more than 64 bits"),
+        (&[2, 7, 1, 0xff, 0], "not UTF-8"),
+        (&[2, 9, 0, 0], "0-0 is not a memory id"),
+        (&[2, 1, 2], "neither 0 nor 1"),
     ] {
         let error = decode_batch(bytes).unwrap_err();
         assert!(error.message().contains(says), "{error} | {says}");
@@ -196,20 +199,38 @@ fn effects_that_do_not_fit() {
     let unit = |len: usize| {
         let mut vector = vec![0.0; len];
         vector[0] = 1.0;
-        vector
+        Vector::new(&vector, Precision::F32)
     };
+    let full_of = |x: f32| Vector::new(&[x; 5], Precision::F32);
     let patch = |patch: Patch| Effect::Patch { id, patch: Box::new(patch) };
-    let entry = space.get(T0, id).unwrap().clone();
+    let entry = Box::new(space.get(T0, id).unwrap());
     let absent = MemoryId { ms: 1, seq: 1 };
     let cases = [
-        (Effect::Model { model: Some("other".into()), dim: 5 }, "fixed already"),
-        (Effect::Model { model: Some("m".into()), dim: 6 }, "fixed already"),
-        (Effect::Model { model: None, dim: 0 }, "0 dimensions"),
-        (Effect::Put { entry, vectors: vec![unit(5)] }, "id"),
-        (patch(Patch { vectors: Some((1, vec![unit(4)])), ..Patch::default() }), "4 dimensions"),
-        (patch(Patch { vectors: Some((1, vec![vec![2.0; 5]])), ..Patch::default() }), "not of length one"),
-        (patch(Patch { vectors: Some((1, vec![vec![f32::NAN; 5]])), ..Patch::default() }), "not of length one"),
-        (patch(Patch { vectors: Some((1, vec![unit(5); 1025])), ..Patch::default() }), "1025 vectors"),
+        (Effect::Model { model: Some("other".into()), dim: 5, precision: Precision::F32 }, "fixed already"),
+        (Effect::Model { model: Some("m".into()), dim: 6, precision: Precision::F32 }, "fixed already"),
+        (Effect::Model { model: None, dim: 0, precision: Precision::I8 }, "0 dimensions"),
+        (Effect::Model { model: Some("m".into()), dim: 5, precision: Precision::I8 }, "fixed already"),
+        (
+            patch(Patch {
+                vectors: Some((1, vec![Vector::new(&[1.0, 0.0, 0.0, 0.0, 0.0], Precision::I8)], Signs::default())),
+                ..Patch::default()
+            }),
+            "precision",
+        ),
+        (Effect::Put { entry, vectors: vec![unit(5)], signs: Signs::default() }, "id"),
+        (patch(Patch { vectors: Some((1, vec![unit(4)], Signs::default())), ..Patch::default() }), "4 dimensions"),
+        (
+            patch(Patch { vectors: Some((1, vec![full_of(2.0)], Signs::default())), ..Patch::default() }),
+            "not of length one",
+        ),
+        (
+            patch(Patch { vectors: Some((1, vec![full_of(f32::NAN)], Signs::default())), ..Patch::default() }),
+            "not of length one",
+        ),
+        (
+            patch(Patch { vectors: Some((1, vec![unit(5); 1025], Signs::default())), ..Patch::default() }),
+            "1025 vectors",
+        ),
         (patch(Patch { importance: Some(f64::INFINITY), ..Patch::default() }), "IMPORTANCE"),
         (patch(Patch { content: Some("".into()), ..Patch::default() }), "content is empty"),
         (Effect::Patch { id: absent, patch: Box::default() }, "no such memory"),

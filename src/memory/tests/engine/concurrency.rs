@@ -22,7 +22,7 @@ fn readers_see_what_stood() {
     let (send, receive) = mpsc::channel::<(Snapshot, Vec<(MemoryId, f64)>)>();
     let query = Recall { queries: vec![vec![1.0, 0.5, 0.25]], k: 50, ..Recall::default() };
     let show = |snapshot: &Snapshot, query: &Recall| -> Vec<(MemoryId, f64)> {
-        snapshot.recall(T0, query).unwrap().iter().map(|hit| (hit.entry.id, hit.score)).collect()
+        snapshot.recall(T0, query).unwrap().hits.iter().map(|hit| (hit.entry.id, hit.score)).collect()
     };
     let asked = query.clone();
     let reader = thread::spawn(move || {

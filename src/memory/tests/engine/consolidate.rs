@@ -131,7 +131,7 @@ fn equal_texts_merge() {
     assert!(space.get(T0, a).is_none() && space.get(T0, c).is_none());
     assert!(space.get(T0, other).is_some() && space.get(T0, turn).is_some(), "other sessions and turns stay");
     let kept = get(&space, T0, b);
-    assert_eq!((kept.importance, kept.uses(), kept.accessed(), kept.pinned), (0.6, 4, T0 + 9, true));
+    assert_eq!((kept.importance, kept.uses, kept.accessed, kept.pinned), (0.6, 4, T0 + 9, true));
     assert_eq!(kept.tags.iter().map(|tag| &**tag).collect::<Vec<_>>(), ["b", "a"]);
     assert_eq!(kept.from, [MemoryId { ms: 1, seq: 1 }]);
     assert_eq!((kept.tier, kept.expires), (Tier::Semantic, None), "the longest life survives");
@@ -234,11 +234,12 @@ fn a_step_is_void_when_anything_changed() {
     assert!(space.get(T0, b).is_some());
     // An id that went and came back is another memory.
     let mut space = Space::new();
-    let with_id = || NewMemory { id: Some(MemoryId { ms: 5, seq: 5 }), ..of(Tier::Working, "fact", 0.9, "a") };
-    let id = store(&mut space, T0, with_id());
+    let with_id =
+        |content| NewMemory { id: Some(MemoryId { ms: 5, seq: 5 }), ..of(Tier::Working, "fact", 0.9, content) };
+    let id = store(&mut space, T0, with_id("a"));
     let plan = self::plan(&space, T0, Consolidate::default());
     let effects = space.forget_effects(&[id]);
     apply(&mut space, &effects);
-    store(&mut space, T0, with_id());
+    store(&mut space, T0, with_id("b"));
     assert!(space.decide_step(T0, &plan.steps[0]).is_none());
 }

@@ -4,9 +4,16 @@ use crate::support::*;
 use engram_memory::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
-fn example() -> Arc<Entry> {
+thread_local! {
+    static EXAMPLE: Space = example_space();
+}
+
+fn example() -> Entry {
+    EXAMPLE.with(|space| space.scan(T0, MemoryId::ZERO, 1, None).1.remove(0))
+}
+
+fn example_space() -> Space {
     let mut space = Space::new();
     let new = NewMemory {
         tier: Some(Tier::LongTerm),
@@ -26,8 +33,8 @@ fn example() -> Arc<Entry> {
         .cloned(),
         ..NewMemory::default()
     };
-    let id = store(&mut space, T0, new);
-    get(&space, T0, id)
+    store(&mut space, T0, new);
+    space
 }
 
 fn check(text: &str, expected: bool) {
@@ -334,7 +341,9 @@ proptest! {
         let text = filter.text();
         let parsed = Filter::parse(&text);
         prop_assert!(parsed.is_ok(), "{}: {:?}", text, parsed);
-        prop_assert_eq!(parsed.unwrap().matches(&example()), filter.holds(&fields), "{}", text);
+        let (parsed, expected) = (parsed.unwrap(), filter.holds(&fields));
+        prop_assert_eq!(parsed.matches(&example()), expected, "{}", text);
+        prop_assert_eq!(EXAMPLE.with(|space| space.count(T0, Some(&parsed))) == 1, expected, "{}, over columns", text);
     }
 
     #[test]

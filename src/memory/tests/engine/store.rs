@@ -16,15 +16,15 @@ fn defaults() {
     assert_eq!(id, MemoryId { ms: T0, seq: 0 });
     assert_eq!((entry.tier, &*entry.kind), (Tier::ShortTerm, "fact"));
     assert_eq!((entry.importance, entry.confidence), (0.5, 1.0));
-    assert_eq!((entry.at, entry.created, entry.entered, entry.accessed()), (T0, T0, T0, T0));
-    assert_eq!((entry.expires, entry.own_expiry, entry.uses()), (Some(T0 + DAY), false, 0));
+    assert_eq!((entry.at, entry.created, entry.entered, entry.accessed), (T0, T0, T0, T0));
+    assert_eq!((entry.expires, entry.own_expiry, entry.uses), (Some(T0 + DAY), false, 0));
     assert_eq!((entry.windows, entry.template, entry.pinned), (0, 0, false));
     assert!(entry.session.is_none() && entry.outcome.is_none() && entry.meta.is_none() && entry.tags.is_empty());
 }
 
 #[test]
 fn every_field_is_kept_and_saved() {
-    let mut space = Space::new();
+    let mut space = precise();
     let new = NewMemory {
         tier: Some(Tier::Episodic),
         id: Some(MemoryId { ms: 7, seq: 9 }),
@@ -33,6 +33,7 @@ fn every_field_is_kept_and_saved() {
             model: "minilm".into(),
             template: 1,
             windows: vec![vec![3.0, 4.0], vec![0.0, -2.0]],
+            words: vec![vec![1.0, -1.0]],
         },
         importance: Some(0.25),
         confidence: Some(0.75),
@@ -48,6 +49,7 @@ fn every_field_is_kept_and_saved() {
         pinned: true,
         tags: vec!["a".into(), "b".into(), "a".into()],
         meta: meta(json!({"x": 0.1, "y": [1, {"z": null}], "big": 9007199254740993u64})),
+        supersedes: None,
         dedup: Dedup::Off,
     };
     let id = store(&mut space, T0, new);
@@ -68,7 +70,7 @@ fn every_field_is_kept_and_saved() {
         assert_eq!((e.pinned, e.template, e.windows), (true, 1, 2));
         assert_eq!(e.tags.iter().map(|tag| &**tag).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(e.meta, meta(json!({"x": 0.1, "y": [1, {"z": null}], "big": 9007199254740993u64})));
-        assert_eq!(space.vectors(&e), [[0.6f32, 0.8], [0.0, -1.0]]);
+        assert_eq!(space.vectors(e.id), [[0.6f32, 0.8], [0.0, -1.0]]);
         assert_eq!((space.model(), space.dim()), (Some("minilm"), Some(2)));
     }
 }
@@ -115,11 +117,11 @@ fn duplicates() {
     assert_eq!((again.id, again.duplicate), (first, true));
     apply(&mut space, &again.effects);
     let entry = get(&space, T0, first);
-    assert_eq!((entry.importance, entry.uses(), entry.accessed()), (0.9, 1, T0 + 5));
+    assert_eq!((entry.importance, entry.uses, entry.accessed), (0.9, 1, T0 + 5));
     assert_eq!(&*entry.content, "The cat  sat.");
     // A smaller importance does not lower it.
     store(&mut space, T0 + 6, of("the cat sat.", Some("s"), None, 0.1));
-    assert_eq!((get(&space, T0, first).importance, get(&space, T0, first).uses()), (0.9, 2));
+    assert_eq!((get(&space, T0, first).importance, get(&space, T0, first).uses), (0.9, 2));
     for other in [of("the cat sat.", None, None, 0.5), of("the cat sat.", Some("s"), Some("Ann"), 0.5)] {
         assert!(!space.store(T0, other).unwrap().duplicate);
     }
@@ -152,8 +154,13 @@ fn duplicates_by_similarity() {
     // Within one batch, and never of a long text by one of its windows.
     let (ids, _) = Space::new().store_many(T0, vec![near(Dedup::Off), near(Dedup::Similar(0.9))]).unwrap();
     assert_eq!(ids[0], ids[1]);
-    let long = Vectors::Embedded { model: "m".into(), template: 1, windows: vec![vec![1.0, 0.0], vec![0.0, 1.0]] };
-    let short = Vectors::Embedded { model: "m".into(), template: 1, windows: vec![vec![1.0, 0.0]] };
+    let long = Vectors::Embedded {
+        model: "m".into(),
+        template: 1,
+        windows: vec![vec![1.0, 0.0], vec![0.0, 1.0]],
+        words: vec![],
+    };
+    let short = Vectors::Embedded { model: "m".into(), template: 1, windows: vec![vec![1.0, 0.0]], words: vec![] };
     let mut space = Space::new();
     store(&mut space, T0, NewMemory { vectors: long, ..memory("long") });
     let new = NewMemory { vectors: short, dedup: Dedup::Similar(0.5), ..memory("short") };
@@ -176,7 +183,7 @@ fn batches() {
     assert_eq!(removed(&effects, Removal::Evicted), [MemoryId { ms: T0 + 1, seq: 0 }]);
     apply(&mut space, &effects);
     space.check_invariants();
-    assert_eq!((get(&space, T0, ids[0]).importance, get(&space, T0, ids[0]).uses()), (0.9, 2));
+    assert_eq!((get(&space, T0, ids[0]).importance, get(&space, T0, ids[0]).uses), (0.9, 2));
     assert_eq!(count(&space, T0, Tier::Working), 10);
 
     let error = space.store_many(T0, (0..11).map(|n| working(&format!("new {n}"))).collect()).unwrap_err();
@@ -196,7 +203,7 @@ fn batches() {
 #[test]
 fn models_and_dimensions() {
     let embedded = |model: &str, vector: &[f32], content: &str| NewMemory {
-        vectors: Vectors::Embedded { model: model.into(), template: 1, windows: vec![vector.to_vec()] },
+        vectors: Vectors::Embedded { model: model.into(), template: 1, windows: vec![vector.to_vec()], words: vec![] },
         ..memory(content)
     };
     let mut own = Space::new();
@@ -239,7 +246,7 @@ fn bad_vectors() {
     // Extreme numbers have a direction all the same.
     let mut space = Space::new();
     let id = store(&mut space, T0, with_vector("a", &[f32::MAX, f32::MAX]));
-    assert!((space.vectors(&get(&space, T0, id))[0][0] - 0.5f32.sqrt()).abs() < 1e-6);
+    assert!((space.vectors(id)[0][0] - 0.5f32.sqrt()).abs() < 1e-6);
     store(&mut space, T0, with_vector("b", &[1e-45, 0.0]));
     space.check_invariants();
 }
@@ -314,7 +321,7 @@ fn updates() {
     let content = |vectors| Update { content: Some("b".into()), vectors, ..Update::default() };
     assert!(space.update(T0, id, content(None)).unwrap_err().message().contains("its vectors are not"));
     update(&mut space, content(Some(Vectors::Given(vec![0.0, 2.0]))));
-    assert_eq!(space.vectors(&get(&space, T0, id)), [[0.0f32, 1.0]]);
+    assert_eq!(space.vectors(id), [[0.0f32, 1.0]]);
     assert_eq!(contents(&recall(&space, T0, &[0.0, 1.0], 5)), ["b"]);
     let none = Update { content: Some("c".into()), vectors: Some(Vectors::None), ..Update::default() };
     update(&mut space, none);

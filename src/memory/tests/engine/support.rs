@@ -4,7 +4,6 @@ use engram_memory::{
     Effect, Entry, Error, Hit, MemoryId, Millis, NewMemory, Recall, Removal, Space, Tier, Vectors, decode_batch,
     encode_batch,
 };
-use std::sync::Arc;
 
 pub const T0: Millis = 1_700_000_000_000;
 pub const HOUR: Millis = 3_600_000;
@@ -43,6 +42,13 @@ impl Random {
     }
 }
 
+/// A space that keeps its vectors as they are given.
+pub fn precise() -> Space {
+    let mut space = Space::new();
+    space.apply(&Effect::Set { name: "precision".into(), value: "f32".into() }).unwrap();
+    space
+}
+
 pub fn memory(content: &str) -> NewMemory {
     NewMemory { content: content.into(), ..NewMemory::default() }
 }
@@ -70,8 +76,8 @@ pub fn refused(space: &Space, now: Millis, new: NewMemory) -> Error {
     error
 }
 
-pub fn get(space: &Space, now: Millis, id: MemoryId) -> Arc<Entry> {
-    space.get(now, id).unwrap().clone()
+pub fn get(space: &Space, now: Millis, id: MemoryId) -> Entry {
+    space.get(now, id).unwrap()
 }
 
 pub fn digest(space: &Space) -> Vec<u8> {
@@ -114,7 +120,7 @@ pub fn count(space: &Space, now: Millis, tier: Tier) -> usize {
 }
 
 pub fn recall(space: &Space, now: Millis, query: &[f32], k: usize) -> Vec<Hit> {
-    space.snapshot().recall(now, &Recall { queries: vec![query.to_vec()], k, ..Recall::default() }).unwrap()
+    space.snapshot().recall(now, &Recall { queries: vec![query.to_vec()], k, ..Recall::default() }).unwrap().hits
 }
 
 pub fn contents(hits: &[Hit]) -> Vec<&str> {

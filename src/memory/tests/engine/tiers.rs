@@ -214,7 +214,7 @@ fn a_full_tier_and_max_memory_together() {
     let max = space.live_bytes();
     let effects = space.set(T0, "max-memory", &max.to_string()).unwrap();
     apply(&mut space, &effects);
-    let new = in_tier(Tier::Working, &"y".repeat(2 * max / 3), 0.5);
+    let new = in_tier(Tier::Working, &"y".repeat(max / 2), 0.5);
     let stored = space.store(T0 + 9, new).unwrap();
     let mut gone = removed(&stored.effects, Removal::Evicted);
     apply(&mut space, &stored.effects);

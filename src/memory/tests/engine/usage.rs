@@ -43,6 +43,7 @@ fn usage_is_true() {
                 model: "m".into(),
                 template: 1,
                 windows: (0..n % 3).map(|_| random.vector(64)).collect(),
+                words: (0..n % 5).map(|_| random.vector(64)).collect(),
             },
             session: Some(format!("session {}", n % 10)),
             speaker: Some("Ann".into()),

@@ -1,0 +1,100 @@
+//! AVX-512 with VNNI and VPOPCNTDQ.
+
+use super::{GROUP, Wide};
+use std::arch::x86_64::*;
+
+/// Bytes, halves or floats to a register.
+const BYTES: usize = 64;
+const FLOATS: usize = 16;
+
+/// A group at a time: the processor works ahead on the next while this one adds up, and memory is read in its order, which it
+/// fetches a quarter faster than four groups side by side.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+pub(super) fn hamming(query: &[u64], groups: &[u64], out: &mut [u16]) {
+    for (group, out) in groups.chunks_exact(query.len() * GROUP).zip(out.chunks_exact_mut(GROUP)) {
+        let mut sum = _mm512_setzero_si512();
+        for (word, rows) in query.iter().zip(group.chunks_exact(GROUP)) {
+            // SAFETY: `rows` is eight words.
+            let rows = unsafe { _mm512_loadu_si512(rows.as_ptr().cast()) };
+            let differing = _mm512_xor_si512(rows, _mm512_set1_epi64(*word as i64));
+            sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(differing));
+        }
+        // SAFETY: `out` is eight distances.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi16(sum)) };
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn at_most(distances: &[u16], limit: u16, out: &mut [u32]) {
+    let limits = _mm512_set1_epi16(limit as i16);
+    let whole = distances.chunks_exact(32);
+    let rest = whole.remainder();
+    let full = whole.len().min(out.len());
+    let (full, out_rest) = out.split_at_mut(full);
+    for (distances, out) in whole.zip(full) {
+        // SAFETY: `distances` is 32 of two bytes.
+        let distances = unsafe { _mm512_loadu_si512(distances.as_ptr().cast()) };
+        *out = _mm512_cmple_epu16_mask(distances, limits);
+    }
+    super::scalar::at_most(rest, limit, out_rest);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn wide_dots(query: &Wide, rows: &[&[u8]], out: &mut [i32]) {
+    for (row, out) in rows.iter().zip(out) {
+        let length = row.len().min(query.high.len()).min(query.low.len());
+        let (mut high, mut low) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+        for at in (0..length / BYTES * BYTES).step_by(BYTES) {
+            // SAFETY: `at + 64` is within `length`, which is no more than the length of each of these.
+            unsafe {
+                let x = _mm512_loadu_si512(row.as_ptr().add(at).cast());
+                high = _mm512_dpbusd_epi32(high, x, _mm512_loadu_si512(query.high.as_ptr().add(at).cast()));
+                low = _mm512_dpbusd_epi32(low, x, _mm512_loadu_si512(query.low.as_ptr().add(at).cast()));
+            }
+        }
+        let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(_mm512_slli_epi32::<8>(high), low));
+        *out = sum.wrapping_sub(query.offset);
+    }
+}
+
+/// The product of a row with a query, of sixteen numbers at a time that a closure loads: four sums side by side, which do not wait for
+/// each other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn dot(query: &[f32], length: usize, load: impl Fn(usize) -> __m512) -> f32 {
+    const STEP: usize = 4 * FLOATS;
+    let length = length.min(query.len());
+    let mut sums = [_mm512_setzero_ps(); 4];
+    for at in (0..length / STEP * STEP).step_by(STEP) {
+        for (n, sum) in sums.iter_mut().enumerate() {
+            let at = at + n * FLOATS;
+            // SAFETY: `at + 16` is within `length`, which is no more than that of the query.
+            *sum = _mm512_fmadd_ps(unsafe { _mm512_loadu_ps(query.as_ptr().add(at)) }, load(at), *sum);
+        }
+    }
+    for at in (length / STEP * STEP..length / FLOATS * FLOATS).step_by(FLOATS) {
+        // SAFETY: as above.
+        sums[0] = _mm512_fmadd_ps(unsafe { _mm512_loadu_ps(query.as_ptr().add(at)) }, load(at), sums[0]);
+    }
+    _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn float_dots(query: &[f32], rows: &[&[f32]], out: &mut [f32]) {
+    for (row, out) in rows.iter().zip(out) {
+        // SAFETY: `dot` loads sixteen numbers before the length that it is given.
+        *out = dot(query, row.len(), |at| unsafe { _mm512_loadu_ps(row.as_ptr().add(at)) });
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn half_dots(query: &[f32], rows: &[&[u16]], out: &mut [f32]) {
+    for (row, out) in rows.iter().zip(out) {
+        // SAFETY: as in `float_dots`.
+        *out = dot(query, row.len(), |at| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(row.as_ptr().add(at).cast())) });
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn sign_dot(query: &[f32], signs: &[u64]) -> f32 {
+    super::scalar::sign_dot(query, signs)
+}

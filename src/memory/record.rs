@@ -1,0 +1,181 @@
+//! The texts of one memory as bytes: what `texts` keeps and the columns do not hold.
+//!
+//! A bit set says which fields there are; then come the content and those fields, each text and list with its length in front
+//! (LEB128). The bytes are our own: whatever reads them trusts the form, and gets an empty record where it does not hold.
+
+use crate::MemoryId;
+use crate::codec::{put, put_id, put_text};
+use crate::entry::{Entry, Meta};
+
+/// The TYPE that takes no room.
+const USUAL_KIND: &str = "fact";
+
+mod has {
+    pub const KIND: u64 = 1;
+    pub const OUTCOME: u64 = 1 << 1;
+    pub const SESSION: u64 = 1 << 2;
+    pub const SPEAKER: u64 = 1 << 3;
+    pub const ROLE: u64 = 1 << 4;
+    pub const SOURCE: u64 = 1 << 5;
+    pub const FROM: u64 = 1 << 6;
+    pub const TAGS: u64 = 1 << 7;
+    pub const META: u64 = 1 << 8;
+    pub const SUPERSEDES: u64 = 1 << 9;
+    pub const SUPERSEDED: u64 = 1 << 10;
+}
+
+/// The texts of a memory, borrowed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Record<'a> {
+    pub content: &'a str,
+    pub kind: &'a str,
+    pub outcome: Option<&'a str>,
+    pub session: Option<&'a str>,
+    pub speaker: Option<&'a str>,
+    pub role: Option<&'a str>,
+    pub source: Option<&'a str>,
+    pub supersedes: Option<MemoryId>,
+    pub superseded_by: Option<MemoryId>,
+    from: List<'a>,
+    tags: List<'a>,
+    meta: Option<&'a str>,
+    /// Bytes of the record.
+    pub len: usize,
+}
+
+/// A list that is read when it is walked.
+#[derive(Debug, Clone, Copy, Default)]
+struct List<'a> {
+    items: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// Reads the record at the beginning of `bytes`.
+    pub(crate) fn read(bytes: &'a [u8]) -> Record<'a> {
+        Record::try_read(bytes).unwrap_or_default()
+    }
+
+    fn try_read(bytes: &'a [u8]) -> Option<Record<'a>> {
+        let mut reader = Reader { bytes };
+        let fields = reader.number()?;
+        let content = reader.text()?;
+        let mut text = |field: u64| if fields & field == 0 { Some(None) } else { reader.text().map(Some) };
+        let kind = text(has::KIND)?.unwrap_or(USUAL_KIND);
+        let (outcome, session, speaker) = (text(has::OUTCOME)?, text(has::SESSION)?, text(has::SPEAKER)?);
+        let (role, source, meta) = (text(has::ROLE)?, text(has::SOURCE)?, text(has::META)?);
+        let from = if fields & has::FROM == 0 { List::default() } else { reader.list(|r| r.id().map(drop))? };
+        let tags = if fields & has::TAGS == 0 { List::default() } else { reader.list(|r| r.text().map(drop))? };
+        let mut id = |field: u64| if fields & field == 0 { Some(None) } else { reader.id().map(Some) };
+        let (supersedes, superseded_by) = (id(has::SUPERSEDES)?, id(has::SUPERSEDED)?);
+        let len = bytes.len() - reader.bytes.len();
+        Some(Record {
+            content,
+            kind,
+            outcome,
+            session,
+            speaker,
+            role,
+            source,
+            supersedes,
+            superseded_by,
+            from,
+            tags,
+            meta,
+            len,
+        })
+    }
+
+    /// TAGS.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let mut reader = Reader { bytes: self.tags.bytes };
+        (0..self.tags.items).map_while(move |_| reader.text())
+    }
+
+    /// FROM.
+    pub(crate) fn from(&self) -> impl Iterator<Item = MemoryId> + use<'a> {
+        let mut reader = Reader { bytes: self.from.bytes };
+        (0..self.from.items).map_while(move |_| reader.id())
+    }
+
+    /// META, parsed.
+    pub(crate) fn meta(&self) -> Option<Meta> {
+        serde_json::from_str(self.meta?).ok()
+    }
+}
+
+/// Writes the texts of a memory.
+pub(crate) fn write(entry: &Entry, out: &mut Vec<u8>) {
+    let superseded_by = entry.superseded.map(|superseded| superseded.by);
+    let optional: [(u64, Option<&str>); 6] = [
+        (has::KIND, Some(&*entry.kind).filter(|kind| *kind != USUAL_KIND)),
+        (has::OUTCOME, entry.outcome.as_deref()),
+        (has::SESSION, entry.session.as_deref()),
+        (has::SPEAKER, entry.speaker.as_deref()),
+        (has::ROLE, entry.role.as_deref()),
+        (has::SOURCE, entry.source.as_deref()),
+    ];
+    let lists = [
+        (has::FROM, !entry.from.is_empty()),
+        (has::TAGS, !entry.tags.is_empty()),
+        (has::META, entry.meta.is_some()),
+        (has::SUPERSEDES, entry.supersedes.is_some()),
+        (has::SUPERSEDED, superseded_by.is_some()),
+    ];
+    let texts = optional.iter().filter(|(_, text)| text.is_some()).map(|(bit, _)| bit);
+    put(out, texts.chain(lists.iter().filter(|(_, there)| *there).map(|(bit, _)| bit)).sum());
+    put_text(out, &entry.content);
+    optional.iter().filter_map(|(_, text)| *text).for_each(|text| put_text(out, text));
+    if let Some(meta) = &entry.meta {
+        // A JSON map with text keys always has a text.
+        put_text(out, &serde_json::to_string(meta).unwrap_or_else(|_| "{}".into()));
+    }
+    if !entry.from.is_empty() {
+        put(out, entry.from.len() as u64);
+        entry.from.iter().for_each(|id| put_id(out, *id));
+    }
+    if !entry.tags.is_empty() {
+        put(out, entry.tags.len() as u64);
+        entry.tags.iter().for_each(|tag| put_text(out, tag));
+    }
+    [entry.supersedes, superseded_by].iter().flatten().for_each(|id| put_id(out, *id));
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn number(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = self.bytes.split_first()?;
+            self.bytes = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let len = usize::try_from(self.number()?).ok()?;
+        let (text, rest) = self.bytes.split_at_checked(len)?;
+        self.bytes = rest;
+        std::str::from_utf8(text).ok()
+    }
+
+    fn id(&mut self) -> Option<MemoryId> {
+        Some(MemoryId { ms: self.number()?, seq: self.number()? })
+    }
+
+    fn list(&mut self, mut pass: impl FnMut(&mut Self) -> Option<()>) -> Option<List<'a>> {
+        let items = usize::try_from(self.number()?).ok()?;
+        let bytes = self.bytes;
+        for _ in 0..items {
+            pass(self)?;
+        }
+        Some(List { items, bytes: bytes.get(..bytes.len() - self.bytes.len())? })
+    }
+}
