@@ -92,6 +92,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Auto => "auto",
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
     /// The best kernels for a model of this shape. Cells of two need an even number of inputs everywhere.
     fn kernels(self, shape: Shape) -> Result<&'static EncoderKernels, Error> {
         let even = (shape.width / shape.heads).is_multiple_of(2) && shape.inner.is_multiple_of(2);

@@ -691,6 +691,7 @@ pub fn describe() -> Value {
     if let Embedder::Ready(encoder_ready) = &*lock(&EMBEDDER) {
         encoder.push(("dimensions", Value::from(encoder_ready.dim())));
         encoder.push(("window", Value::from(encoder_ready.window())));
+        encoder.push(("precision", Value::from(encoder_ready.info().precision.name())));
         encoder.push(("bytes", Value::from(bytes)));
     }
     if state == "none" {

@@ -31,6 +31,7 @@ mod models;
 mod modes;
 mod observers;
 mod persistence;
+mod ranking;
 mod recall;
 mod reembed;
 mod serve;
