@@ -15,8 +15,8 @@
 //! the processor multiplies bytes: twice the multiplications, which hide behind the loads, and one pass. [`Wide`] bounds the query so that the
 //! sum fits 32 bits, hence all kinds of processors give the same bits: integers wrap on the way and come out right.
 //!
-//! **One row after the other**, never several side by side: what is saved in loads of the query is lost twice over as soon as rows come
-//! from memory, because a processor fetches ahead along one run and not along four.
+//! **Signs, halves and floats are read one row after the other**, never several side by side: what is saved in loads of the query
+//! is lost twice over as soon as rows come from memory, because a processor fetches ahead along one run and not along four.
 //!
 //! Halves and floats are summed in an order that depends on the kind of processor alone, never on which rows are beside a row: equal
 //! vectors have equal scores.
