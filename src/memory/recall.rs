@@ -4,7 +4,7 @@
 //!    into a set of slots before anything is compared; so K results come back if K are admitted. Texts are compared by hash
 //!    there, and the results are checked against the records at the end.
 //! 2. **Candidates.** The best [`CANDIDATES`] by vector (`rows`) and the best by words (`lexical`), and the turns around them.
-//! 3. **Base score** of a memory: `0.5·(cos − 0.3)/0.6 + 0.5·bm25/(2·ln(1 + N))`. Both terms are on a scale of their own that no statistics
+//! 3. **Base score** of a memory: `0.5·(cos − 0.3)/0.6 + 0.5·1.9·bm25/(2·ln(1 + N))`, 1.9 being BM25's k1 + 1. Both terms are on a scale of their own that no statistics
 //!    of the space enter but N: equal on replicas, and the same whatever the filter, K and size of the candidates.
 //! 4. **What is around.** A turn gets 0.4 of the base score of the turn before it in its session (answers follow what they answer) and 0.2 of
 //!    those one behind, two before and two behind.
@@ -15,8 +15,8 @@
 //!    cosines, and steps 4 and 5 are repeated.
 //! 7. **By wish**: recency, importance, use, an outcome; variety (MMR).
 //!
-//! Step 4 and the second prior are void without sessions and speakers. The constants were chosen on conversations that the figures in the README were
-//! not measured on (leaving one out), rounded; every one of them lies on a plateau.
+//! Step 4 and the second prior are void without sessions and speakers. The constants are round numbers on the plateau of those that were
+//! chosen leaving one conversation out at a time.
 //!
 //! By vector alone (no text, or `Mode::Dense`) the score is the cosine, by words alone it is BM25, and neither is mixed with anything unless asked for.
 //!
@@ -635,7 +635,9 @@ impl<'r, 'a> Base<'r, 'a> {
         }
         let docs = run.view.lexical.docs() as f64;
         let cosines = nearest.iter().map(|(cosine, slot)| (*slot, Some(*cosine))).collect();
-        let scale = 2.0 * docs.ln_1p().max(f64::MIN_POSITIVE);
+        // The index leaves out BM25's constant factor k1 + 1, which changes no order by words alone.
+        let factor = 1.0 + f64::from(Bm25::default().k1);
+        let scale = 2.0 * docs.ln_1p().max(f64::MIN_POSITIVE) / factor;
         Base { run, cosines, words, query: &lexical.query, scale, by_words: HashMap::new() }
     }
 

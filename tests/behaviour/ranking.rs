@@ -1,8 +1,7 @@
 //! The ranking of text, end to end: encoder, word vectors, words, neighbours and priors against an independent implementation.
 
-use crate::client::Reply;
+use crate::client::{Reply, words};
 use crate::harness::Server;
-use crate::words;
 
 /// What bf16 in the encoder, bytes in the rows and another list of stop words may make of a score; the scores lie between 0 and 2.
 const NEAR: f64 = 0.05;
