@@ -233,8 +233,8 @@ fn put_signs(out: &mut Vec<u8>, signs: &Signs) {
     signs.write(out);
 }
 
-/// The fields of a memory that do not have their usual value.
-mod has {
+/// The fields of a memory that do not have their usual value; a record in memory (`record`) marks its texts by the same bits.
+pub(crate) mod has {
     pub const KIND: u64 = 1;
     pub const OUTCOME: u64 = 1 << 1;
     pub const SESSION: u64 = 1 << 2;
@@ -258,7 +258,7 @@ mod has {
 }
 
 /// The usual values.
-const KIND: &str = "fact";
+pub(crate) const KIND: &str = "fact";
 const IMPORTANCE: f64 = 0.5;
 const CONFIDENCE: f64 = 1.0;
 

@@ -4,25 +4,8 @@
 //! (LEB128). The bytes are our own: whatever reads them trusts the form, and gets an empty record where it does not hold.
 
 use crate::MemoryId;
-use crate::codec::{put, put_id, put_text};
+use crate::codec::{KIND, has, put, put_id, put_text};
 use crate::entry::{Entry, Meta};
-
-/// The TYPE that takes no room.
-const USUAL_KIND: &str = "fact";
-
-mod has {
-    pub const KIND: u64 = 1;
-    pub const OUTCOME: u64 = 1 << 1;
-    pub const SESSION: u64 = 1 << 2;
-    pub const SPEAKER: u64 = 1 << 3;
-    pub const ROLE: u64 = 1 << 4;
-    pub const SOURCE: u64 = 1 << 5;
-    pub const FROM: u64 = 1 << 6;
-    pub const TAGS: u64 = 1 << 7;
-    pub const META: u64 = 1 << 8;
-    pub const SUPERSEDES: u64 = 1 << 9;
-    pub const SUPERSEDED: u64 = 1 << 10;
-}
 
 /// The texts of a memory, borrowed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,7 +44,7 @@ impl<'a> Record<'a> {
         let fields = reader.number()?;
         let content = reader.text()?;
         let mut text = |field: u64| if fields & field == 0 { Some(None) } else { reader.text().map(Some) };
-        let kind = text(has::KIND)?.unwrap_or(USUAL_KIND);
+        let kind = text(has::KIND)?.unwrap_or(KIND);
         let (outcome, session, speaker) = (text(has::OUTCOME)?, text(has::SESSION)?, text(has::SPEAKER)?);
         let (role, source, meta) = (text(has::ROLE)?, text(has::SOURCE)?, text(has::META)?);
         let from = if fields & has::FROM == 0 { List::default() } else { reader.list(|r| r.id().map(drop))? };
@@ -108,7 +91,7 @@ impl<'a> Record<'a> {
 pub(crate) fn write(entry: &Entry, out: &mut Vec<u8>) {
     let superseded_by = entry.superseded.map(|superseded| superseded.by);
     let optional: [(u64, Option<&str>); 6] = [
-        (has::KIND, Some(&*entry.kind).filter(|kind| *kind != USUAL_KIND)),
+        (has::KIND, Some(&*entry.kind).filter(|kind| *kind != KIND)),
         (has::OUTCOME, entry.outcome.as_deref()),
         (has::SESSION, entry.session.as_deref()),
         (has::SPEAKER, entry.speaker.as_deref()),

@@ -6,13 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement may stop at the first surprise")]
 
 // The rows are inside the engine: this compiles them again, with what they need of it.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the engine uses the rest of it")]
 #[path = "../bitmap.rs"]
 mod bitmap;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the engine uses the rest of it")]
 #[path = "../kernels/mod.rs"]
 mod kernels;
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports, reason = "the engine uses the rest of it")]
 #[path = "../rows/mod.rs"]
 mod rows;
 /// Sizes as the allocator gives them: the engine's own function, which is beside much else that is of no use here.

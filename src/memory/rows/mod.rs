@@ -32,8 +32,9 @@ use block::Segment;
 use std::sync::Arc;
 
 pub(crate) use index::Index;
-#[allow(unused_imports, reason = "wired by the space in a following commit")]
-pub(crate) use search::{Among, Effort, Found, Path, Search};
+pub(crate) use search::{Among, Effort, Search};
+#[allow(unused_imports, reason = "tests and measurements name what a search gives")]
+pub(crate) use search::{Found, Path};
 pub(crate) use vector::pair_similarity;
 pub use vector::{Precision, Vector};
 
