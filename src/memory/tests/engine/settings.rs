@@ -66,3 +66,37 @@ fn a_new_lifetime_counts_for_new_entries() {
     assert_eq!((get(&space, T0, old).expires, get(&space, T0, new).expires), (Some(T0 + DAY), Some(T0 + 60_000)));
     space.check_invariants();
 }
+
+/// What decides over the words of a space counts for those that stand, and back again gives the same.
+#[test]
+fn words_follow_their_settings() {
+    let mut space = Space::new();
+    for n in 0..50 {
+        let speaker = (n % 2 == 0).then(|| "Caroline".to_owned());
+        store(
+            &mut space,
+            T0 + n,
+            NewMemory { speaker, tier: Some(Tier::LongTerm), ..memory(&format!("walking home {n}")) },
+        );
+    }
+    let found = |space: &Space, text: &str| {
+        let recall = Recall { text: Some(text.into()), k: 100, ..Recall::default() };
+        space.snapshot().recall(T0 + 99, &recall).unwrap().hits.len()
+    };
+    let before = (space.live_bytes(), found(&space, "walk"), found(&space, "Caroline"));
+    assert_eq!((before.1, before.2), (50, 25));
+    for (name, value, walk, caroline) in [
+        ("language", "none", 0, 25),
+        ("template", "plain", 0, 0),
+        ("lexical", "off", 0, 0),
+        ("lexical", "on", 0, 0),
+        ("template", "spoken", 0, 25),
+        ("language", "english", 50, 25),
+    ] {
+        let effects = space.set(T0 + 99, name, value).unwrap();
+        apply(&mut space, &effects);
+        space.check_invariants();
+        assert_eq!((found(&space, "walk"), found(&space, "Caroline")), (walk, caroline), "{name} {value}");
+    }
+    assert_eq!((space.live_bytes(), found(&space, "walk"), found(&space, "Caroline")), before);
+}
