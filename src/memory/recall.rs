@@ -24,36 +24,21 @@
 //! hundred more memories would change every score); ranks instead of scores (reciprocal rank fusion loses .02 of recall@10); pseudo-relevance
 //! feedback (loses everywhere).
 
+mod hybrid;
+
 use crate::bitmap::Bitmap;
 use crate::entry::Entry;
 use crate::filter::Filter;
-use crate::lexical::{self, Bm25, DocId, Lexical};
+use crate::lexical::{Bm25, DocId};
 use crate::records::Link;
 use crate::rows::{Among, Effort, Query, RowId, Rows, Search};
 use crate::snapshot::{Snapshot, check_dimension, no_direction, normalised};
-use crate::tokens::{QueryWord, Question};
+use crate::tokens::QueryWord;
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 
 /// The best by vector and by words that are looked at more closely.
 const CANDIDATES: usize = 100;
-/// Candidates that are looked at word by word, and the way from a word score that says nothing to one that says everything.
-const RERANKED: usize = 50;
-const WORD_RANGE: f64 = 0.4;
-/// Shares of vector and words in the base score.
-const DENSE: f64 = 0.5;
-const WORDS: f64 = 0.5;
-/// The cosine of what has nothing to do with a question, and the way from there to a cosine that says everything.
-const COSINE_ZERO: f64 = 0.3;
-const COSINE_RANGE: f64 = 0.6;
-/// What a turn gets of those around it.
-const BEFORE: f64 = 0.4;
-const AROUND: f64 = 0.2;
-/// What saying something counts for, and how many words are enough.
-const LENGTH: f64 = 0.3;
-const ENOUGH_WORDS: f64 = 20.0;
-/// What being by the speaker who is asked about counts for.
-const SPEAKER: f64 = 0.2;
 /// Where use counts in full.
 const MANY_USES: f64 = 100.0;
 /// Days in which recency halves, unless the caller says otherwise.
@@ -371,7 +356,7 @@ impl<'a> Run<'a> {
         }
         self.found.admitted = self.restriction.as_ref().and(self.admitted.as_ref()).map(Bitmap::count);
         let mut candidates = match (self.dense.is_some(), self.text.is_some()) {
-            (true, true) => self.hybrid(),
+            (true, true) => self.hybrid(if self.recall.is_plain() { self.recall.k } else { usize::MAX }),
             (true, false) => self.by_vector(self.wanted()),
             (false, true) => self.by_words(self.wanted()),
             (false, false) => Vec::new(),
@@ -447,87 +432,6 @@ impl<'a> Run<'a> {
         let best = lexical.best(limit, |slot| self.view.id(slot));
         let enough = best.into_iter().filter(|(_, score)| f64::from(*score) >= least);
         enough.map(|(slot, score)| self.candidate(slot, "words", f64::from(score))).collect()
-    }
-
-    /// By vector and words, and what is around.
-    fn hybrid(&mut self) -> Vec<Candidate> {
-        let limit = CANDIDATES.max(self.recall.k.saturating_mul(2));
-        let nearest = self.search(limit, None);
-        let lexical = self.view.lexical.search(&self.terms, &Bm25::default(), self.admitted.as_ref());
-        self.found.matched = lexical.hits.len();
-        let best = lexical.best(limit, |slot| self.view.id(slot));
-        let mut pool: BTreeSet<u32> =
-            nearest.iter().map(|(_, slot)| *slot).chain(best.iter().map(|(slot, _)| *slot)).collect();
-        let around: Vec<u32> = pool.iter().flat_map(|slot| self.around(*slot)).flatten().collect();
-        pool.extend(
-            around.into_iter().filter(|slot| self.admitted.as_ref().is_none_or(|admitted| admitted.contains(*slot))),
-        );
-        let mut base = Base::new(self, &nearest, &lexical);
-        let asked = self.speaker_asked_about(&pool);
-        if let Some(least) = self.recall.min_score {
-            pool.retain(|slot| base.cosine(*slot).is_some_and(|cosine| cosine >= least));
-        }
-        let rank = |base: &mut Base| {
-            let mut candidates: Vec<Candidate> =
-                pool.iter().map(|slot| self.scored(*slot, base, asked.as_deref())).collect();
-            candidates.sort_unstable_by(by_score);
-            candidates
-        };
-        let candidates = rank(&mut base);
-        let best: Vec<u32> = candidates.iter().take(RERANKED).map(|candidate| candidate.slot).collect();
-        let reranked = base.go_by_words(&best);
-        if reranked > 0 { rank(&mut base) } else { candidates }
-    }
-
-    /// A candidate with its base score, what is around it, and the priors.
-    fn scored(&self, slot: u32, base: &mut Base, asked: Option<&str>) -> Candidate {
-        let mut candidate = self.candidate(slot, "vector", DENSE * base.dense(slot));
-        candidate.add("words", base.words(slot));
-        let weights = [BEFORE, AROUND, AROUND, AROUND];
-        let turns = self.around(slot).into_iter().zip(weights);
-        let around = turns.filter_map(|(turn, weight)| Some(weight * base.score(turn?))).sum();
-        candidate.add("around", around);
-        if let Some(words) = self.view.records.words(slot) {
-            candidate.add("length", LENGTH * (words.ln_1p() / ENOUGH_WORDS.ln_1p()).min(1.0));
-        }
-        if asked.is_some_and(|asked| self.speaker(slot) == Some(asked)) {
-            candidate.add("speaker", SPEAKER);
-        }
-        candidate
-    }
-
-    /// The turns around one in its session: one before, one behind, two before, two behind.
-    fn around(&self, slot: u32) -> [Option<u32>; 4] {
-        let step = |slot: Option<u32>, link| self.view.records.link(slot?, link);
-        let (before, behind) = (step(Some(slot), Link::Previous), step(Some(slot), Link::Next));
-        [before, behind, step(before, Link::Previous), step(behind, Link::Next)]
-    }
-
-    fn speaker(&self, slot: u32) -> Option<&'a str> {
-        self.view.records.record(slot)?.speaker
-    }
-
-    /// The one speaker of the candidates that the question names; None if it names none, or several. A turn of a speaker whose name
-    /// is in the question is a candidate by that word, so the candidates say who could be meant.
-    fn speaker_asked_about(&self, pool: &BTreeSet<u32>) -> Option<String> {
-        let question = words_of(self.text.as_deref()?);
-        let mut seen = HashSet::new();
-        let mut named: Option<&str> = None;
-        for slot in pool {
-            let (_, speaker) = self.view.records.owner_cells(*slot);
-            if !seen.insert(speaker) {
-                continue;
-            }
-            let Some(speaker) = self.speaker(*slot) else { continue };
-            let name = words_of(speaker);
-            if !name.is_empty() && question.windows(name.len()).any(|words| words == name) {
-                if named.is_some_and(|other| other != speaker) {
-                    return None;
-                }
-                named = Some(speaker);
-            }
-        }
-        named.map(str::to_owned)
     }
 
     /// Mixes in what the caller wants besides relevance.
@@ -610,84 +514,4 @@ impl<'a> Run<'a> {
         let name = |hash: u32| format!("word:{}", stems.get(&hash).map_or("", String::as_str));
         parts.into_iter().map(|part| (name(part.hash), f64::from(part.part))).collect()
     }
-}
-
-/// Base scores, each worked out once.
-struct Base<'r, 'a> {
-    run: &'r Run<'a>,
-    cosines: HashMap<u32, Option<f64>>,
-    /// BM25 by slot: 0 = no word was found.
-    words: Vec<f32>,
-    query: &'r lexical::Query,
-    /// By what BM25 is divided.
-    scale: f64,
-    /// What the words of a memory say, in place of its cosine.
-    by_words: HashMap<u32, f64>,
-}
-
-impl<'r, 'a> Base<'r, 'a> {
-    fn new(run: &'r Run<'a>, nearest: &[(f64, u32)], lexical: &'r Lexical) -> Base<'r, 'a> {
-        let mut words = vec![0.0; run.view.records.slots()];
-        for (slot, score) in &lexical.hits {
-            if let Some(place) = words.get_mut(*slot as usize) {
-                *place = *score;
-            }
-        }
-        let docs = run.view.lexical.docs() as f64;
-        let cosines = nearest.iter().map(|(cosine, slot)| (*slot, Some(*cosine))).collect();
-        // The index leaves out BM25's constant factor k1 + 1, which changes no order by words alone.
-        let factor = 1.0 + f64::from(Bm25::default().k1);
-        let scale = 2.0 * docs.ln_1p().max(f64::MIN_POSITIVE) / factor;
-        Base { run, cosines, words, query: &lexical.query, scale, by_words: HashMap::new() }
-    }
-
-    fn cosine(&mut self, slot: u32) -> Option<f64> {
-        let Some((rows, queries)) = &self.run.dense else { return None };
-        *self.cosines.entry(slot).or_insert_with(|| self.run.view.cosine(rows, queries, slot))
-    }
-
-    /// What the vector says, from 0 (nothing to do with the question) to about 1.
-    fn dense(&mut self, slot: u32) -> f64 {
-        if let Some(score) = self.by_words.get(&slot) {
-            return *score;
-        }
-        self.cosine(slot).map_or(0.0, |cosine| (cosine - COSINE_ZERO) / COSINE_RANGE)
-    }
-
-    /// Lets the word vectors of these memories speak instead of their cosines. Gives how many have any.
-    fn go_by_words(&mut self, slots: &[u32]) -> usize {
-        let view = self.run.view;
-        let idf = |term: u32| {
-            let found = self.query.terms.iter().find(|known| known.hash == term);
-            found.map_or_else(|| view.lexical.idf(0.0), |known| f64::from(known.idf))
-        };
-        let Some(rows) = &view.rows else { return 0 };
-        let Some(question) = Question::new(&self.run.recall.words, rows.dim(), idf) else { return 0 };
-        let compare = |slot: &u32| Some((*slot, question.compare(view.records.signs(*slot))? / WORD_RANGE));
-        let scores: Vec<(u32, f64)> = slots.iter().filter_map(compare).collect();
-        let shift: f64 =
-            scores.iter().map(|(slot, score)| self.dense(*slot) - score).sum::<f64>() / scores.len().max(1) as f64;
-        self.by_words = scores.iter().map(|(slot, score)| (*slot, score + shift)).collect();
-        scores.len()
-    }
-
-    fn words(&self, slot: u32) -> f64 {
-        let found = self.words.get(slot as usize).copied().unwrap_or(0.0);
-        // What the filter keeps out has no score yet, and lends one to the turns around it all the same.
-        let kept_out = self.run.admitted.as_ref().is_some_and(|admitted| !admitted.contains(slot));
-        let score = match self.run.view.records.link(slot, Link::Document) {
-            Some(document) if kept_out => self.run.view.lexical.score_of(self.query, DocId::from_number(document)),
-            _ => found,
-        };
-        WORDS * f64::from(score) / self.scale
-    }
-
-    fn score(&mut self, slot: u32) -> f64 {
-        DENSE * self.dense(slot) + self.words(slot)
-    }
-}
-
-/// The words of a short text in lower case, letters and digits alone.
-fn words_of(text: &str) -> Vec<String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
 }

@@ -96,41 +96,54 @@ impl Signs {
 
 /// The words of a question, ready to be compared with signs.
 pub(crate) struct Question {
-    /// Vectors of length one, padded to whole words of signs, with their weights.
-    words: Vec<(Vec<f32>, f64)>,
+    words: Vec<Word>,
     weight: f64,
-    stride: usize,
-    /// The length of a vector of ones and minus ones.
-    length: f64,
+    /// Scratch for the signs of a memory.
+    rows: Vec<u64>,
+}
+
+/// A word of a question as whole numbers: exact, the same on every processor, and several times faster than floats. What rounding to eight bits
+/// loses is little beside what the memory's one bit has lost.
+struct Word {
+    /// Padded to whole words of signs.
+    codes: Vec<i8>,
+    /// What a product with signs has to be multiplied with to be the cosine.
+    scale: f64,
+    weight: f64,
+}
+
+impl Word {
+    /// None for a vector without a direction.
+    fn new(vector: &[f32], weight: f64) -> Option<Word> {
+        let largest = vector.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        if !(largest > 0.0 && largest.is_finite()) {
+            return None;
+        }
+        let mut codes: Vec<i8> = vector.iter().map(|x| kernels::rounded(x / largest * 127.0) as i8).collect();
+        let square: i64 = codes.iter().map(|code| i64::from(*code) * i64::from(*code)).sum();
+        codes.resize(stride(vector.len()) * 64, 0);
+        // A vector of ones and minus ones is as long as the root of its dimensions.
+        Some(Word { codes, scale: 1.0 / (square as f64 * vector.len() as f64).sqrt(), weight })
+    }
 }
 
 impl Question {
     /// From words and the weight of each; None if none of them weighs anything.
     pub(crate) fn new(words: &[QueryWord], dim: usize, weight: impl Fn(u32) -> f64) -> Option<Question> {
-        let mut question =
-            Question { words: Vec::new(), weight: 0.0, stride: stride(dim), length: (dim as f64).sqrt() };
-        for word in words.iter().filter(|word| word.vector.len() == dim) {
-            let Some(mut unit) = crate::snapshot::normalised(&word.vector) else { continue };
-            unit.resize(question.stride * 64, 0.0);
-            let weight = weight(word.term);
-            question.weight += weight;
-            question.words.push((unit, weight));
-        }
-        (question.weight > 0.0).then_some(question)
+        let words = words.iter().filter(|word| word.vector.len() == dim);
+        let words: Vec<Word> = words.filter_map(|word| Word::new(&word.vector, weight(word.term))).collect();
+        let weight = words.iter().map(|word| word.weight).sum();
+        (weight > 0.0).then_some(Question { words, weight, rows: Vec::new() })
     }
 
     /// How well a memory's words answer the question's: the mean over the question's words, by weight, of the best cosine.
     /// None without signs.
-    pub(crate) fn compare(&self, signs: &[u8]) -> Option<f64> {
-        let mut rows = Vec::with_capacity(signs.len() / 8);
-        rows.extend(signs.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)));
-        if rows.is_empty() || self.stride == 0 {
-            return None;
-        }
+    pub(crate) fn compare(&mut self, signs: &[u8]) -> Option<f64> {
+        self.rows.clear();
+        self.rows.extend(signs.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)));
         let mut sum = 0.0;
-        for (word, weight) in &self.words {
-            let best = rows.chunks_exact(self.stride).map(|row| kernels::sign_dot(word, row)).fold(f32::MIN, f32::max);
-            sum += weight * f64::from(best) / self.length;
+        for word in &self.words {
+            sum += word.weight * word.scale * f64::from(kernels::best_sign_dot(&word.codes, &self.rows)?);
         }
         Some(sum / self.weight)
     }
@@ -161,8 +174,8 @@ mod tests {
             let length = v.iter().map(|x| x * x).sum::<f32>().sqrt();
             f64::from(v.iter().map(|x| if *x > 0.0 { *x } else { -*x }).sum::<f32>() / length) / 10.0
         };
-        assert!((ask(&[2]) - exact(2)).abs() < 1e-5);
-        assert!((ask(&[1, 3]) - (exact(1) + 3.0 * exact(3)) / 4.0).abs() < 1e-5);
+        assert!((ask(&[2]) - exact(2)).abs() < 1e-3);
+        assert!((ask(&[1, 3]) - (exact(1) + 3.0 * exact(3)) / 4.0).abs() < 1e-3);
         assert!(ask(&[2]) > ask(&[7]) + 0.2);
         assert!(Question::new(&[], 100, |_| 1.0).is_none());
         assert_eq!(

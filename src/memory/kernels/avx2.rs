@@ -131,7 +131,29 @@ pub(super) fn half_dots(query: &[f32], rows: &[&[u16]], out: &mut [f32]) {
     }
 }
 
+/// Bits become bytes of 0 or 1, which multiply the codes.
 #[target_feature(enable = "avx2")]
-pub(super) fn sign_dot(query: &[f32], signs: &[u64]) -> f32 {
-    super::scalar::sign_dot(query, signs)
+pub(super) fn best_sign_sum(codes: &[i8], rows: &[u64]) -> i32 {
+    let places = _mm256_setr_epi8(
+        0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3,
+    );
+    let bits = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+    let (one, ones) = (_mm256_set1_epi8(1), _mm256_set1_epi16(1));
+    let mut best = i32::MIN;
+    for row in rows.chunks_exact((codes.len() / 64).max(1)) {
+        let mut sum = _mm256_setzero_si256();
+        for (codes, word) in codes.chunks_exact(64).zip(row) {
+            for (half, codes) in codes.chunks_exact(32).enumerate() {
+                // SAFETY: `codes` is 32 bytes.
+                let codes = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
+                let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32((word >> (32 * half)) as i32), places);
+                let set = _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), one);
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(set, codes), ones));
+            }
+        }
+        let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+        let half = _mm_add_epi32(half, _mm_shuffle_epi32::<0b00_00_11_10>(half));
+        best = best.max(_mm_cvtsi128_si32(half).wrapping_add(_mm_extract_epi32::<1>(half)));
+    }
+    best
 }

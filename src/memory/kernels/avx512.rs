@@ -117,7 +117,25 @@ pub(super) fn half_dots(query: &[f32], rows: &[&[u16]], out: &mut [f32]) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn sign_dot(query: &[f32], signs: &[u64]) -> f32 {
-    super::scalar::sign_dot(query, signs)
+/// A mask register is 64 signs: it lets a one through to be multiplied with each code, or nothing. Four rows share the loads of the codes and the
+/// sums across registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+pub(super) fn best_sign_sum(codes: &[i8], rows: &[u64]) -> i32 {
+    let words = (codes.len() / BYTES).max(1);
+    let (zero, one) = (_mm512_setzero_si512(), _mm512_set1_epi8(1));
+    let mut best = i32::MIN;
+    for rows in rows.chunks(4 * words) {
+        let mut all = [zero; 4];
+        for (word, codes) in codes.chunks_exact(BYTES).enumerate() {
+            // SAFETY: `codes` is 64 bytes.
+            let codes = unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) };
+            for (n, sum) in all.iter_mut().enumerate() {
+                let bits = rows.get(n * words + word).copied().unwrap_or(0);
+                *sum = _mm512_dpbusd_epi32(*sum, _mm512_maskz_mov_epi8(bits, one), codes);
+            }
+        }
+        let whole = rows.len() / words;
+        best = sums(all[0], all[1], all[2], all[3]).into_iter().take(whole).fold(best, i32::max);
+    }
+    best
 }

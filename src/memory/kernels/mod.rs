@@ -134,9 +134,16 @@ macro_rules! dispatch {
     };
 }
 
-/// The dot product of floats with signs, a set bit being 1 and another -1: 64 floats to a word. The same bits on every kind.
-pub(crate) fn sign_dot(query: &[f32], signs: &[u64]) -> f32 {
-    dispatch!(sign_dot(query, signs))
+/// The largest product of `codes` with any of the rows of signs, a set bit being 1 and another -1: 64 codes to a word, `codes.len() / 64` words to a
+/// row. Whole numbers: the same on every kind. None without a row.
+pub(crate) fn best_sign_dot(codes: &[i8], rows: &[u64]) -> Option<i32> {
+    let words = codes.len() / 64;
+    if words == 0 || rows.len() < words {
+        return None;
+    }
+    // Codes where a bit is set are added up; with those where none is, taken away, it is the product.
+    let sum: i32 = codes.iter().map(|code| i32::from(*code)).sum();
+    Some(2 * dispatch!(best_sign_sum(codes, rows)) - sum)
 }
 
 /// A query to compare with rows of bytes: whole numbers of up to 16 bits, each also as `256 · high + low`.

@@ -76,16 +76,14 @@ pub(crate) fn to_half(float: f32) -> u16 {
     sign | half.min(u32::from(LARGEST)) as u16
 }
 
-#[inline(always)]
-pub(super) fn sign_dot(query: &[f32], signs: &[u64]) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    for (floats, word) in query.chunks_exact(64).zip(signs) {
-        for (at, floats) in floats.chunks_exact(LANES).enumerate() {
-            let minus = !(*word >> (at * LANES)) as u32;
-            for (lane, (sum, x)) in sums.iter_mut().zip(floats).enumerate() {
-                *sum += f32::from_bits(x.to_bits() ^ ((minus >> lane) << 31));
-            }
-        }
-    }
-    sums.iter().sum()
+/// The largest sum of the codes whose bits a row has set.
+pub(super) fn best_sign_sum(codes: &[i8], rows: &[u64]) -> i32 {
+    let sum = |row: &[u64]| -> i32 {
+        let words = codes.chunks_exact(64).zip(row);
+        let word = |(codes, word): (&[i8], &u64)| -> i32 {
+            codes.iter().enumerate().map(|(bit, code)| i32::from(*code) * (word >> bit & 1) as i32).sum()
+        };
+        words.map(word).sum()
+    };
+    rows.chunks_exact((codes.len() / 64).max(1)).map(sum).max().unwrap_or(i32::MIN)
 }

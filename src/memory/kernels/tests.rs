@@ -170,27 +170,34 @@ fn the_best_kind_is_used() {
 }
 
 #[test]
-fn signs_of_floats() {
-    let query: Vec<f32> = (0..128).map(|n| ((n * 29) % 31) as f32 - 15.0).collect();
-    let signs = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
-    let naive: f32 =
-        query.iter().enumerate().map(|(n, x)| if signs[n / 64] >> (n % 64) & 1 == 1 { *x } else { -*x }).sum();
-    // Small whole numbers: every order of summation gives the same.
-    assert_eq!(scalar::sign_dot(&query, &signs), naive);
-    let odd: Vec<f32> = query.iter().map(|x| x / 7.0).collect();
-    for kind in Kind::available() {
-        let dot = match kind {
-            Kind::Scalar => scalar::sign_dot(&odd, &signs),
-            // SAFETY: the kind is available.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { avx2::sign_dot(&odd, &signs) },
-            // SAFETY: the kind is available.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => unsafe { avx512::sign_dot(&odd, &signs) },
-            // SAFETY: the kind is available.
-            #[cfg(target_arch = "aarch64")]
-            Kind::Neon => unsafe { neon::sign_dot(&odd, &signs) },
+fn codes_with_signs() {
+    for (words, count) in [(1, 1), (2, 3), (6, 4), (6, 9), (256, 5)] {
+        let codes: Vec<i8> = (0..words * 64).map(|n| if words == 256 { -127 } else { (n * 89 % 255) as i8 }).collect();
+        let rows: Vec<u64> = (0..words * count).map(|n| (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        let bit = |row: &[u64], n: usize| row[n / 64] >> (n % 64) & 1 == 1;
+        let dot = |row: &[u64]| -> i32 {
+            let signed = |(n, code): (usize, &i8)| if bit(row, n) { i32::from(*code) } else { -i32::from(*code) };
+            codes.iter().enumerate().map(signed).sum()
         };
-        assert_eq!(dot.to_bits(), scalar::sign_dot(&odd, &signs).to_bits(), "{kind:?}");
+        let best = rows.chunks_exact(words).map(dot).max();
+        assert_eq!(best_sign_dot(&codes, &rows), best, "{words} words, {count} rows");
+        let sum: i32 = codes.iter().map(|code| i32::from(*code)).sum();
+        for kind in Kind::available() {
+            let found = match kind {
+                Kind::Scalar => scalar::best_sign_sum(&codes, &rows),
+                // SAFETY: the kind is available.
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx2 => unsafe { avx2::best_sign_sum(&codes, &rows) },
+                // SAFETY: the kind is available.
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx512 => unsafe { avx512::best_sign_sum(&codes, &rows) },
+                // SAFETY: the kind is available.
+                #[cfg(target_arch = "aarch64")]
+                Kind::Neon => unsafe { neon::best_sign_sum(&codes, &rows) },
+            };
+            assert_eq!(Some(2 * found - sum), best, "{kind:?}, {words} words, {count} rows");
+        }
+        assert_eq!(best_sign_dot(&codes, &rows[..words - 1]), None);
     }
+    assert_eq!(best_sign_dot(&[], &[]), None);
 }

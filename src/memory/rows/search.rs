@@ -254,6 +254,15 @@ impl Rows {
         score
     }
 
+    /// Gives the score of every pair of a query and one of these rows, with the number that stands beside the row.
+    pub(crate) fn each_score(&self, queries: &[Query], rows: &[(RowId, u32)], mut take: impl FnMut(u32, f64)) {
+        let rows: Vec<Candidate> =
+            rows.iter().map(|(row, owner)| Candidate { row: *row, owner: *owner, distance: 0 }).collect();
+        for query in queries {
+            self.scores(query, &rows, |candidate, score| take(candidate.owner, score));
+        }
+    }
+
     /// The scores of rows anywhere, in their order.
     fn scores(&self, query: &Query, rows: &[Candidate], take: impl FnMut(&Candidate, f64)) {
         let block = |candidate: &Candidate| Some(&*self.segment(candidate.row.place())?.block);
