@@ -101,7 +101,7 @@ impl<'r, 'a> Scope<'r, 'a> {
     /// The pool, what is around it and admitted, and what is around that.
     fn new(run: &'r Run<'a>, pool: &[u32], nearest: &[(f64, u32)], lexical: &Lexical) -> Scope<'r, 'a> {
         let records = &run.view.records;
-        let mut places = Places::default();
+        let mut places = Places::with_capacity_and_hasher(8 * pool.len(), BuildHasherDefault::default());
         let mut slots: Vec<u32> = Vec::with_capacity(4 * pool.len());
         let mut place = |slot: u32, slots: &mut Vec<u32>| {
             *places.entry(slot).or_insert_with(|| {
