@@ -6,8 +6,8 @@
 //! 2. **Candidates.** The best [`CANDIDATES`] by vector (`rows`) and the best by words (`lexical`), and the turns around them.
 //! 3. **Base score** of a memory: `0.5·(cos − 0.3)/0.6 + 0.5·1.9·bm25/(2·ln(1 + N))`, 1.9 being BM25's k1 + 1. Both terms are on a scale of their own that no statistics
 //!    of the space enter but N: equal on replicas, and the same whatever the filter, K and size of the candidates.
-//! 4. **What is around.** A turn gets 0.4 of the base score of the turn before it in its session (answers follow what they answer) and 0.2 of
-//!    those one behind, two before and two behind.
+//! 4. **What is around.** A turn gets 0.4 of what the vector of the turn before it in its session says (answers follow what they answer) and 0.2 of
+//!    those one behind, two before and two behind; and its words and theirs, weighed the same, make up one text for BM25.
 //! 5. **Priors.** Turns that say little rank lower: `0.3·min(1, ln(1 + words)/ln 21)`. If the question names exactly one speaker of
 //!    the candidates, memories by that one get 0.2.
 //! 6. **Word by word**: for the best [`RERANKED`] of these the cosine gives way to what their words say (`tokens`): the mean, by idf, over the
