@@ -65,7 +65,7 @@ pub use lexical::{Language, Word, words};
 pub use recall::{Admitted, Hit, Mode, Recall, Recalled, Weights, Whereabouts};
 pub use reembed::{Embedded, Missing, Retired, Way};
 pub use rows::{Precision, Vector};
-pub use settings::{Eviction, NAMES as SETTINGS, Settings, TierSettings, TokenVectors};
+pub use settings::{Eviction, NAMES as SETTINGS, Ranking, Settings, TierSettings, TokenVectors};
 pub use snapshot::{Selection, Snapshot, VectorIndex};
 pub use space::Space;
 pub use stats::{Stats, TierStats};

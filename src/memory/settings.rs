@@ -30,6 +30,64 @@ pub enum TokenVectors {
     Off,
 }
 
+/// What a recall by vector and words goes by besides them (see `recall`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ranking {
+    /// What the turns around a turn say.
+    pub around: bool,
+    /// How much a memory says.
+    pub length: bool,
+    /// Who is asked about.
+    pub speaker: bool,
+    /// The vectors of the single words, where memories have them.
+    pub token_vectors: bool,
+}
+
+impl Ranking {
+    /// All of it.
+    const ALL: Ranking = Ranking { around: true, length: true, speaker: true, token_vectors: true };
+    /// Nothing: vector and words alone.
+    const NONE: Ranking = Ranking { around: false, length: false, speaker: false, token_vectors: false };
+
+    fn parts(&mut self) -> [(&'static str, &mut bool); 4] {
+        [
+            ("around", &mut self.around),
+            ("length", &mut self.length),
+            ("speaker", &mut self.speaker),
+            ("token-vectors", &mut self.token_vectors),
+        ]
+    }
+
+    /// `all`, `none`, or names with commas between them.
+    fn parse(value: &str) -> Option<Ranking> {
+        let value = value.to_ascii_lowercase();
+        match value.as_str() {
+            "all" => return Some(Ranking::ALL),
+            "none" => return Some(Ranking::NONE),
+            _ => {}
+        }
+        let mut ranking = Ranking::NONE;
+        for name in value.split(',') {
+            let mut parts = ranking.parts();
+            let (_, part) = parts.iter_mut().find(|(known, _)| *known == name.trim())?;
+            **part = true;
+        }
+        Some(ranking)
+    }
+
+    fn name(mut self) -> String {
+        match self {
+            Ranking::ALL => "all".into(),
+            Ranking::NONE => "none".into(),
+            _ => {
+                let parts = self.parts();
+                let names: Vec<&str> = parts.iter().filter(|(_, part)| **part).map(|(name, _)| *name).collect();
+                names.join(",")
+            }
+        }
+    }
+}
+
 /// Capacity and lifetime of one tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TierSettings {
@@ -57,6 +115,8 @@ pub struct Settings {
     pub language: Language,
     /// Whether words get vectors.
     pub token_vectors: TokenVectors,
+    /// What a recall goes by besides vector and words.
+    pub ranking: Ranking,
     /// Cosine from which two memories of one session and speaker are duplicates; 0 = equal text only.
     pub dedup: f64,
     /// Seconds between two consolidations by the timer; 0 = none.
@@ -66,7 +126,7 @@ pub struct Settings {
 }
 
 /// Every setting, in the order in which they are listed.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 21] = [
     "working.capacity",
     "working.ttl",
     "short_term.capacity",
@@ -84,6 +144,7 @@ pub const NAMES: [&str; 20] = [
     "lexical",
     "language",
     "token-vectors",
+    "ranking",
     "dedup",
     "consolidate-interval",
     "consolidate-threshold",
@@ -144,6 +205,7 @@ impl Default for Settings {
             lexical: true,
             language: Language::default(),
             token_vectors: TokenVectors::default(),
+            ranking: Ranking::ALL,
             dedup: 0.0,
             consolidate_interval: 300,
             consolidate_threshold: 0.7,
@@ -200,6 +262,15 @@ impl Settings {
                 })?
             }
             "token-vectors" => self.token_vectors = named(known, value, TOKEN_VECTORS)?,
+            "ranking" => {
+                self.ranking = Ranking::parse(value).ok_or_else(|| {
+                    bad(
+                        known,
+                        value,
+                        "all, none, or some of around, length, speaker and token-vectors with commas between them",
+                    )
+                })?
+            }
             "dedup" => self.dedup = unit(value).ok_or_else(|| bad(known, value, UNIT_FORM))?,
             "consolidate-interval" => {
                 self.consolidate_interval = seconds(value).ok_or_else(|| bad(known, value, SECONDS_FORM))?
@@ -236,6 +307,7 @@ impl Settings {
             "lexical" => name_of(self.lexical, SWITCH).into(),
             "language" => self.language.name().into(),
             "token-vectors" => name_of(self.token_vectors, TOKEN_VECTORS).into(),
+            "ranking" => self.ranking.name(),
             "dedup" => self.dedup.to_string(),
             "consolidate-interval" => self.consolidate_interval.to_string(),
             "consolidate-threshold" => self.consolidate_threshold.to_string(),
@@ -392,6 +464,9 @@ mod tests {
             ("max-memory", "1k", "1000"),
             ("eviction", "FIFO", "fifo"),
             ("dedup", "0.95", "0.95"),
+            ("ranking", "Speaker, around", "around,speaker"),
+            ("ranking", "speaker,length,around,token-vectors", "all"),
+            ("ranking", "none", "none"),
             ("consolidate-interval", "0", "0"),
             ("consolidate-threshold", "1", "1"),
         ] {
@@ -409,6 +484,9 @@ mod tests {
             ("eviction", "lru"),
             ("dedup", "nan"),
             ("dedup", "1.1"),
+            ("ranking", ""),
+            ("ranking", "around,"),
+            ("ranking", "around length"),
             ("max-memory", "100tb"),
             ("max-memory", "99999999999999999999"),
         ] {

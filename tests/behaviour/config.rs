@@ -5,7 +5,7 @@ use crate::harness::Server;
 
 /// Requirements, table "Tiers", and issue 2.
 const DEFAULTS: &str = "working.capacity=10 working.ttl=3600 short_term.capacity=100 short_term.ttl=86400 long_term.capacity=10000 \
-     long_term.ttl=2592000 episodic.capacity=1000 episodic.ttl=7776000 semantic.capacity=5000 semantic.ttl=0 eviction=value max-memory=0 precision=i8 template=spoken lexical=on language=english token-vectors=auto dedup=0 \
+     long_term.ttl=2592000 episodic.capacity=1000 episodic.ttl=7776000 semantic.capacity=5000 semantic.ttl=0 eviction=value max-memory=0 precision=i8 template=spoken lexical=on language=english token-vectors=auto ranking=all dedup=0 \
      consolidate-interval=300 consolidate-threshold=0.7";
 
 fn settings(reply: &redis::Value) -> String {

@@ -57,7 +57,7 @@ const CASES: &[Case] = &[
             c.ok(&format!("MEM.STORE set:a text-{n} NOEMBED IMPORTANCE 0.{n}"));
         }
         c.ok("MEM.CONFIG SET set:a short_term.capacity 3 eviction fifo dedup 0.875 working.ttl 5m consolidate-threshold 0.1 max-memory 10mb");
-        c.ok("MEM.CONFIG SET set:empty dedup 0 precision f16 template plain lexical off language german token-vectors off");
+        c.ok("MEM.CONFIG SET set:empty dedup 0 precision f16 template plain lexical off language german token-vectors off ranking around,length");
         vec!["set:a", "set:empty"]
     }),
     ("mem.config|preset", |c| {

@@ -21,7 +21,7 @@ use redis::{Connection, Value as Reply};
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::report::{Cell, Report, Table, doing, none, number, progress};
+use crate::report::{Cell, Report, Table, doing, median, none, number, progress};
 use crate::server::Server;
 use crate::texts::Random;
 use crate::world::brief;
@@ -29,14 +29,26 @@ use crate::world::brief;
 /// How far down a ranking is looked at.
 const DEPTH: usize = 100;
 const RESAMPLES: usize = 2_000;
-/// Ways to ask: what it is called, settings of the space, and words at the end of MEM.RECALL.
-const WAYS: [(&str, &[&str], &[&str]); 5] = [
-    ("defaults", &[], &[]),
-    ("no token vectors", &["token-vectors", "off"], &[]),
-    ("token vectors", &["token-vectors", "on"], &[]),
-    ("dense alone", &[], &["MODE", "dense"]),
-    ("lexical alone", &[], &["MODE", "lexical"]),
+/// Ways to ask: what it is called, settings of the space, settings that change only how it is asked, and words at the end of MEM.RECALL. The last ones
+/// put the ranking together part by part.
+const WAYS: [Way; 9] = [
+    Way { name: "defaults", stored: &[], asked: &[], words: &[] },
+    Way { name: "no token vectors", stored: &["token-vectors", "off"], asked: &[], words: &[] },
+    Way { name: "token vectors", stored: &["token-vectors", "on"], asked: &[], words: &[] },
+    Way { name: "dense alone", stored: &[], asked: &[], words: &["MODE", "dense"] },
+    Way { name: "lexical alone", stored: &[], asked: &[], words: &["MODE", "lexical"] },
+    Way { name: "vector and words", stored: &[], asked: &["ranking", "none"], words: &[] },
+    Way { name: "… and what is around", stored: &[], asked: &["ranking", "around"], words: &[] },
+    Way { name: "… and length", stored: &[], asked: &["ranking", "around,length"], words: &[] },
+    Way { name: "… and speaker", stored: &[], asked: &["ranking", "around,length,speaker"], words: &[] },
 ];
+
+struct Way {
+    name: &'static str,
+    stored: &'static [&'static str],
+    asked: &'static [&'static str],
+    words: &'static [&'static str],
+}
 
 /// What a question got: the place of its evidence in the ranking.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -187,37 +199,51 @@ fn ranked(c: &mut Connection, stored: &Stored, question: &str, more: &[&str]) ->
     Ok(names)
 }
 
+/// How long the search of a question takes that has been asked before; None where nothing is found.
+fn search_micros(c: &mut Connection, stored: &Stored, question: &str, more: &[&str]) -> Outcome<Option<f64>> {
+    let mut cmd = redis::cmd("MEM.RECALL");
+    cmd.arg(&[&stored.key, "TEXT", question]).arg(&["K", "10", "NOTOUCH", "EXPLAIN"]).arg(more);
+    let hits: Vec<HashMap<String, Reply>> = cmd.query(c)?;
+    let Some(explain) = hits.first().and_then(|hit| hit.get("explain")) else { return Ok(None) };
+    let explain: HashMap<String, Reply> = redis::from_redis_value_ref(explain)?;
+    explain.get("search_usec").map(|micros| Ok(redis::from_redis_value_ref(micros)?)).transpose()
+}
+
 /// What a way of asking found, over all collections.
 struct Found {
     /// Per collection the scores of the questions that count, then those of category 5.
     scores: Vec<(Vec<Score>, Vec<Score>)>,
     bytes: f64,
+    /// What the searches took by the server's own account, without embedding.
+    micros: Vec<f64>,
     ranked: Vec<Value>,
 }
 
 /// Stores everything under these settings and asks everything in this way; a refusal of either is an error.
-fn ask(server: &Server, collections: &[Collection], way: &(&str, &[&str], &[&str])) -> Outcome<Found> {
+fn ask(server: &Server, collections: &[Collection], way: &Way) -> Outcome<Found> {
     let c = &mut server.connect()?;
-    let (_, settings, more) = way;
-    let mut found = Found { scores: Vec::new(), bytes: 0.0, ranked: Vec::new() };
+    let mut found = Found { scores: Vec::new(), bytes: 0.0, micros: Vec::new(), ranked: Vec::new() };
     let mut memories = 0;
     for collection in collections {
         // Ways with the same settings ask the same space.
-        let key = format!("{} {}", collection.name, settings.join(" "));
+        let key = format!("{} {}", collection.name, way.stored.join(" "));
         let names = format!("names of {key}");
         let there: HashMap<String, String> = redis::cmd("HGETALL").arg(&names).query(c)?;
         let stored = if there.is_empty() {
-            let stored = store(c, collection, &key, settings)?;
+            let stored = store(c, collection, &key, way.stored)?;
             redis::cmd("HSET").arg(&names).arg(stored.names.iter().collect::<Vec<_>>()).query::<()>(c)?;
             stored
         } else {
             Stored { key, names: there }
         };
+        // Said anew every time, so that no way of asking leaves its settings to the next.
+        redis::cmd("MEM.CONFIG").arg(&["SET", &stored.key, "ranking", "all"]).arg(way.asked).query::<()>(c)?;
         found.bytes += redis::cmd("MEMORY").arg("USAGE").arg(&stored.key).query::<f64>(c)?;
         memories += stored.names.len();
         let (mut head, mut apart) = (Vec::new(), Vec::new());
         for (done, question) in collection.questions.iter().enumerate() {
-            let ranked = ranked(c, &stored, &question.text, more)?;
+            let ranked = ranked(c, &stored, &question.text, way.words)?;
+            found.micros.extend(search_micros(c, &stored, &question.text, way.words)?);
             let score = score(&question.evidence, &ranked);
             if question.category == 5 {
                 apart.push(score)
@@ -245,6 +271,7 @@ fn table_of(name: &'static str, title: String) -> Table {
         "spread",
         "MRR, false premise",
         "bytes each",
+        "search µs",
     ];
     Table::new(name, title, &columns)
 }
@@ -260,11 +287,11 @@ fn run(
     server.wait_for_embedder()?;
     let mut figures = HashMap::new();
     for way in &WAYS {
-        doing(&format!("{}: {}", table.title(), way.0));
+        doing(&format!("{}: {}", table.title(), way.name));
         let found = match ask(&server, collections, way) {
             Ok(found) => found,
-            Err(error) if way.0 != "defaults" => {
-                report.skipped(format!("{}, {}: not available: {}", table.title(), way.0, brief(&*error)));
+            Err(error) if way.name != "defaults" => {
+                report.skipped(format!("{}, {}: not available: {}", table.title(), way.name, brief(&*error)));
                 continue;
             }
             Err(error) => return Err(error),
@@ -278,14 +305,15 @@ fn run(
             let spread = (each.iter().map(|x| (x - middle).powi(2)).sum::<f64>() / (each.len() - 1) as f64).sqrt();
             [number(mean(&all, of), 3), format!("{low:.3}–{high:.3}").into(), number(spread, 3)]
         };
-        let mut cells = vec![way.0.into(), number(mean(&all, |s| s.at1), 3)];
+        let mut cells = vec![way.name.into(), number(mean(&all, |s| s.at1), 3)];
         cells.extend(summary(|s| s.at10));
         cells.extend(summary(|s| s.reciprocal));
         cells.push(if apart.is_empty() { none() } else { number(mean(&apart, |s| s.reciprocal), 3) });
         cells.push(number(found.bytes, 0));
+        cells.push(number(median(&found.micros), 0));
         table.row(cells);
-        figures.insert(way.0, (mean(&all, |s| s.at10), mean(&all, |s| s.reciprocal)));
-        if way.0 == "defaults" {
+        figures.insert(way.name, (mean(&all, |s| s.at10), mean(&all, |s| s.reciprocal)));
+        if way.name == "defaults" {
             std::fs::create_dir_all(ranked_to.parent().unwrap_or(ranked_to))?;
             let mut file = std::io::BufWriter::new(std::fs::File::create(ranked_to)?);
             for line in &found.ranked {
@@ -316,7 +344,8 @@ pub fn quality(
             table.note(format!(
                 "{} turns, {} questions; text in and text out through the server, top {DEPTH}. Intervals: the middle 95 % over \
                  resampled questions; spread: standard deviation over \
-                 conversations. Questions with a false premise are apart.",
+                 conversations. Questions with a false premise are apart. The last rows put the ranking together: each adds a part to the one above, \
+                 token vectors make it the defaults. Search: the median of the server's own account at K 10, without embedding.",
                 count(|c| c.turns.len()),
                 count(|c| c.questions.len()),
             ));

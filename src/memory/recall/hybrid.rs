@@ -67,7 +67,9 @@ impl Run<'_> {
         pool.dedup();
 
         let mut scope = Scope::new(self, &pool, &nearest, &lexical);
-        scope.prefer_speaker();
+        if self.view.settings.ranking.speaker {
+            scope.prefer_speaker();
+        }
         if let Some(least) = self.recall.min_score {
             let cosines = &scope.cosines;
             let cosine = |member: &Member| cosines.get(member.place as usize).copied().flatten();
@@ -82,8 +84,11 @@ impl Run<'_> {
         candidates.into_iter().map(|ranked| scope.candidate(&ranked)).collect()
     }
 
-    /// The turns around one in its session: one before, one behind, two before, two behind.
+    /// The turns around one in its session: one before, one behind, two before, two behind; none if the space is not ranked by them.
     fn around(&self, slot: u32) -> [Option<u32>; 4] {
+        if !self.view.settings.ranking.around {
+            return [None; 4];
+        }
         let step = |slot: Option<u32>, link| self.view.records.link(slot?, link);
         let (before, behind) = (step(Some(slot), Link::Previous), step(Some(slot), Link::Next));
         [before, behind, step(before, Link::Previous), step(behind, Link::Next)]
@@ -119,7 +124,10 @@ impl<'r, 'a> Scope<'r, 'a> {
             members.push(Member {
                 place: place(slot, &mut slots),
                 around: run.around(slot).map(|turn| turn.map(|turn| place(turn, &mut slots))),
-                length: records.words(slot).map(|words| LENGTH * (words.ln_1p() / ENOUGH_WORDS.ln_1p()).min(1.0)),
+                length: records
+                    .words(slot)
+                    .filter(|_| run.view.settings.ranking.length)
+                    .map(|words| LENGTH * (words.ln_1p() / ENOUGH_WORDS.ln_1p()).min(1.0)),
                 speaker: false,
             });
         }
@@ -253,7 +261,7 @@ impl<'r, 'a> Scope<'r, 'a> {
             let found = lexical.query.terms.iter().find(|known| known.hash == term);
             found.map_or_else(|| view.lexical.idf(0.0), |known| f64::from(known.idf))
         };
-        let Some(rows) = &view.rows else { return false };
+        let Some(rows) = view.rows.as_ref().filter(|_| view.settings.ranking.token_vectors) else { return false };
         let Some(mut question) = Question::new(&self.run.recall.words, rows.dim(), idf) else { return false };
         let mut scores: Vec<(usize, f64)> = Vec::with_capacity(places.len());
         for place in places {

@@ -180,8 +180,10 @@ impl Search {
     /// The text as the encoder is to take it: with its words, where memories have theirs.
     pub fn question(&self, text: &str) -> Text {
         let settings = self.snapshot.settings();
-        let words =
-            settings.lexical && settings.token_vectors != TokenVectors::Off && self.recall.mode != Some(By::Dense);
+        let words = settings.lexical
+            && settings.token_vectors != TokenVectors::Off
+            && settings.ranking.token_vectors
+            && self.recall.mode != Some(By::Dense);
         if words { Text::with_words(text, 0, settings.language) } else { Text::plain(text) }
     }
 

@@ -103,6 +103,30 @@ fn scores_say_where_they_come_from() {
 }
 
 #[test]
+fn a_space_is_ranked_by_what_it_says() {
+    let (mut space, id) = talk();
+    let names = |space: &Space| {
+        let hits =
+            ask(space, Recall { explain: true, ..query(Some("Where was Bob on holiday?"), Some(&[1.0, 0.0, 0.0])) });
+        let hit = hits.into_iter().find(|hit| hit.entry.id == id[1]).unwrap();
+        hit.parts
+            .into_iter()
+            .filter(|(name, part)| *part != 0.0 && !name.starts_with("word:"))
+            .map(|(name, _)| name)
+            .collect::<Vec<_>>()
+    };
+    for (ranking, parts) in [
+        ("all", vec!["vector", "words", "around", "length", "speaker"]),
+        ("speaker,length", vec!["vector", "words", "length", "speaker"]),
+        ("around", vec!["vector", "words", "around"]),
+        ("none", vec!["vector", "words"]),
+    ] {
+        space.apply(&Effect::Set { name: "ranking".into(), value: ranking.into() }).unwrap();
+        assert_eq!(names(&space), parts, "{ranking}");
+    }
+}
+
+#[test]
 fn a_filter_changes_no_score() {
     let (space, _) = talk();
     let recall = query(Some("Where was Bob on holiday?"), Some(&[1.0, 0.0, 0.0]));
