@@ -20,7 +20,7 @@ impl Space {
         let (mut vector_bytes, mut staged_bytes) = (vec![0; shelves], vec![0; shelves]);
         let mut documents = 0;
         assert_eq!(self.len(), records.iter().count(), "ids and slots");
-        assert_eq!(self.len() + self.records.free(), records.slots(), "free slots");
+        assert_eq!(self.len() + self.records.free(), records.count(), "free slots");
         let mut last = MemoryId::ZERO;
         for slot in self.ids.iter() {
             let Some(entry) = records.entry(slot) else { panic!("slot {slot} in the index of ids is empty") };

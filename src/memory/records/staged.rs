@@ -3,7 +3,7 @@
 //! The same columns as a chunk has for the vectors that are in force. So showing them exchanges a few pointers per chunk, however
 //! many memories there are, and until then no snapshot holds them and no write copies them.
 
-use super::{CHUNK, FIRST_CHUNK, Link, Links, Name, RecordCounts, Records, Windows, locate, signs_at};
+use super::{FIRST_CHUNK, Link, Links, Name, ROWS, RecordCounts, Records, Windows, locate, signs_at};
 use crate::columns::{Cell, Column};
 use crate::rows::RowId;
 use crate::texts::{Place, TextCounts, Texts};
@@ -108,7 +108,7 @@ impl Places {
         }
         let Some(chunk) = self.chunks.get_mut(at) else { return };
         if row >= chunk.rows {
-            chunk.grow(if at == 0 { (row + 1).next_power_of_two().clamp(FIRST_CHUNK, CHUNK) } else { CHUNK });
+            chunk.grow(if at == 0 { (row + 1).next_power_of_two().clamp(FIRST_CHUNK, ROWS) } else { ROWS });
         }
         let signs = super::append_signs(&mut self.signs, &mut self.counts, &mut Vec::new(), signs);
         chunk.set(row, Cell::whole(u64::from(template)), Cell::whole(rows.len() as u64), rows, signs);
