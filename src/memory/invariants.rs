@@ -9,6 +9,7 @@ impl Space {
     /// Asserts that every index agrees with the memories, and every count with what it counts.
     #[doc(hidden)]
     pub fn check_invariants(&self) {
+        assert!(!self.loading, "a space is whole when its loader gives it");
         let view = &self.view;
         let records = &view.records;
         let shelves = SUPERSEDED + 1;

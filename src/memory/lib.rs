@@ -65,6 +65,7 @@ pub use lexical::{Language, Word, words};
 pub use recall::{Hit, Mode, Recall, Recalled, Weights};
 pub use reembed::{Embedded, Missing, Retired, Way};
 pub use rows::{Precision, Vector};
+pub use save::Loader;
 pub use settings::{Eviction, NAMES as SETTINGS, Settings, TierSettings, TokenVectors};
 pub use snapshot::{Selection, Snapshot, VectorIndex};
 pub use space::Space;
