@@ -2,6 +2,7 @@
 
 use crate::MemoryId;
 use crate::records::Link;
+use crate::reindex::Indexing;
 use crate::space::{SUPERSEDED, Space, duplicate_item, retention_key};
 use std::collections::BTreeMap;
 
@@ -75,7 +76,18 @@ impl Space {
             }
         }
         assert_eq!((self.timeline.len(), self.duplicates.len()), (self.len(), self.len()));
-        assert_eq!(documents, if self.config().lexical { self.len() } else { 0 }, "lexical documents");
+        assert_eq!(documents, if view.indexing.lexical { self.len() } else { 0 }, "lexical documents");
+        match &self.reindexing {
+            Some(reindexing) => {
+                let past = records.iter().filter(|slot| reindexing.is_past(*slot)).count();
+                assert_eq!(reindexing.documents.recount(), past, "documents of the next index");
+                let (docs, _, dead, size) = reindexing.postings.recount();
+                let counts = &reindexing.counts;
+                assert_eq!((docs, counts.documents()), (past, past), "counted documents of the next index");
+                assert_eq!((dead, size), (counts.dead(), counts.bytes()), "the next index");
+            }
+            None => assert_eq!(view.indexing, Indexing::by(self.config()), "words are indexed by the settings"),
+        }
         let (docs, _, dead, size) = view.lexical.recount();
         assert_eq!((docs, self.lexical.documents()), (documents, documents), "counted lexical documents");
         assert_eq!((dead, size), (self.lexical.dead(), self.lexical.bytes()), "the lexical index");

@@ -41,6 +41,7 @@ mod recall;
 mod record;
 mod records;
 mod reembed;
+mod reindex;
 mod rows;
 mod save;
 mod settings;

@@ -294,6 +294,11 @@ fn locate(slot: u32) -> (usize, usize) {
     (slot as usize / CHUNK, slot as usize % CHUNK)
 }
 
+fn words_cell(words: Option<usize>) -> Cell {
+    // What is long enough is long enough, and a small number takes a byte.
+    words.map_or(Cell::MISSING, |words| Cell::whole(words.min(200) as u64))
+}
+
 fn text_cell(text: Option<&str>) -> Cell {
     text.map_or(Cell::MISSING, Cell::text)
 }
@@ -403,8 +408,7 @@ impl Records {
 
     /// Sets the number of words; None if they were not counted.
     pub(crate) fn set_words(&mut self, slot: u32, words: Option<usize>) {
-        // What is long enough is long enough, and a small number takes a byte.
-        let cell = words.map_or(Cell::MISSING, |words| Cell::whole(words.min(200) as u64));
+        let cell = words_cell(words);
         self.change(slot, |chunk, row| chunk.set(Name::Words, row, cell));
     }
 
