@@ -75,6 +75,17 @@ fn main() -> Result<()> {
     println!("load        {:8.2} us per memory", per(start));
     drop(loaded);
 
+    let (start, mut longest) = (Instant::now(), 0.0_f64);
+    space.apply(&Effect::Set { name: "language".into(), value: "none".into() })?;
+    loop {
+        let step = Instant::now();
+        if !space.reindex_step() {
+            break;
+        }
+        longest = longest.max(step.elapsed().as_secs_f64() * 1e6);
+    }
+    println!("reindex     {:8.2} us per memory, {longest:.0} us the longest step", per(start));
+
     let queries: Vec<Vec<f32>> = (0..count).map(|_| random.near(&topics)).collect();
     let snapshot = space.snapshot();
     for (name, filter) in [("recall", None), ("with filter", Some(".importance < 0")), ("half", Some(".at % 2 == 0"))] {
