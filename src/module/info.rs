@@ -42,6 +42,7 @@ unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, for_crash_report: c
         section(ctx, "embedding");
         let cache = models::cache().stats();
         number(ctx, "cache_texts", cache.texts as u64);
+        number(ctx, "cache_bytes", cache.bytes as u64);
         number(ctx, "cache_hits", cache.hits);
         number(ctx, "cache_misses", cache.misses);
         number(ctx, "embedded_texts", models::EMBED_TEXTS.load(Relaxed));
