@@ -1,4 +1,8 @@
-//! Vectors of texts that were embedded before: least recently used out first, counted in texts.
+//! Vectors of texts that were embedded before: least recently used out first, counted in texts and in bytes.
+//!
+//! A text takes as many bytes as its vectors, from one and a half kilobytes to twenty times that where its words have vectors too.
+//! So a capacity in texts alone would promise nothing: it stands for [`BYTES_PER_TEXT`] bytes a text as well, and whichever is
+//! reached first counts. The text used last is always kept, whatever it takes.
 //!
 //! The key is a 128-bit hash of model and text under a key drawn at random for the process, so a text's own bytes are not
 //! kept and nobody can construct two texts that share an entry; two texts that share one by chance would need some 2⁶⁴ of
@@ -14,6 +18,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// How many texts a cache holds unless told otherwise.
 pub const DEFAULT_CAPACITY: usize = 10_000;
 
+/// Bytes that a text may take on average: 32 MiB for as many texts as a cache holds unless told otherwise.
+pub const BYTES_PER_TEXT: usize = (32 << 20) / DEFAULT_CAPACITY;
+
+/// What an entry takes beside its value: its key, and its places in the list and the map.
+const ENTRY_BYTES: usize = 80;
+
 /// A cache of embeddings, shared between threads: for a model and a text what the caller made of them, cheap to clone.
 pub struct Cache<V> {
     keys: (u64, u64),
@@ -22,7 +32,9 @@ pub struct Cache<V> {
 
 struct Inner<V> {
     /// Never full by its own account: `capacity` decides, so that 0 is possible.
-    texts: LruCache<u128, V>,
+    texts: LruCache<u128, (V, usize)>,
+    /// What they take.
+    bytes: usize,
     capacity: usize,
     hits: u64,
     misses: u64,
@@ -39,6 +51,8 @@ pub struct CacheStats {
     pub texts: usize,
     /// Texts held at most.
     pub capacity: usize,
+    /// Bytes that they take, nearly.
+    pub bytes: usize,
 }
 
 impl<V: Clone> Default for Cache<V> {
@@ -53,7 +67,7 @@ impl<V: Clone> Cache<V> {
         let random = RandomState::new();
         Cache {
             keys: (random.hash_one(0u8), random.hash_one(1u8)),
-            inner: Mutex::new(Inner { texts: LruCache::unbounded(), capacity, hits: 0, misses: 0 }),
+            inner: Mutex::new(Inner { texts: LruCache::unbounded(), bytes: 0, capacity, hits: 0, misses: 0 }),
         }
     }
 
@@ -61,7 +75,7 @@ impl<V: Clone> Cache<V> {
     pub fn get(&self, model: &str, text: &str) -> Option<V> {
         let key = self.key(model, text);
         let mut inner = self.lock();
-        let found = inner.texts.get(&key).cloned();
+        let found = inner.texts.get(&key).map(|(vectors, _)| vectors.clone());
         match found {
             Some(_) => inner.hits += 1,
             None => inner.misses += 1,
@@ -69,11 +83,15 @@ impl<V: Clone> Cache<V> {
         found
     }
 
-    /// Keeps the vectors of `text`, dropping the text that was not asked for the longest if the cache is full.
-    pub fn insert(&self, model: &str, text: &str, vectors: V) {
+    /// Keeps the vectors of `text`, which take `bytes`, dropping the texts that were not asked for the longest if the cache is full.
+    pub fn insert(&self, model: &str, text: &str, vectors: V, bytes: usize) {
         let key = self.key(model, text);
+        let bytes = bytes + ENTRY_BYTES;
         let mut inner = self.lock();
-        inner.texts.put(key, vectors);
+        inner.bytes += bytes;
+        if let Some((_, before)) = inner.texts.put(key, (vectors, bytes)) {
+            inner.bytes -= before;
+        }
         inner.trim();
     }
 
@@ -86,13 +104,21 @@ impl<V: Clone> Cache<V> {
 
     /// Drops all texts; the counters stay.
     pub fn clear(&self) {
-        self.lock().texts.clear();
+        let mut inner = self.lock();
+        inner.texts.clear();
+        inner.bytes = 0;
     }
 
     /// Counters and sizes.
     pub fn stats(&self) -> CacheStats {
         let inner = self.lock();
-        CacheStats { hits: inner.hits, misses: inner.misses, texts: inner.texts.len(), capacity: inner.capacity }
+        CacheStats {
+            hits: inner.hits,
+            misses: inner.misses,
+            texts: inner.texts.len(),
+            capacity: inner.capacity,
+            bytes: inner.bytes,
+        }
     }
 
     /// A cache is whole between any two of its steps, so one whose holder panicked is still good.
@@ -112,8 +138,10 @@ impl<V: Clone> Cache<V> {
 
 impl<V> Inner<V> {
     fn trim(&mut self) {
-        while self.texts.len() > self.capacity {
-            self.texts.pop_lru();
+        let most = self.capacity.saturating_mul(BYTES_PER_TEXT);
+        while self.texts.len() > self.capacity || (self.bytes > most && self.texts.len() > 1) {
+            let Some((_, (_, bytes))) = self.texts.pop_lru() else { return };
+            self.bytes -= bytes;
         }
     }
 }
@@ -130,20 +158,21 @@ mod tests {
     fn keeps_what_was_used_last_and_counts() {
         let cache = Cache::new(2);
         assert_eq!(cache.get("m", "a"), None);
-        cache.insert("m", "a", vectors(1.0));
-        cache.insert("m", "b", vectors(2.0));
+        cache.insert("m", "a", vectors(1.0), 4);
+        cache.insert("m", "b", vectors(2.0), 4);
         assert_eq!(cache.get("m", "a"), Some(vectors(1.0)));
-        cache.insert("m", "c", vectors(3.0));
+        cache.insert("m", "c", vectors(3.0), 4);
         assert_eq!(cache.get("m", "b"), None);
         assert_eq!(cache.get("m", "a"), Some(vectors(1.0)));
         assert_eq!(cache.get("m", "c"), Some(vectors(3.0)));
-        assert_eq!(cache.stats(), CacheStats { hits: 3, misses: 2, texts: 2, capacity: 2 });
+        let bytes = 2 * (4 + ENTRY_BYTES);
+        assert_eq!(cache.stats(), CacheStats { hits: 3, misses: 2, texts: 2, capacity: 2, bytes });
     }
 
     #[test]
     fn model_and_text_are_both_the_key() {
         let cache = Cache::default();
-        cache.insert("ab", "c", vectors(1.0));
+        cache.insert("ab", "c", vectors(1.0), 4);
         assert_eq!(cache.get("a", "bc"), None);
         assert_eq!(cache.get("ab", ""), None);
         assert_eq!(cache.get("ab", "c"), Some(vectors(1.0)));
@@ -151,19 +180,37 @@ mod tests {
     }
 
     #[test]
+    fn bytes_count_as_well() {
+        let cache = Cache::new(100);
+        for n in 0..100 {
+            cache.insert("m", &n.to_string(), vectors(0.0), 4 * BYTES_PER_TEXT);
+        }
+        let held = cache.stats();
+        assert!(held.texts == 24 && held.bytes <= 100 * BYTES_PER_TEXT, "{held:?}");
+        assert!(cache.get("m", "99").is_some() && cache.get("m", "75").is_none());
+        // The same text again takes the place of itself.
+        cache.insert("m", "99", vectors(1.0), 10);
+        assert_eq!(cache.stats().bytes, held.bytes - 4 * BYTES_PER_TEXT + 10);
+        cache.insert("m", "huge", vectors(2.0), 1000 * BYTES_PER_TEXT);
+        assert_eq!((cache.stats().texts, cache.get("m", "huge")), (1, Some(vectors(2.0))));
+        cache.clear();
+        assert_eq!(cache.stats().bytes, 0);
+    }
+
+    #[test]
     fn the_capacity_can_change() {
         let cache = Cache::new(3);
         for text in ["a", "b", "c"] {
-            cache.insert("m", text, vectors(0.0));
+            cache.insert("m", text, vectors(0.0), 4);
         }
         cache.set_capacity(1);
         assert_eq!(cache.stats().texts, 1);
         assert!(cache.get("m", "c").is_some());
         cache.set_capacity(0);
-        cache.insert("m", "d", vectors(0.0));
+        cache.insert("m", "d", vectors(0.0), 4);
         assert_eq!(cache.stats().texts, 0);
         cache.set_capacity(2);
-        cache.insert("m", "e", vectors(0.0));
+        cache.insert("m", "e", vectors(0.0), 4);
         cache.clear();
         assert_eq!(cache.get("m", "e"), None);
     }

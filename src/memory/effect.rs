@@ -99,6 +99,15 @@ pub struct Staged {
 }
 
 impl Effect {
+    /// Whether it takes nothing from where it stands in an order.
+    pub(crate) fn only_adds(&self) -> bool {
+        use Effect::{Counters, LastId, Model, Put, Stage, Staged, Unstage, Use};
+        matches!(
+            self,
+            Model { .. } | Put { .. } | Counters(_) | LastId(_) | Stage { .. } | Staged(_) | Unstage | Use(_)
+        )
+    }
+
     /// Whether reads see what it does. They see neither use, by decision, nor what is staged.
     pub fn is_visible(&self) -> bool {
         !matches!(self, Effect::Use(_) | Effect::Stage { .. } | Effect::Staged(_) | Effect::Unstage)

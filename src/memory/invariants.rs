@@ -2,6 +2,7 @@
 
 use crate::MemoryId;
 use crate::records::Link;
+use crate::reindex::Indexing;
 use crate::space::{SUPERSEDED, Space, duplicate_item, retention_key};
 use std::collections::BTreeMap;
 
@@ -9,6 +10,7 @@ impl Space {
     /// Asserts that every index agrees with the memories, and every count with what it counts.
     #[doc(hidden)]
     pub fn check_invariants(&self) {
+        assert!(!self.loading, "a space is whole when its loader gives it");
         let view = &self.view;
         let records = &view.records;
         let shelves = SUPERSEDED + 1;
@@ -20,7 +22,7 @@ impl Space {
         let (mut vector_bytes, mut staged_bytes) = (vec![0; shelves], vec![0; shelves]);
         let mut documents = 0;
         assert_eq!(self.len(), records.iter().count(), "ids and slots");
-        assert_eq!(self.len() + self.records.free(), records.slots(), "free slots");
+        assert_eq!(self.len() + self.records.free(), records.count(), "free slots");
         let mut last = MemoryId::ZERO;
         for slot in self.ids.iter() {
             let Some(entry) = records.entry(slot) else { panic!("slot {slot} in the index of ids is empty") };
@@ -74,7 +76,18 @@ impl Space {
             }
         }
         assert_eq!((self.timeline.len(), self.duplicates.len()), (self.len(), self.len()));
-        assert_eq!(documents, if self.config().lexical { self.len() } else { 0 }, "lexical documents");
+        assert_eq!(documents, if view.indexing.lexical { self.len() } else { 0 }, "lexical documents");
+        match &self.reindexing {
+            Some(reindexing) => {
+                let past = records.iter().filter(|slot| reindexing.is_past(*slot)).count();
+                assert_eq!(reindexing.documents.recount(), past, "documents of the next index");
+                let (docs, _, dead, size) = reindexing.postings.recount();
+                let counts = &reindexing.counts;
+                assert_eq!((docs, counts.documents()), (past, past), "counted documents of the next index");
+                assert_eq!((dead, size), (counts.dead(), counts.bytes()), "the next index");
+            }
+            None => assert_eq!(view.indexing, Indexing::by(self.config()), "words are indexed by the settings"),
+        }
         let (docs, _, dead, size) = view.lexical.recount();
         assert_eq!((docs, self.lexical.documents()), (documents, documents), "counted lexical documents");
         assert_eq!((dead, size), (self.lexical.dead(), self.lexical.bytes()), "the lexical index");

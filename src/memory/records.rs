@@ -1,6 +1,6 @@
 //! The memories of a space by slot: numbers in columns, texts in pages.
 //!
-//! Slots come in chunks of [`CHUNK`]. A chunk holds one column per field; a column is shared with snapshots and copied when it is
+//! Slots come in chunks: numbers [`CHUNK`] apart, of which the first [`ROWS`] are slots and the others never used. A chunk holds one column per field; a column is shared with snapshots and copied when it is
 //! written to, so a promotion copies three columns of a chunk (a few KiB) once after each snapshot and nothing else. Slots of memories
 //! that went are used again. What refers to other structures (text, vectors, lexical document, the turns before and behind it in its
 //! session) is plain 4-byte arrays beside the columns.
@@ -14,7 +14,7 @@
 pub(crate) mod staged;
 
 use crate::columns::{Cell, Column, Tags};
-use crate::entry::{Entry, Meta, Superseded};
+use crate::entry::{Entry, Meta, Superseded, block};
 use crate::filter::{self, Field, FieldSource, List, MetaColumn, Value, Words};
 use crate::record::{self, Record};
 use crate::rows::RowId;
@@ -27,8 +27,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Slots of a chunk.
+/// The distance from a chunk's first slot to that of the next: a power of two, so that a bitmap of slots takes whole words of a chunk.
 pub(crate) const CHUNK: usize = 1024;
+/// Slots of a chunk: as many as leave room for the two counts of an `Arc` in 1,024 bytes of one each. With all 1,024 the allocator
+/// would round an array of 1, 4 or 8 bytes a row up by a quarter.
+pub(crate) const ROWS: usize = CHUNK - 2 * size_of::<usize>();
 const FIRST_CHUNK: usize = 16;
 /// META names of a chunk that get a column.
 const META_COLUMNS: usize = 32;
@@ -126,7 +129,7 @@ impl Links {
     }
 
     fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |links| size_of_val(&**links) + 16)
+        self.0.as_ref().map_or(0, |links| block(size_of_val(&**links) + 2 * size_of::<usize>()))
     }
 }
 
@@ -191,7 +194,10 @@ impl Chunk {
 
     fn set(&mut self, name: Name, row: usize, cell: Cell) {
         let column = &mut self.columns[name as usize];
-        if column.get(row) != cell {
+        if self.len == 1 {
+            // The first memory fills the column: those that follow mostly have the same, and set what they have otherwise.
+            *column = Column::Same(cell);
+        } else if column.get(row) != cell {
             column.set(row, cell, self.rows);
         }
     }
@@ -215,11 +221,12 @@ impl Chunk {
 
     fn bytes(&self) -> usize {
         let columns = self.columns.iter().chain(self.meta.iter().map(|(_, column)| column));
-        size_of::<Chunk>()
+        block(size_of::<Chunk>() + 2 * size_of::<usize>())
             + columns.map(Column::bytes).sum::<usize>()
             + self.tags.bytes()
             + self.links.iter().map(Links::bytes).sum::<usize>()
-            + self.rows * (size_of::<AtomicU64>() + size_of::<AtomicU32>())
+            + block(self.rows * size_of::<AtomicU64>())
+            + block(self.rows * size_of::<AtomicU32>())
             + self.meta.capacity() * size_of::<(Arc<str>, Column)>()
             + self.windows.values().map(|rows| 48 + size_of_val(&**rows)).sum::<usize>()
     }
@@ -287,6 +294,11 @@ fn locate(slot: u32) -> (usize, usize) {
     (slot as usize / CHUNK, slot as usize % CHUNK)
 }
 
+fn words_cell(words: Option<usize>) -> Cell {
+    // What is long enough is long enough, and a small number takes a byte.
+    words.map_or(Cell::MISSING, |words| Cell::whole(words.min(200) as u64))
+}
+
 fn text_cell(text: Option<&str>) -> Cell {
     text.map_or(Cell::MISSING, Cell::text)
 }
@@ -301,9 +313,14 @@ impl Records {
         Some((self.chunks.get(chunk)?, row))
     }
 
-    /// The number of slots, empty ones included.
+    /// One above the highest slot.
     pub(crate) fn slots(&self) -> usize {
         self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len)
+    }
+
+    /// How many slots there are, empty ones included.
+    pub(crate) fn count(&self) -> usize {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * ROWS + last.len)
     }
 
     /// The chunks, in order.
@@ -391,8 +408,7 @@ impl Records {
 
     /// Sets the number of words; None if they were not counted.
     pub(crate) fn set_words(&mut self, slot: u32, words: Option<usize>) {
-        // What is long enough is long enough, and a small number takes a byte.
-        let cell = words.map_or(Cell::MISSING, |words| Cell::whole(words.min(200) as u64));
+        let cell = words_cell(words);
         self.change(slot, |chunk, row| chunk.set(Name::Words, row, cell));
     }
 
@@ -546,23 +562,27 @@ impl Records {
 
     /// Whether another memory can be put, whatever the size of its texts.
     pub(crate) fn has_room(&self, counts: &RecordCounts) -> bool {
-        self.slots() - counts.free.len() < limits::MEMORIES && self.texts.has_room(&counts.texts)
+        self.count() - counts.free.len() < limits::MEMORIES && self.texts.has_room(&counts.texts)
     }
 
     /// Puts a memory into a free slot and tells which. Its vectors and other references are set apart.
     pub(crate) fn put(&mut self, counts: &mut RecordCounts, entry: &Entry) -> u32 {
-        let slot = counts.free.pop().unwrap_or_else(|| self.slots() as u32);
+        let behind = || match self.chunks.last() {
+            Some(last) if last.len < ROWS => self.slots(),
+            _ => self.chunks.len() * CHUNK,
+        };
+        let slot = counts.free.pop().unwrap_or_else(|| behind() as u32);
         let (at, row) = locate(slot);
         let chunks = Arc::make_mut(&mut self.chunks);
         if at == chunks.len() {
             // Chunks behind the first begin whole: a space that has come so far goes on.
             let mut chunk = Chunk::default();
-            chunk.grow(if at == 0 { FIRST_CHUNK } else { CHUNK });
+            chunk.grow(if at == 0 { FIRST_CHUNK } else { ROWS });
             chunks.push(Arc::new(chunk));
         }
         if let Some(chunk) = chunks.get_mut(at).map(Arc::make_mut) {
             if row >= chunk.rows {
-                chunk.grow((chunk.rows * 4).min(CHUNK));
+                chunk.grow((chunk.rows * 4).min(ROWS));
             }
             chunk.len = chunk.len.max(row + 1);
             chunk.uses.set(row, entry.accessed, entry.uses);
@@ -704,9 +724,14 @@ fn write_meta(chunk: &mut Chunk, row: usize, entry: &Entry) {
             chunk.more_meta = true;
             continue;
         }
-        let mut column = Column::default();
-        column.grow(rows);
-        column.set(row, Value::json(value).cell(), rows);
+        let cell = Value::json(value).cell();
+        let column = if chunk.len == 1 {
+            Column::Same(cell)
+        } else {
+            let mut column = Column::default();
+            column.set(row, cell, rows);
+            column
+        };
         chunk.meta.push((name.as_str().into(), column));
     }
 }

@@ -21,7 +21,6 @@ use crate::rows::{Precision, RowCounts, Rows, Vector};
 use crate::settings::Settings;
 use crate::snapshot::{check_dimension, no_direction, normalised};
 use crate::space::{Space, check_kind, check_vectors_of, vectors_cost};
-use crate::texts::Texts;
 use crate::tier::TIERS;
 use crate::tokens::Signs;
 use crate::{Error, MemoryId, Result, codec, limits};
@@ -89,9 +88,15 @@ impl Staging {
     }
 }
 
-/// Vectors that are in force no longer. Dropping them frees much at once: best on another thread.
+/// Vectors, or an index of words, that are in force no longer. Dropping them frees much at once: best on another thread.
 #[derive(Default)]
-pub struct Retired(Vec<(Option<Rows>, Texts)>);
+pub struct Retired(Vec<Box<dyn Send + Sync>>);
+
+impl Retired {
+    pub(crate) fn push(&mut self, value: Box<impl Send + Sync + 'static>) {
+        self.0.push(value);
+    }
+}
 
 /// How a space comes to other vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -341,7 +346,7 @@ impl Space {
     pub(crate) fn drop_staged(&mut self) -> Option<(Option<Arc<str>>, usize, Precision)> {
         let staging = self.staging.take()?;
         let kind = (staging.model, staging.rows.dim(), staging.rows.precision());
-        self.retired.0.push((Some(staging.rows), staging.places.into_signs()));
+        self.retired.push(Box::new((staging.rows, staging.places.into_signs())));
         Some(kind)
     }
 
@@ -359,7 +364,7 @@ impl Space {
         }
         let signs = self.view.records.show(&mut self.records, places);
         self.view.model = model;
-        self.retired.0.push((self.view.rows.replace(rows), signs));
+        self.retired.push(Box::new((self.view.rows.replace(rows), signs)));
         self.view.rows_era += 1;
         self.rows = counts;
         for (shelf, vectors) in self.shelves.iter_mut().zip(bytes) {

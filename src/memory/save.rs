@@ -1,8 +1,36 @@
 //! The whole space as bytes: to be loaded again, and to be compared.
 
-use crate::codec::{self, VERSION, encode_put, put_entry_data};
+use crate::Result;
+use crate::codec::{self, VERSION, decode_batch, encode_put, put_entry_data};
 use crate::effect::Effect;
 use crate::space::Space;
+
+/// A space on its way in. It takes the batches that [`Space::encode_state`] gave, or any others, and builds at the end what is
+/// built faster of all memories at once.
+pub struct Loader {
+    space: Space,
+}
+
+impl Default for Loader {
+    fn default() -> Loader {
+        let mut space = Space::new();
+        space.loading = true;
+        Loader { space }
+    }
+}
+
+impl Loader {
+    /// Applies a batch of effects.
+    pub fn apply(&mut self, batch: &[u8]) -> Result<()> {
+        decode_batch(batch)?.iter().try_for_each(|effect| self.space.apply(effect).map(drop))
+    }
+
+    /// The space.
+    pub fn finish(mut self) -> Space {
+        self.space.end_loading();
+        self.space
+    }
+}
 
 impl Space {
     /// Writes the space as batches of effects ([`crate::decode_batch`]) of at most about `max_chunk` bytes, a single memory

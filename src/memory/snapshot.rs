@@ -5,10 +5,10 @@
 //! blocks, which is what belongs off the main thread once there are many.
 
 use crate::bitmap::Bitmap;
-use crate::entry::Entry;
 use crate::filter::Filter;
 use crate::lexical::{Analyser, Postings};
 use crate::records::Records;
+use crate::reindex::Indexing;
 use crate::rows::{Index, Rows, Vector};
 use crate::settings::{Eviction, Settings};
 use crate::space::{Key, hash_of};
@@ -25,6 +25,8 @@ pub struct Snapshot {
     /// How often `rows` has been replaced as a whole: an index is of one such time.
     pub(crate) rows_era: u64,
     pub(crate) lexical: Postings,
+    /// By which settings `lexical` was made: not yet those of `settings` while the words are being indexed anew.
+    pub(crate) indexing: Indexing,
     pub(crate) settings: Arc<Settings>,
     pub(crate) model: Option<Arc<str>>,
     /// When the first memory expires, and how many are superseded: as they were when it was taken.
@@ -135,12 +137,7 @@ impl Snapshot {
 
     /// What turns text into the words of the lexical index.
     pub(crate) fn analyser(&self) -> Analyser {
-        Analyser::new(self.settings.language)
-    }
-
-    /// What of a memory decides over its words in the index.
-    pub(crate) fn indexed<'a>(&self, entry: &'a Entry) -> (Option<String>, &'a str) {
-        (self.settings.template.prefix(entry.speaker.as_deref(), entry.at), &entry.content)
+        Analyser::new(self.indexing.language)
     }
 
     /// The slot of a memory that has not expired. Walks them all.

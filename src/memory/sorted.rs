@@ -44,6 +44,13 @@ struct Place {
 }
 
 impl<T: Copy, K: Ord + Copy> Sorted<T, K> {
+    /// Of items in order.
+    pub(crate) fn of(items: &[T], key: impl Fn(T) -> K) -> Sorted<T, K> {
+        let first = |items: &[T]| items.first().map(|first| key(*first));
+        let leaves = items.chunks(LEAF).filter_map(|items| Some(Leaf { first: first(items)?, items: items.to_vec() }));
+        Sorted { leaves: leaves.collect(), len: items.len(), room: items.len(), key: PhantomData }
+    }
+
     /// How many items it holds.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -258,6 +265,8 @@ mod tests {
                 }
             }
             check(&sorted, &model, &key);
+            let items: Vec<u32> = sorted.iter().collect();
+            check(&Sorted::of(&items, key), &model, &key);
             for pair in bounds.windows(2) {
                 let (from, to) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
                 let expected: Vec<u64> = model.range(from..to).copied().collect();

@@ -11,10 +11,11 @@
 use crate::effect::{Applied, Counters, Effect, Patch, Removal};
 use crate::entry::{Entry, check_time, check_unit};
 use crate::filter::{self, Filter};
-use crate::lexical::{DocId, LexicalCounts, Postings};
+use crate::lexical::LexicalCounts;
 use crate::recall::Whereabouts;
 use crate::records::{Link, RecordCounts};
 use crate::reembed::{Retired, Staging};
+use crate::reindex::Reindexing;
 use crate::rows::{RowCounts, RowId, Rows, Vector};
 use crate::settings::{Settings, TokenVectors};
 use crate::snapshot::{Selection, Snapshot, VectorIndex, check_dimension};
@@ -45,6 +46,8 @@ pub(crate) struct Shelf {
     pub bytes: usize,
     /// Bytes of vectors, which are in `bytes` too.
     pub vectors: usize,
+    /// Bytes that words take, which are in `bytes` while they are indexed.
+    pub words: usize,
     /// By expiry, those that have one.
     pub expiry: Sorted<u32, Key>,
     /// By a lower bound of the retention key, those that are not pinned.
@@ -63,12 +66,16 @@ pub struct Space {
     pub(crate) lexical: LexicalCounts,
     /// The vectors that will take the place of those in the view.
     pub(crate) staging: Option<Box<Staging>>,
-    /// Vectors that wait to be freed.
+    /// The index of words that will take the place of that in the view.
+    pub(crate) reindexing: Option<Box<Reindexing>>,
+    /// Vectors and indexes that wait to be freed.
     pub(crate) retired: Retired,
     pub(crate) ids: Sorted<u32, MemoryId>,
     pub(crate) timeline: Sorted<u32, Key>,
     /// Duplicate hash in the upper half, slot in the lower.
     pub(crate) duplicates: Sorted<u64, u64>,
+    /// Whether the space is being loaded, and its orders by text and by value are left for the end (see [`crate::Loader`]).
+    pub(crate) loading: bool,
     /// The turns of each session by time.
     pub(crate) sessions: BTreeMap<Box<str>, Sorted<u32, Key>>,
     /// The key under which a slot stands in the retention index.
@@ -311,7 +318,7 @@ impl Space {
 
     /// Bytes that a memory takes, nearly: itself, its place in the indexes, its vectors, its words.
     pub(crate) fn cost(&self, content: usize, record: usize, windows: usize, row_bytes: usize, signs: usize) -> usize {
-        let words = if self.config().lexical { content * LEXICAL_NUMERATOR / LEXICAL_DENOMINATOR } else { 0 };
+        let words = if self.view.indexing.lexical { words_cost(content) } else { 0 };
         FIXED_BYTES + record + vectors_cost(windows, row_bytes, signs) + words
     }
 
@@ -327,6 +334,11 @@ impl Space {
     pub(crate) fn slot_vectors_cost(&self, slot: u32) -> usize {
         let records = &self.view.records;
         vectors_cost(records.windows(slot), self.row_bytes(), records.signs(slot).len())
+    }
+
+    /// Bytes of that which its words take in the index, or would.
+    fn slot_words_cost(&self, slot: u32) -> usize {
+        self.view.records.record(slot).map_or(0, |record| words_cost(record.content.len()))
     }
 
     fn row_bytes(&self) -> usize {
@@ -350,6 +362,8 @@ impl Space {
         let names = self.meta_names.keys().map(|name| 48 + name.len());
         let orders = self.ids.bytes() + self.timeline.bytes() + self.duplicates.bytes();
         let keys = self.retention.capacity() * size_of::<u64>();
+        let staged = self.staging.as_ref().map_or(0, |staging| staging.memory_usage());
+        let reindexed = self.reindexing.as_ref().map_or(0, |reindexing| reindexing.memory_usage());
         [
             ("columns", self.view.records.bytes()),
             ("texts", self.records.texts.bytes),
@@ -357,7 +371,7 @@ impl Space {
             ("token_vectors", self.records.signs.bytes),
             ("words", self.lexical.bytes()),
             ("indexes", orders + keys + shelves.sum::<usize>() + sessions.sum::<usize>() + names.sum::<usize>()),
-            ("staged", self.staging.as_ref().map_or(0, |staging| staging.memory_usage())),
+            ("staged", staged + reindexed),
         ]
     }
 
@@ -421,6 +435,9 @@ impl Space {
 
     /// Applies an effect, whoever it comes from. An effect that the space cannot take gives an error and changes nothing.
     pub fn apply(&mut self, effect: &Effect) -> Result<Applied> {
+        if self.loading && !effect.only_adds() && !self.is_empty() {
+            self.end_loading();
+        }
         let memories = match effect {
             Effect::Model { model, dim, precision } => {
                 self.fix_model(model.as_deref(), *dim as usize, *precision).map(|()| 0)?
@@ -552,7 +569,7 @@ impl Space {
         if let Some((template, vectors, signs)) = &patch.vectors {
             self.check_vectors(vectors, *template, signs)?;
         }
-        let indexed = self.view.indexed(&old) != self.view.indexed(&new);
+        let indexed = old.content != new.content || (old.at, &old.speaker) != (new.at, &new.speaker);
         self.leave(slot);
         if indexed {
             self.remove_document(slot);
@@ -625,9 +642,7 @@ impl Space {
             // What is staged is of other texts: all over again.
             self.restage();
         }
-        if (settings.lexical, settings.language, settings.template) != (old.lexical, old.language, old.template) {
-            self.rebuild_lexical();
-        }
+        self.reindex();
         Ok(())
     }
 
@@ -639,55 +654,12 @@ impl Space {
         }
     }
 
-    fn add_document(&mut self, slot: u32) {
-        if !self.config().lexical {
-            return self.view.records.set_words(slot, None);
-        }
-        let Some(record) = self.view.records.record(slot) else { return };
-        let analyser = self.view.analyser();
-        let mut terms = Vec::new();
-        analyser.terms(record.content, &mut terms);
-        let words = terms.len();
-        if let Some(prefix) = self.config().template.prefix(record.speaker, self.view.records.at(slot)) {
-            analyser.terms(&prefix, &mut terms);
-        }
-        let document = self.view.lexical.add(&mut self.lexical, slot, &terms);
-        self.view.records.set_words(slot, Some(words));
-        self.view.records.set_link(slot, Link::Document, Some(document.number()));
-    }
-
-    fn remove_document(&mut self, slot: u32) {
-        if let Some(document) = self.view.records.link(slot, Link::Document) {
-            self.view.lexical.remove(&mut self.lexical, DocId::from_number(document));
-            self.view.records.set_link(slot, Link::Document, None);
-        }
-    }
-
-    fn rebuild_lexical(&mut self) {
-        self.view.lexical = Postings::default();
-        self.lexical = LexicalCounts::default();
-        let slots: Vec<u32> = self.view.records.iter().collect();
-        for slot in slots {
-            self.view.records.set_link(slot, Link::Document, None);
-            self.add_document(slot);
-        }
-        self.recount_shelves();
-    }
-
-    /// The bytes of each shelf anew, when what a memory costs has changed.
-    fn recount_shelves(&mut self) {
-        let mut bytes = [0; TIERS + 1];
-        for slot in self.view.records.iter() {
-            bytes[self.shelf_of(slot)] += self.slot_cost(slot);
-        }
-        self.shelves.iter_mut().zip(bytes).for_each(|(shelf, bytes)| shelf.bytes = bytes);
-    }
-
     /// Puts a memory that stands in its slot into every index.
     fn enter(&mut self, slot: u32) {
         let retention = self.view.retention(slot);
         let cost = self.slot_cost(slot);
         let vectors = self.slot_vectors_cost(slot);
+        let words = self.slot_words_cost(slot);
         let shelf = self.shelf_of(slot);
         if let Some(staging) = &mut self.staging {
             staging.bytes[shelf] += staging.cost(slot);
@@ -703,19 +675,23 @@ impl Space {
         let view = &self.view;
         self.ids.insert(slot, |slot| view.id(slot));
         self.timeline.insert(slot, |slot| view.time_key(slot));
-        self.duplicates.insert(duplicate_item(view.duplicate_hash(slot), slot), |item| item);
         let index = &mut self.shelves[shelf];
         index.count += 1;
         index.bytes += cost;
         index.vectors += vectors;
+        index.words += words;
         if view.records.expires(slot).is_some() {
             index.expiry.insert(slot, |slot| view.expiry_key(slot));
         }
         if view.records.is_pinned(slot) {
             index.pinned += 1;
-        } else {
-            let keys = &self.retention;
-            index.retention.insert(slot, |slot| retention_key(view, keys, slot));
+        }
+        if !self.loading {
+            self.duplicates.insert(duplicate_item(view.duplicate_hash(slot), slot), |item| item);
+            if !view.records.is_pinned(slot) {
+                let keys = &self.retention;
+                index.retention.insert(slot, |slot| retention_key(view, keys, slot));
+            }
         }
         let Some(record) = view.records.record(slot) else { return };
         for name in record.meta().iter().flat_map(|meta| meta.keys()) {
@@ -735,6 +711,7 @@ impl Space {
     fn leave(&mut self, slot: u32) {
         let cost = self.slot_cost(slot);
         let vectors = self.slot_vectors_cost(slot);
+        let words = self.slot_words_cost(slot);
         let shelf = self.shelf_of(slot);
         if let Some(staging) = &mut self.staging {
             staging.bytes[shelf] -= staging.cost(slot);
@@ -747,6 +724,7 @@ impl Space {
         index.count -= 1;
         index.bytes -= cost;
         index.vectors -= vectors;
+        index.words -= words;
         if view.records.expires(slot).is_some() {
             index.expiry.remove(slot, |slot| view.expiry_key(slot));
         }
@@ -832,13 +810,40 @@ impl Space {
 
     fn rebuild_retention(&mut self, shelf: usize) {
         let slots: Vec<u32> = self.shelves[shelf].retention.iter().collect();
-        let mut index = Sorted::default();
-        for slot in slots {
-            self.retention[slot as usize] = self.view.retention(slot);
-            index.insert(slot, |slot| retention_key(&self.view, &self.retention, slot));
-        }
-        self.shelves[shelf].retention = index;
+        slots.iter().for_each(|slot| self.retention[*slot as usize] = self.view.retention(*slot));
+        self.order_retention(shelf, slots);
     }
+
+    /// Makes the retention index of a shelf of its slots, in any order, by the keys that they have.
+    fn order_retention(&mut self, shelf: usize, mut slots: Vec<u32>) {
+        let key = |slot: u32| retention_key(&self.view, &self.retention, slot);
+        slots.sort_by_cached_key(|slot| key(*slot));
+        self.shelves[shelf].retention = Sorted::of(&slots, key);
+    }
+
+    /// Builds what was left for the end of loading: sorting all at once is several times faster than finding each its place.
+    pub(crate) fn end_loading(&mut self) {
+        if !std::mem::take(&mut self.loading) {
+            return;
+        }
+        let view = &self.view;
+        let mut shelves: [Vec<u32>; TIERS + 1] = Default::default();
+        let mut duplicates = Vec::with_capacity(self.len());
+        for slot in view.records.iter() {
+            duplicates.push(duplicate_item(view.duplicate_hash(slot), slot));
+            if !view.records.is_pinned(slot) {
+                shelves[self.shelf_of(slot)].push(slot);
+            }
+        }
+        duplicates.sort_unstable();
+        self.duplicates = Sorted::of(&duplicates, |item| item);
+        shelves.into_iter().enumerate().for_each(|(shelf, slots)| self.order_retention(shelf, slots));
+    }
+}
+
+/// Bytes that a content takes in the index of words, nearly.
+fn words_cost(content: usize) -> usize {
+    content * LEXICAL_NUMERATOR / LEXICAL_DENOMINATOR
 }
 
 /// Bytes that the vectors of a memory and of its words take, nearly.

@@ -75,6 +75,12 @@ fn date(at: Millis) -> String {
 /// The normalised text: Unicode lowercase, runs of white space collapsed to one space, trimmed. Two memories of the same
 /// session and speaker whose normalised texts are equal are duplicates.
 pub fn normalised(text: &str) -> String {
+    // The usual text has only letters to make small. Looked at as a whole, without a branch per byte.
+    let printable = text.bytes().fold(true, |all, byte| all & (b' '..=b'~').contains(&byte));
+    let single = text.bytes().zip(text.bytes().skip(1)).fold(true, |all, pair| all & (pair != (b' ', b' ')));
+    if printable && single {
+        return text.trim_matches(' ').to_ascii_lowercase();
+    }
     let mut out = String::with_capacity(text.len());
     for word in text.split_whitespace() {
         if !out.is_empty() {
@@ -109,6 +115,9 @@ mod tests {
     fn normalisation() {
         assert_eq!(normalised("  The\tcat \n\n SAT\u{a0}on  "), "the cat sat on");
         assert_eq!(normalised("ÄRGER"), normalised("ärger"));
+        for text in [" The cat", "THE cat ", "The  cat", "the\tcat", "the\u{b}cat", " the cat "] {
+            assert_eq!(normalised(text), "the cat");
+        }
         assert_eq!(normalised(" \n "), "");
         assert_ne!(normalised("a b"), normalised("ab"));
     }

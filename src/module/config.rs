@@ -100,7 +100,13 @@ static INLINE_EMBED_TOKENS: Number = number(
 );
 static EMBEDDING_CACHE: Number = Number {
     changed: Some(&CACHE_CHANGED),
-    ..number(c"embedding-cache", 0, 10_000_000, 10_000, "Texts whose embeddings are kept; 0 keeps none.")
+    ..number(
+        c"embedding-cache",
+        0,
+        10_000_000,
+        10_000,
+        "Texts whose embeddings are kept, fewer if they take more than 3,355 bytes each on average (by default 32 MiB in all); 0 keeps none.",
+    )
 };
 static STREAM_TTL: Number = number(
     c"stream-ttl",

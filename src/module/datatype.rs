@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
-use engram_memory::{MemoryId, Space, Whereabouts, decode_batch};
+use engram_memory::{Loader, MemoryId, Space, Whereabouts, decode_batch};
 use redis_module::raw;
 
 use crate::ffi::{self, Ctx, Key, Level, api};
@@ -193,7 +193,7 @@ fn load(io: *mut raw::RedisModuleIO, version: c_int) -> Result<Space, String> {
     if version != ENCODING_VERSION {
         return Err(format!("its layout has version {version}, this module reads version {ENCODING_VERSION}"));
     }
-    let mut space = Space::new();
+    let mut loader = Loader::default();
     loop {
         let mut len = 0usize;
         let bytes = api!(RedisModule_LoadStringBuffer(io, &mut len) else std::ptr::null_mut());
@@ -205,10 +205,10 @@ fn load(io: *mut raw::RedisModuleIO, version: c_int) -> Result<Space, String> {
         }
         // SAFETY: the server made a buffer of `len` bytes, ours until it is freed below.
         let batch = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len) };
-        let applied = if batch.is_empty() { Ok(false) } else { apply_batch(&mut space, batch).map(|()| true) };
+        let applied = if batch.is_empty() { Ok(false) } else { loader.apply(batch).map(|()| true) };
         api!(RedisModule_Free(bytes.cast()) else ());
-        if !applied? {
-            return Ok(space);
+        if !applied.map_err(|e| e.to_string())? {
+            return Ok(loader.finish());
         }
     }
 }
@@ -267,18 +267,18 @@ unsafe extern "C" fn copy(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c_v
     // SAFETY: as in rdb_save.
     let Some(held) = (unsafe { held(value) }) else { return std::ptr::null_mut() };
     guarded("copying a space", std::ptr::null_mut(), || {
-        let mut space = Space::new();
+        let mut loader = Loader::default();
         let mut result = Ok(());
         held.space.encode_state(CHUNK, &mut |batch| {
             if result.is_ok() {
-                result = apply_batch(&mut space, batch);
+                result = loader.apply(batch);
             }
         });
         if let Err(reason) = result {
             ffi::log(Level::Warning, &format!("engram: a space could not be copied: {reason}"));
             return std::ptr::null_mut();
         }
-        let copied = Held::new(space);
+        let copied = Held::new(loader.finish());
         let name = api!(RedisModule_GetToKeyNameFromOptCtx(ctx) else std::ptr::null());
         if !name.is_null() {
             let db = api!(RedisModule_GetToDbIdFromOptCtx(ctx) else 0);

@@ -7,7 +7,7 @@ use redis_module::raw;
 
 use crate::commands::{consolidate, generate, recall};
 use crate::ffi::{Ctx, api};
-use crate::{commit, config, jobs, keyspace, models};
+use crate::{commit, config, jobs, keyspace, maintain, models};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Registers the section. Called once, at load.
@@ -37,10 +37,12 @@ unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, for_crash_report: c
         number(ctx, "blocked_clients", jobs::blocked_clients() as u64);
         number(ctx, "commits_waiting", commit::waiting() as u64);
         number(ctx, "consolidations", consolidate::RUNS.load(Relaxed));
+        number(ctx, "reindex_steps", maintain::REINDEX_STEPS.load(Relaxed));
 
         section(ctx, "embedding");
         let cache = models::cache().stats();
         number(ctx, "cache_texts", cache.texts as u64);
+        number(ctx, "cache_bytes", cache.bytes as u64);
         number(ctx, "cache_hits", cache.hits);
         number(ctx, "cache_misses", cache.misses);
         number(ctx, "embedded_texts", models::EMBED_TEXTS.load(Relaxed));

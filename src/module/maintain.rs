@@ -3,7 +3,7 @@
 //! On a primary, per space: what has expired goes, the space is brought under its `max-memory`, consolidation is started when it is due (planned on a
 //! pool thread over a snapshot, committed step by step), use counters are sent to the replicas at most once a minute, vectors staged by a job that is no more are dropped. Every write goes through
 //! [`commit`], as background work that began on this incarnation. On any server: rows of forgotten vectors are compacted, except beside a fork child,
-//! where moving memory would copy pages.
+//! where moving memory would copy pages; and words are indexed anew where a setting asks for it, a step per turn, with turns that follow each other closely.
 //!
 //! When the server runs out of memory under a limit, the module drops the least worth keeping from the working tier upward, never a semantic or pinned
 //! memory (T9): see [`PRESSURE`].
@@ -25,6 +25,8 @@ use crate::keyspace;
 
 /// How often the timer runs, in milliseconds.
 const TICK_MS: i64 = 100;
+/// The same while words are indexed anew somewhere.
+const REINDEX_TICK_MS: i64 = 3;
 /// The main thread's time per tick.
 const SLICE: Duration = Duration::from_micros(500);
 /// Expired memories removed in one unit.
@@ -41,13 +43,19 @@ const SHRINK_STEP: usize = 256 * 1024;
 /// The last space the timer looked at.
 static CURSOR: AtomicU64 = AtomicU64::new(0);
 
+/// Steps in which words were indexed anew.
+pub static REINDEX_STEPS: AtomicU64 = AtomicU64::new(0);
+/// Whether the last tick took such a step.
+static REINDEXING: AtomicBool = AtomicBool::new(false);
+
 /// Starts the timer. Called once, at load.
 pub fn start(ctx: Ctx) {
     arm(ctx);
 }
 
 fn arm(ctx: Ctx) {
-    if api!(RedisModule_CreateTimer(ctx.ptr(), TICK_MS, Some(tick), std::ptr::null_mut()) else 0) == 0 {
+    let wait = if REINDEXING.swap(false, Ordering::Relaxed) { REINDEX_TICK_MS } else { TICK_MS };
+    if api!(RedisModule_CreateTimer(ctx.ptr(), wait, Some(tick), std::ptr::null_mut()) else 0) == 0 {
         ctx.log(Level::Warning, "engram: no timer: nothing expires or consolidates by itself");
     }
 }
@@ -96,6 +104,10 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
         }
         if flags & ffi::flags::ACTIVE_CHILD == 0 {
             held.space.compact_step(COMPACT_ROWS);
+        }
+        if held.space.reindex_step() {
+            REINDEXING.store(true, Ordering::Relaxed);
+            REINDEX_STEPS.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(retired) = held.space.take_retired() {
             datatype::reap(Box::new(retired));

@@ -34,6 +34,16 @@ pub struct TextVectors {
     pub words: Vec<WordVector>,
 }
 
+impl TextVectors {
+    /// The bytes that they take on the heap, nearly.
+    fn bytes(&self) -> usize {
+        let windows = self.windows.iter().map(|window| size_of::<Vec<f32>>() + size_of_val(&**window));
+        // The vector of a word has the length of that of a window, a byte for each number.
+        let word = size_of::<WordVector>() + self.windows.first().map_or(0, Vec::len);
+        size_of::<TextVectors>() + windows.sum::<usize>() + self.words.len() * word
+    }
+}
+
 /// What a text became, shared with the cache.
 pub type Vectors = Arc<TextVectors>;
 
@@ -311,7 +321,7 @@ fn finish(encoder: &Encoder, text: &Text, windows: &[Spanned], embedded: Vec<(Ve
     });
     EMBED_TEXTS.fetch_add(1, Ordering::Relaxed);
     if vectors.words.len() <= CACHED_WORDS {
-        cache().insert(encoder.name(), &text.cache_key(), vectors.clone());
+        cache().insert(encoder.name(), &text.cache_key(), vectors.clone(), vectors.bytes());
     }
     vectors
 }

@@ -1,7 +1,7 @@
 //! Settings of a space, and settings of the server.
 
 use crate::client::Reply;
-use crate::harness::Server;
+use crate::harness::{Server, wait_until};
 
 /// Requirements, table "Tiers", and issue 2.
 const DEFAULTS: &str = "working.capacity=10 working.ttl=3600 short_term.capacity=100 short_term.ttl=86400 long_term.capacity=10000 \
@@ -167,4 +167,53 @@ fn results_of_jobs_are_kept_for_their_time_and_the_first_model_named_is_the_defa
     crate::harness::pause_ms(1_100);
     assert!(client.err("GEMMA.RESULT j").contains("no such job"));
     assert!(client.ok("GEMMA.JOBS").items().is_empty());
+}
+
+/// What decides over the words of a space counts for all of it, and nobody waits: the words are indexed anew in many steps, and
+/// recall goes by the old index until the new one is whole.
+#[test]
+fn words_are_indexed_anew_while_others_are_served() {
+    const MEMORIES: usize = 3000;
+    let server = Server::plain(&[]);
+    let replica = server.replica(&[]);
+    let mut client = server.client();
+    client.ok("MEM.CONFIG SET k short_term.capacity 0");
+    let walk = "past the lanes of the old town ".repeat(30);
+    for n in 0..MEMORIES {
+        client.ok(&format!("MEM.STORE k 'walking home {n} {walk}' NOEMBED"));
+    }
+    let steps = |client: &mut crate::client::Client| client.info("engram_reindex_steps").parse::<u64>().unwrap();
+    let found = |client: &mut crate::client::Client| client.ids("MEM.RECALL k walk K 1 MODE lexical").len();
+    assert_eq!(client.ids(&format!("MEM.RECALL k walk K {MEMORIES} MODE lexical")).len(), MEMORIES);
+
+    let begun = steps(&mut client);
+    client.ok("MEM.CONFIG SET k language none");
+    let (mut old, mut pings) = (0, 0);
+    while found(&mut client) == 1 {
+        old += 1;
+        assert_eq!(client.ok("PING").text(), "PONG");
+        pings += 1;
+        client.ok(&format!("MEM.STORE k 'walking on {old}' NOEMBED"));
+    }
+    assert!(old > 0 && pings > 0, "the old words were found meanwhile");
+    let took = steps(&mut client) - begun;
+    assert!(took > 20, "{took} steps");
+    assert_eq!(client.ids(&format!("MEM.RECALL k walking K {} MODE lexical", 2 * MEMORIES)).len(), MEMORIES + old);
+    replica.wait_for_offset(&server);
+    let mut other = replica.client();
+    wait_until("the replica has indexed its words too", || found(&mut other) == 0);
+    assert_eq!(other.digest("k"), client.digest("k"));
+
+    // Saved and loaded in the middle: by the new setting from then on.
+    client.ok("MEM.CONFIG SET k language english");
+    let digest = client.digest("k");
+    client.ok("DEBUG RELOAD");
+    assert_eq!((found(&mut client), client.digest("k")), (1, digest));
+    // Another space may take its place in the middle.
+    client.ok("MEM.CONFIG SET k language none");
+    client.ok("COPY k l");
+    client.ok("DEL k");
+    assert_eq!((client.count("l") as usize, found(&mut client)), (MEMORIES + old, 0));
+    assert_eq!(client.ids("MEM.RECALL l walk K 1 MODE lexical").len(), 0);
+    assert_eq!(client.ids("MEM.RECALL l walking K 1 MODE lexical").len(), 1);
 }

@@ -2,7 +2,7 @@
 //!
 //! Prints microseconds per memory (one thread), bytes per memory as the space counts them, and bytes per memory in a file.
 
-use engram_memory::{Effect, Filter, NewMemory, Recall, Result, Space, Tier, Vectors, decode_batch};
+use engram_memory::{Effect, Filter, Loader, NewMemory, Recall, Result, Space, Tier, Vectors};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -67,14 +67,24 @@ fn main() -> Result<()> {
     println!("file        {:8.1} bytes per memory", file.iter().map(Vec::len).sum::<usize>() as f64 / rows as f64);
 
     let start = Instant::now();
-    let mut loaded = Space::new();
-    for chunk in &file {
-        for effect in decode_batch(chunk)? {
-            loaded.apply(&effect)?;
-        }
+    let mut loader = Loader::default();
+    for batch in &file {
+        loader.apply(batch)?;
     }
+    let loaded = loader.finish();
     println!("load        {:8.2} us per memory", per(start));
     drop(loaded);
+
+    let (start, mut longest) = (Instant::now(), 0.0_f64);
+    space.apply(&Effect::Set { name: "language".into(), value: "none".into() })?;
+    loop {
+        let step = Instant::now();
+        if !space.reindex_step() {
+            break;
+        }
+        longest = longest.max(step.elapsed().as_secs_f64() * 1e6);
+    }
+    println!("reindex     {:8.2} us per memory, {longest:.0} us the longest step", per(start));
 
     let queries: Vec<Vec<f32>> = (0..count).map(|_| random.near(&topics)).collect();
     let snapshot = space.snapshot();

@@ -429,16 +429,22 @@ fn collect<T: Copy>(values: &[T], rows: &Words, found: &mut Words, fits: impl Fn
         }
         let word = match <&[T; 64]>::try_from(values) {
             Ok(values) => word(values, &fits),
-            Err(_) => values.iter().enumerate().fold(0, |word, (n, value)| word | u64::from(fits(*value)) << n),
+            // The end of a chunk.
+            Err(_) => values.chunks(16).enumerate().fold(0, |bits, (n, values)| {
+                bits | match <&[T; 16]>::try_from(values) {
+                    Ok(values) => word(values, &fits),
+                    Err(_) => values.iter().enumerate().fold(0, |bits, (n, value)| bits | u64::from(fits(*value)) << n),
+                } << (n * 16)
+            }),
         };
         *found |= word & rows;
     }
 }
 
-/// A bit for each of 64 values.
+/// A bit for each of up to 64 values, eight or a multiple.
 #[inline(always)]
-fn word<T: Copy>(values: &[T; 64], fits: impl Fn(T) -> bool) -> u64 {
-    let mut bytes = [0u8; 64];
+fn word<T: Copy, const N: usize>(values: &[T; N], fits: impl Fn(T) -> bool) -> u64 {
+    let mut bytes = [0u8; N];
     bytes.iter_mut().zip(values).for_each(|(byte, value)| *byte = u8::from(fits(*value)));
     // Eight bytes of 0 or 1 become eight bits: the product has byte n at bit 56 + n, and nothing carries into it.
     bytes.chunks_exact(8).enumerate().fold(0, |word, (n, eight)| {

@@ -3,8 +3,9 @@
 //! The same columns as a chunk has for the vectors that are in force. So showing them exchanges a few pointers per chunk, however
 //! many memories there are, and until then no snapshot holds them and no write copies them.
 
-use super::{CHUNK, FIRST_CHUNK, Link, Links, Name, RecordCounts, Records, Windows, locate, signs_at};
+use super::{FIRST_CHUNK, Link, Links, Name, ROWS, RecordCounts, Records, Windows, locate, signs_at, words_cell};
 use crate::columns::{Cell, Column};
+use crate::lexical::DocId;
 use crate::rows::RowId;
 use crate::texts::{Place, TextCounts, Texts};
 use crate::tokens::Signs;
@@ -108,7 +109,7 @@ impl Places {
         }
         let Some(chunk) = self.chunks.get_mut(at) else { return };
         if row >= chunk.rows {
-            chunk.grow(if at == 0 { (row + 1).next_power_of_two().clamp(FIRST_CHUNK, CHUNK) } else { CHUNK });
+            chunk.grow(if at == 0 { (row + 1).next_power_of_two().clamp(FIRST_CHUNK, ROWS) } else { ROWS });
         }
         let signs = super::append_signs(&mut self.signs, &mut self.counts, &mut Vec::new(), signs);
         chunk.set(row, Cell::whole(u64::from(template)), Cell::whole(rows.len() as u64), rows, signs);
@@ -154,7 +155,85 @@ impl Places {
     }
 }
 
+/// Where the words of the memories of one chunk are, in an index that is not in force yet.
+#[derive(Default)]
+struct StagedDocuments {
+    rows: usize,
+    document: Links,
+    words: Column,
+}
+
+impl StagedDocuments {
+    fn grow(&mut self, rows: usize) {
+        self.document.grow(rows);
+        self.words.grow(rows);
+        self.rows = rows;
+    }
+}
+
+/// The documents of all memories in an index that is not in force yet.
+#[derive(Default)]
+pub(crate) struct Documents {
+    chunks: Vec<StagedDocuments>,
+}
+
+impl Documents {
+    /// Notes the document of a memory in a chunk with room for `room`, and how many words its content has.
+    pub(crate) fn set(&mut self, slot: u32, room: usize, document: DocId, words: usize) {
+        let (at, row) = locate(slot);
+        if at >= self.chunks.len() {
+            self.chunks.resize_with(at + 1, StagedDocuments::default);
+        }
+        let Some(chunk) = self.chunks.get_mut(at) else { return };
+        if room > chunk.rows {
+            chunk.grow(room);
+        }
+        chunk.document.set(row, Some(document.number()), room);
+        chunk.words.set(row, words_cell(Some(words)), room);
+    }
+
+    /// Forgets the document of a memory and tells which it was.
+    pub(crate) fn take(&mut self, slot: u32) -> Option<DocId> {
+        let (at, row) = locate(slot);
+        let chunk = self.chunks.get_mut(at)?;
+        let document = chunk.document.get(row)?;
+        chunk.document.set(row, None, chunk.rows);
+        Some(DocId::from_number(document))
+    }
+
+    /// How many memories have one. Walks them all.
+    pub(crate) fn recount(&self) -> usize {
+        let of = |chunk: &StagedDocuments| (0..chunk.rows).filter(|row| chunk.document.get(*row).is_some()).count();
+        self.chunks.iter().map(of).sum()
+    }
+
+    /// Bytes on the heap, nearly.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |chunk: &StagedDocuments| size_of::<StagedDocuments>() + chunk.document.bytes() + chunk.words.bytes();
+        self.chunks.iter().map(of).sum()
+    }
+}
+
 impl Records {
+    /// How many slots the chunk of this one has room for.
+    pub(crate) fn room(&self, slot: u32) -> usize {
+        self.chunk(slot).map_or(0, |(chunk, _)| chunk.rows)
+    }
+
+    /// Puts other documents into force. A memory that has none there has none from then on.
+    pub(crate) fn show_documents(&mut self, mut documents: Documents) {
+        let chunks = Arc::make_mut(&mut self.chunks);
+        documents.chunks.resize_with(chunks.len(), StagedDocuments::default);
+        for (chunk, mut staged) in chunks.iter_mut().zip(documents.chunks) {
+            let chunk = Arc::make_mut(chunk);
+            if staged.rows != chunk.rows {
+                staged.grow(chunk.rows);
+            }
+            chunk.links[Link::Document as usize] = staged.document;
+            chunk.columns[Name::Words as usize] = staged.words;
+        }
+    }
+
     /// The text of a memory that was embedded; 0 = no model made its vectors.
     pub(crate) fn template(&self, slot: u32) -> u16 {
         self.at_of(slot, Name::Template).map_or(0, |template| template as u16)

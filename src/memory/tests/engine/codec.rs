@@ -86,6 +86,27 @@ fn effects() -> Vec<Effect> {
     effects
 }
 
+/// A loader gives what applying the effects one by one gives, whatever they are and wherever one is refused.
+#[test]
+fn loading_is_applying() {
+    let effects = effects();
+    for end in [effects.len() / 2, effects.len() - 3, effects.len()] {
+        let (mut space, mut loader) = (Space::new(), Loader::default());
+        for effect in &effects[..end] {
+            let refused = space.apply(effect).is_err();
+            assert_eq!(loader.apply(&bytes(std::slice::from_ref(effect))).is_err(), refused);
+            // The same memory again is refused, and changes nothing.
+            if matches!(effect, Effect::Put { .. }) {
+                assert!(loader.apply(&bytes(std::slice::from_ref(effect))).is_err());
+            }
+        }
+        let loaded = loader.finish();
+        loaded.check_invariants();
+        assert_eq!(digest(&loaded), digest(&space));
+        assert_eq!(state(&loaded, 1000), state(&space, 1000));
+    }
+}
+
 fn bytes(effects: &[Effect]) -> Vec<u8> {
     let mut out = Vec::new();
     encode_batch(effects, &mut out);
@@ -136,7 +157,7 @@ fn chunks() {
         assert!(size != 1000 || chunks.iter().rev().skip(1).all(|chunk| chunk.len() <= 1000));
         let loaded = load(&chunks);
         assert!(digest(&loaded) == saved);
-        assert_eq!(loaded.stats(T0), space.stats(T0).into_with_memory(loaded.memory_usage()));
+        assert_eq!(loaded.stats(T0), space.stats(T0).into_with_memory(&loaded));
         let uses = |space: &Space| get(space, T0, MemoryId { ms: T0 + 10, seq: 0 }).uses;
         assert_eq!(uses(&loaded), uses(&space));
     }
@@ -144,13 +165,13 @@ fn chunks() {
 }
 
 trait WithMemory {
-    fn into_with_memory(self, memory: usize) -> Self;
+    fn into_with_memory(self, of: &Space) -> Self;
 }
 
 impl WithMemory for Stats {
     /// The room kept for more depends on the order of growth; all else must be equal.
-    fn into_with_memory(self, memory: usize) -> Stats {
-        Stats { memory, ..self }
+    fn into_with_memory(self, of: &Space) -> Stats {
+        Stats { memory: of.memory_usage(), memory_parts: of.memory_parts(), ..self }
     }
 }
 

@@ -100,3 +100,92 @@ fn words_follow_their_settings() {
     }
     assert_eq!((space.live_bytes(), found(&space, "walk"), found(&space, "Caroline")), before);
 }
+
+/// In a space of more than a few memories the words are indexed anew in steps, and recall goes by the old ones until the last.
+#[test]
+fn words_are_indexed_anew_in_steps() {
+    const LAST: u64 = T0 + 100_000;
+    let mut space = Space::new();
+    let content = |n: u64| format!("walking home {n}, {}", "past the lanes of the old town ".repeat(n as usize % 5));
+    let new = |n: u64| NewMemory {
+        speaker: n.is_multiple_of(2).then(|| "Caroline".to_owned()),
+        tier: Some(Tier::LongTerm),
+        ..memory(&content(n))
+    };
+    let mut ids: Vec<MemoryId> = (0..3000).map(|n| store(&mut space, T0 + n, new(n))).collect();
+    let found = |space: &Space, text: &str| -> Vec<(MemoryId, u64)> {
+        let recall = Recall { text: Some(text.into()), k: 5000, ..Recall::default() };
+        let hits = space.snapshot().recall(LAST, &recall).unwrap().hits;
+        hits.iter().map(|hit| (hit.entry.id, hit.score.to_bits())).collect()
+    };
+    let set = |space: &mut Space, name: &str, value: &str| {
+        let effects = space.set(LAST, name, value).unwrap();
+        apply(space, &effects);
+    };
+    // There and back before it is done: nothing has changed.
+    let before = (found(&space, "walk"), digest(&space), space.live_bytes());
+    set(&mut space, "language", "none");
+    assert!(space.is_reindexing() && space.reindex_step());
+    assert_eq!(found(&space, "walk"), before.0);
+    let frozen = space.snapshot();
+    set(&mut space, "language", "english");
+    assert!(!space.is_reindexing() && !space.reindex_step());
+    assert_eq!((found(&space, "walk"), digest(&space), space.live_bytes()), before);
+
+    // Another setting on the way begins anew; memories come, change and go meanwhile, in front of the cursor and behind it.
+    set(&mut space, "language", "none");
+    set(&mut space, "template", "plain");
+    let mut steps = 0;
+    while space.is_reindexing() {
+        for at in [steps * 3, ids.len() / 2, ids.len() - 1] {
+            let id = ids.swap_remove(at);
+            let effects = match at % 2 {
+                0 => space.forget_effects(&[id]),
+                _ => {
+                    ids.push(id);
+                    let content = Some(format!("walking away {at}"));
+                    space
+                        .update(LAST, id, Update { content, vectors: Some(Vectors::None), ..Update::default() })
+                        .unwrap()
+                }
+            };
+            apply(&mut space, &effects);
+            ids.push(store(
+                &mut space,
+                T0 + 3000 + (steps * 10 + at) as u64 % 7,
+                new(5000 + (steps * 3000 + at) as u64),
+            ));
+        }
+        space.compact_step(50);
+        space.check_invariants();
+        assert_eq!(found(&space, "walk").len(), space.len(), "by the old words in step {steps}");
+        assert!(found(&space, "Caroline").len() > 1000);
+        assert!(space.reindex_step());
+        steps += 1;
+    }
+    assert!((5..100).contains(&steps), "{steps}");
+    space.check_invariants();
+    assert_eq!((found(&space, "walk").len(), found(&space, "Caroline").len()), (0, 0));
+    assert_eq!(found(&space, "walking").len(), space.len());
+    assert!(space.take_retired().is_some());
+    // As if all of it had been indexed so from the beginning.
+    let loaded = load(&state(&space, 10_000));
+    assert_eq!((found(&loaded, "walking home"), digest(&loaded)), (found(&space, "walking home"), digest(&space)));
+    assert_eq!(loaded.live_bytes(), space.live_bytes());
+    drop(frozen);
+
+    // Off at once, on again in steps, off in the middle of them.
+    let bytes = space.live_bytes();
+    set(&mut space, "lexical", "off");
+    assert!(!space.is_reindexing() && space.live_bytes() < bytes);
+    space.check_invariants();
+    set(&mut space, "lexical", "on");
+    assert!(space.is_reindexing() && found(&space, "walking").is_empty());
+    space.check_invariants();
+    set(&mut space, "lexical", "off");
+    assert!(!space.is_reindexing());
+    set(&mut space, "lexical", "on");
+    while space.reindex_step() {}
+    space.check_invariants();
+    assert_eq!((found(&space, "walking").len(), space.live_bytes()), (space.len(), bytes));
+}

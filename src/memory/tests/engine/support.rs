@@ -1,8 +1,8 @@
 //! What the tests share.
 
 use engram_memory::{
-    Effect, Entry, Error, Hit, MemoryId, Millis, NewMemory, Recall, Removal, Space, Tier, Vectors, decode_batch,
-    encode_batch,
+    Effect, Entry, Error, Hit, Loader, MemoryId, Millis, NewMemory, Recall, Removal, Space, Tier, Vectors,
+    decode_batch, encode_batch,
 };
 
 pub const T0: Millis = 1_700_000_000_000;
@@ -93,11 +93,9 @@ pub fn state(space: &Space, chunk: usize) -> Vec<Vec<u8>> {
 }
 
 pub fn load(chunks: &[Vec<u8>]) -> Space {
-    let mut space = Space::new();
-    for chunk in chunks {
-        apply(&mut space, &decode_batch(chunk).unwrap());
-    }
-    space
+    let mut loader = Loader::default();
+    chunks.iter().for_each(|chunk| loader.apply(chunk).unwrap());
+    loader.finish()
 }
 
 /// The effects as another process gets them.
