@@ -212,9 +212,7 @@ impl Snapshot {
         let dense = if recall.exact { slots * row * 4 } else { slots.min(8192) * row + slots * row / 8 };
         let words = if recall.text.is_some() && self.settings.lexical { 60_000 + slots * 4 } else { 0 };
         let filter = if recall.filter.is_some() { slots * 2 } else { slots / 4 };
-        // A memory by its id is found by walking: a snapshot has no index.
-        let like = if recall.like.is_some() { slots * 6 } else { 0 };
-        20_000 + like + dense * queries + words + filter + recall.k as u64 * 1_000
+        20_000 + dense * queries + words + filter + recall.k as u64 * 1_000
     }
 
     /// What restricts a recall, as one filter; None if nothing does.
