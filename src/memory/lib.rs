@@ -62,7 +62,7 @@ pub use error::{Error, Result};
 pub use filter::Filter;
 pub use id::{MemoryId, Millis};
 pub use lexical::{Language, Word, words};
-pub use recall::{Hit, Mode, Recall, Recalled, Weights};
+pub use recall::{Admitted, Hit, Mode, Recall, Recalled, Weights, Whereabouts};
 pub use reembed::{Embedded, Missing, Retired, Way};
 pub use rows::{Precision, Vector};
 pub use settings::{Eviction, NAMES as SETTINGS, Settings, TierSettings, TokenVectors};

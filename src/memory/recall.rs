@@ -6,8 +6,8 @@
 //! 2. **Candidates.** The best [`CANDIDATES`] by vector (`rows`) and the best by words (`lexical`), and the turns around them.
 //! 3. **Base score** of a memory: `0.5·(cos − 0.3)/0.6 + 0.5·1.9·bm25/(2·ln(1 + N))`, 1.9 being BM25's k1 + 1. Both terms are on a scale of their own that no statistics
 //!    of the space enter but N: equal on replicas, and the same whatever the filter, K and size of the candidates.
-//! 4. **What is around.** A turn gets 0.4 of the base score of the turn before it in its session (answers follow what they answer) and 0.2 of
-//!    those one behind, two before and two behind.
+//! 4. **What is around.** A turn gets 0.4 of what the vector of the turn before it in its session says (answers follow what they answer) and 0.2 of
+//!    those one behind, two before and two behind; and its words and theirs, weighed the same, make up one text for BM25.
 //! 5. **Priors.** Turns that say little rank lower: `0.3·min(1, ln(1 + words)/ln 21)`. If the question names exactly one speaker of
 //!    the candidates, memories by that one get 0.2.
 //! 6. **Word by word**: for the best [`RERANKED`] of these the cosine gives way to what their words say (`tokens`): the mean, by idf, over the
@@ -130,6 +130,21 @@ pub struct Hit {
     slot: u32,
 }
 
+/// Which memory a hit is.
+#[derive(Debug, Clone, Copy)]
+pub struct Whereabouts {
+    /// Its id.
+    pub id: MemoryId,
+    pub(crate) slot: u32,
+}
+
+impl Hit {
+    /// Which memory it is: what is left to know of a hit when its texts are in a reply.
+    pub fn whereabouts(&self) -> Whereabouts {
+        Whereabouts { id: self.entry.id, slot: self.slot }
+    }
+}
+
 /// What a recall found, and how.
 #[derive(Debug, Clone, Default)]
 pub struct Recalled {
@@ -145,6 +160,12 @@ pub struct Recalled {
     pub rescored: usize,
     /// Memories in which a word was found.
     pub matched: usize,
+}
+
+/// What a recall may find: its restrictions, worked out. Valid for the snapshot, the time and the recall it was made from.
+pub struct Admitted {
+    restriction: Option<Filter>,
+    slots: Option<Bitmap>,
 }
 
 /// A memory on its way into the results.
@@ -193,26 +214,55 @@ impl Snapshot {
     ///
     /// Errors: nothing to look for, a query of the wrong length or without a direction, K or a weight out of range, an unknown memory to be alike.
     pub fn recall(&self, now: Millis, recall: &Recall) -> Result<Recalled> {
+        self.recall_among(now, recall, self.admit(now, recall))
+    }
+
+    /// Works out what a recall may find: the part of it that looks at every memory's fields.
+    pub fn admit(&self, now: Millis, recall: &Recall) -> Admitted {
+        let restriction = self.restriction(now, recall);
+        let slots = restriction.as_ref().map(|filter| self.scan(filter, false));
+        Admitted { restriction, slots }
+    }
+
+    /// [`Snapshot::recall`] with its first part done.
+    pub fn recall_among(&self, now: Millis, recall: &Recall, admitted: Admitted) -> Result<Recalled> {
         recall.check()?;
-        let mut run = Run::begin(self, now, recall)?;
-        let recalled = run.run(false)?;
+        let mut run = Run::begin(self, now, recall, admitted)?;
+        let recalled = run.run()?;
         // A filter that relied on hashes let something in that does not pass: once in a million years, or by an adversary's work.
         if recalled.hits.len() < recall.k && run.rejected(&recalled) {
-            return run.run(true);
+            run.admitted = run.restriction.as_ref().map(|filter| self.scan(filter, true));
+            return run.run();
         }
         Ok(recalled)
     }
 
-    /// About how many nanoseconds a recall takes: what decides whether it is run at once or on another thread.
-    pub fn recall_nanos(&self, recall: &Recall) -> u64 {
+    /// About how many nanoseconds it takes to work out what a recall may find: with [`Snapshot::recall_nanos`] it decides whether a recall is run at
+    /// once or on another thread.
+    pub fn admit_nanos(&self, recall: &Recall) -> u64 {
+        let slots = self.records.slots() as u64;
+        match &recall.filter {
+            Some(_) => 5_000 + slots,
+            None => slots / 4,
+        }
+    }
+
+    /// About how many nanoseconds the rest takes; without `admitted` as if everything were.
+    pub fn recall_nanos(&self, recall: &Recall, admitted: Option<&Admitted>) -> u64 {
         let slots = self.records.slots() as u64;
         let queries = recall.queries.len().max(usize::from(recall.like.is_some())) as u64;
         let row = self.rows.as_ref().map_or(0, |rows| (rows.dim() / 48).max(1)) as u64;
-        // A few nanoseconds per vector in codes, half of one in bits; in full, whatever the precision, some thirty.
-        let dense = if recall.exact { slots * row * 4 } else { slots.min(8192) * row + slots * row / 8 };
-        let words = if recall.text.is_some() && self.settings.lexical { 60_000 + slots * 4 } else { 0 };
-        let filter = if recall.filter.is_some() { slots * 2 } else { slots / 4 };
-        20_000 + dense * queries + words + filter + recall.k as u64 * 1_000
+        let few = admitted.and_then(|admitted| Some(admitted.slots.as_ref()?.count()));
+        let few = few.filter(|few| few * SELECTIVE < self.records.slots());
+        // In codes here and there some 5 ns a vector of 48 bytes of signs, in bits one after the other a fifth of a nanosecond; in full, whatever the
+        // precision, some thirty.
+        let dense = match few {
+            Some(few) => slots / 16 + few as u64 * (row * 8 + 20),
+            None if recall.exact => slots * row * 4,
+            None => 20_000 + slots * row / 5,
+        };
+        let words = if recall.text.is_some() && self.settings.lexical { 120_000 + slots * 4 } else { 0 };
+        15_000 + dense * queries + words + recall.k as u64 * 1_000
     }
 
     /// What restricts a recall, as one filter; None if nothing does.
@@ -297,7 +347,8 @@ impl Recall {
 }
 
 impl<'a> Run<'a> {
-    fn begin(view: &'a Snapshot, now: Millis, recall: &'a Recall) -> Result<Run<'a>> {
+    fn begin(view: &'a Snapshot, now: Millis, recall: &'a Recall, admitted: Admitted) -> Result<Run<'a>> {
+        let Admitted { restriction, slots: admitted } = admitted;
         let like = recall.like.map(|id| view.find(now, id).ok_or_else(|| Error::no_such_memory(id))).transpose()?;
         let queries: Vec<Vec<f32>> = match like {
             Some(slot) => view.stored_vectors(slot).iter().map(crate::rows::Vector::to_f32).collect(),
@@ -328,7 +379,6 @@ impl<'a> Run<'a> {
         if let Some(text) = &text {
             view.analyser().terms(text, &mut terms);
         }
-        let restriction = view.restriction(now, recall);
         let inexact = restriction.as_ref().is_some_and(|filter| !filter.is_exact());
         Ok(Run {
             view,
@@ -337,7 +387,7 @@ impl<'a> Run<'a> {
             dense,
             text,
             terms,
-            admitted: None,
+            admitted,
             restriction,
             inexact,
             like,
@@ -345,9 +395,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn run(&mut self, exact: bool) -> Result<Recalled> {
+    fn run(&mut self) -> Result<Recalled> {
         self.found = Recalled { path: "none", ..Recalled::default() };
-        self.admitted = self.restriction.as_ref().map(|filter| self.view.scan(filter, exact));
         if let Some(like) = self.like {
             let admitted = self.admitted.get_or_insert_with(|| self.view.filled());
             admitted.remove(like);

@@ -12,6 +12,7 @@ use crate::effect::{Applied, Counters, Effect, Patch, Removal};
 use crate::entry::{Entry, check_time, check_unit};
 use crate::filter::{self, Filter};
 use crate::lexical::{DocId, LexicalCounts, Postings};
+use crate::recall::Whereabouts;
 use crate::records::{Link, RecordCounts};
 use crate::reembed::{Retired, Staging};
 use crate::rows::{RowCounts, RowId, Rows, Vector};
@@ -206,7 +207,17 @@ impl Space {
 
     /// Notes that a memory was used.
     pub fn touch(&self, id: MemoryId, now: Millis) {
-        if let Some(slot) = self.slot(id) {
+        self.touch_slot(self.slot(id), now);
+    }
+
+    /// Notes that what a recall found was used: without a search if it still is where it was.
+    pub fn touch_found(&self, found: Whereabouts, now: Millis) {
+        let slot = Some(found.slot).filter(|slot| self.view.records.id(*slot) == Some(found.id));
+        self.touch_slot(slot.or_else(|| self.slot(found.id)), now);
+    }
+
+    fn touch_slot(&self, slot: Option<u32>, now: Millis) {
+        if let Some(slot) = slot {
             let (accessed, uses) = self.view.records.usage(slot);
             self.view.records.set_usage(slot, accessed.max(now), uses.saturating_add(1));
         }

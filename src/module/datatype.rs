@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Instant;
 
-use engram_memory::{MemoryId, Space, decode_batch};
+use engram_memory::{MemoryId, Space, Whereabouts, decode_batch};
 use redis_module::raw;
 
 use crate::ffi::{self, Ctx, Key, Level, api};
@@ -112,10 +112,10 @@ impl Held {
     }
 
     /// Notes that a memory was recalled.
-    pub fn touch(&mut self, id: MemoryId, now: u64) {
-        self.space.touch(id, now);
+    pub fn touch(&mut self, found: Whereabouts, now: u64) {
+        self.space.touch_found(found, now);
         if self.used.len() < USED_KEPT {
-            self.used.insert(id);
+            self.used.insert(found.id);
         }
     }
 }

@@ -182,6 +182,11 @@ impl Command {
         1 + usize::from(self.name.contains('|'))
     }
 
+    /// Whether it may change something.
+    pub fn writes(&self) -> bool {
+        self.flags.split(' ').any(|flag| flag == "write")
+    }
+
     /// The argument of this name; the one with a token where a positional one has the same name.
     pub fn option(&self, name: &str) -> Option<&'static Arg> {
         self.args.iter().find(|a| a.name == name && a.token.is_some())

@@ -50,6 +50,7 @@ unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, for_crash_report: c
         for (path, count) in recall::paths() {
             number(ctx, path, count);
         }
+        number(ctx, "recalls_on_the_pool", recall::ON_THE_POOL.load(Relaxed));
         number(ctx, "recalls_without_encoder", recall::WITHOUT_ENCODER.load(Relaxed));
 
         section(ctx, "generation");

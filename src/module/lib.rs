@@ -26,6 +26,7 @@ mod models;
 pub mod reply;
 mod streams;
 pub mod table;
+mod traffic;
 
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -110,6 +110,14 @@ pub fn spawn(priority: Priority, task: impl Task + 'static) {
     }
 }
 
+/// Tasks that wait for a thread, those that one is running, and how many threads there are.
+pub fn pool_load() -> (usize, usize, usize) {
+    POOL.get().map_or((0, 0, 0), |pool| {
+        let (waiting, running) = pool.load();
+        (waiting, running, pool.threads())
+    })
+}
+
 /// Work of one step, at high priority.
 pub fn spawn_once(work: impl FnOnce() + Send + 'static) {
     struct Once<F>(Option<F>);

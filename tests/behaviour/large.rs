@@ -299,3 +299,47 @@ fn many_comparisons_by_similarity_are_refused_in_one_command() {
     client.ok_words(&items(5));
     assert_eq!(client.count("k"), MEMORIES as i64 + 6);
 }
+
+#[test]
+fn a_recall_makes_room_for_others_and_finds_the_same() {
+    const DIM: usize = 8_192;
+    let server = Server::plain(&["engram.threads 2"]);
+    let mut client = server.client();
+    client.ok("MEM.CONFIG SET k short_term.capacity 0");
+    let vector =
+        |n: usize| -> Vec<f32> { (0..DIM).map(|i| ((i * 31 + n * 97 + i * n) % 1_009) as f32 - 500.0).collect() };
+    for n in 0..2_000 {
+        client.send_only(&words!["MEM.STORE", "k", format!("memory {n}"), "VECTOR", blob(&vector(n))]);
+    }
+    (0..2_000).for_each(|_| assert!(client.receive().unwrap().text().contains('-')));
+    let recall = |client: &mut Client, n: usize| {
+        let found = client.ok_words(&words!["MEM.RECALL", "k", "VECTOR", blob(&vector(n)), "K", 20]).items();
+        found.iter().map(|hit| (hit.field("id").text(), hit.field("score").text())).collect::<Vec<_>>()
+    };
+    let pooled = |client: &mut Client| client.info("engram_recalls_on_the_pool").parse::<u64>().unwrap();
+    // Alone, after a pause: on the main thread.
+    pause_ms(50);
+    let before = pooled(&mut client);
+    let alone: Vec<_> = (0..50).map(|n| recall(&mut client, n)).collect();
+    assert_eq!(pooled(&mut client), before);
+    assert_eq!(alone.iter().map(Vec::len).collect::<Vec<_>>(), [20; 50], "{:?}", client.count("k"));
+    // Beside others, one of whom writes: on the pool too.
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = server.client();
+                    (0..50).map(|n| recall(&mut client, n)).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        for n in 0..200 {
+            client.ok(&format!("MEM.STORE other 'memory {n}' NOEMBED"));
+        }
+        readers.into_iter().for_each(|reader| assert_eq!(reader.join().unwrap(), alone));
+    });
+    assert!(pooled(&mut client) > before);
+    // What was found counts as used, wherever it was looked for.
+    let id = &alone[0][0].0;
+    assert!(client.ok(&format!("MEM.GET k {id}")).items()[0].field("uses").int() >= 4);
+}

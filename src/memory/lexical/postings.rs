@@ -26,7 +26,7 @@ const SEGMENTS: usize = (1 << (u32::BITS - DOC_BITS)) - 1;
 const DEAD: u32 = u32::MAX;
 
 /// Where a document is: the number of its segment and its own within that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct DocId(u32);
 
 impl DocId {
@@ -47,11 +47,11 @@ impl DocId {
         DocId(segment << DOC_BITS | doc as u32)
     }
 
-    fn segment(self) -> u32 {
+    pub(super) fn segment(self) -> u32 {
         self.0 >> DOC_BITS
     }
 
-    fn doc(self) -> usize {
+    pub(super) fn doc(self) -> usize {
         self.0 as usize % DOCS
     }
 }
@@ -652,6 +652,11 @@ impl Postings {
         segment.live = 0;
         self.give_back(counts, number);
         Some(())
+    }
+
+    /// The segment of this number; None for the tail.
+    pub(super) fn sealed(&self, number: u32) -> Option<&Segment> {
+        if self.tail.number == Some(number) { None } else { self.segments.get(number as usize) }
     }
 
     /// The documents of an id's segment: the owner and length of that one, and how often it has a term.

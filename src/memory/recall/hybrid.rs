@@ -6,7 +6,7 @@
 
 use super::{CANDIDATES, Candidate, Run};
 use crate::columns::Cell;
-use crate::lexical::{Bm25, DocId, Lexical};
+use crate::lexical::{self, Bm25, DocId, Lexical};
 use crate::records::Link;
 use crate::tokens::Question;
 use std::collections::HashSet;
@@ -47,8 +47,8 @@ struct Scope<'r, 'a> {
     cosines: Vec<Option<f64>>,
     /// What the vector of each says, from 0 (nothing to do with the question) to about 1, or the words' vectors in its place.
     dense: Vec<f64>,
-    /// What its words say.
-    words: Vec<f64>,
+    /// What the words of each member say, by its place, and what they say together with those of the turns around it.
+    words: Vec<[f64; 2]>,
     /// The candidates.
     members: Vec<Member>,
 }
@@ -101,7 +101,7 @@ impl<'r, 'a> Scope<'r, 'a> {
     /// The pool, what is around it and admitted, and what is around that.
     fn new(run: &'r Run<'a>, pool: &[u32], nearest: &[(f64, u32)], lexical: &Lexical) -> Scope<'r, 'a> {
         let records = &run.view.records;
-        let mut places = Places::default();
+        let mut places = Places::with_capacity_and_hasher(8 * pool.len(), BuildHasherDefault::default());
         let mut slots: Vec<u32> = Vec::with_capacity(4 * pool.len());
         let mut place = |slot: u32, slots: &mut Vec<u32>| {
             *places.entry(slot).or_insert_with(|| {
@@ -142,28 +142,34 @@ impl<'r, 'a> Scope<'r, 'a> {
         }
         let dense = cosines.iter().map(|cosine| cosine.map_or(0.0, |cosine| (cosine - COSINE_ZERO) / COSINE_RANGE));
         let mut scope = Scope { run, dense: dense.collect(), words: Vec::new(), cosines, slots, members };
-        scope.score_words(lexical, &places);
+        scope.score_words(&lexical.query);
         scope
     }
 
-    /// BM25 of all.
-    fn score_words(&mut self, lexical: &Lexical, places: &Places) {
+    /// BM25 of every member: of itself, and of itself and the turns around it as one text, in which the words of those count for less. Words that are said
+    /// again do not count again in full, which adding up the scores of turns would have them do.
+    fn score_words(&mut self, query: &lexical::Query) {
         let view = self.run.view;
         // The index leaves out BM25's constant factor k1 + 1, which changes no order by words alone.
         let factor = 1.0 + f64::from(Bm25::default().k1);
         let scale = 2.0 * (view.lexical.docs() as f64).ln_1p().max(f64::MIN_POSITIVE) / factor;
-        self.words = vec![0.0; self.slots.len()];
-        for (slot, score) in &lexical.hits {
-            if let Some(words) = places.get(slot).and_then(|place| self.words.get_mut(*place as usize)) {
-                *words = WORDS * f64::from(*score) / scale;
+        self.words = vec![[0.0; 2]; self.slots.len()];
+        let document = |slot: &u32| view.records.link(*slot, Link::Document).map(DocId::from_number);
+        let documents: Vec<Option<DocId>> = self.slots.iter().map(document).collect();
+        let frequencies = view.lexical.frequencies(query, &documents);
+        let mut together = Vec::with_capacity(query.terms.len());
+        for member in &self.members {
+            let place = member.place as usize;
+            let own = frequencies.of(place);
+            together.clear();
+            together.extend_from_slice(own);
+            for (turn, weight) in member.around.iter().zip(AROUND) {
+                let around = turn.map_or(&[][..], |turn| frequencies.of(turn as usize));
+                together.iter_mut().zip(around).for_each(|(sum, times)| *sum += weight as f32 * times);
             }
-        }
-        // What the filter keeps out has no score yet, and lends one to the turns around it all the same.
-        let Some(admitted) = &self.run.admitted else { return };
-        for (slot, words) in self.slots.iter().zip(&mut self.words).filter(|(slot, _)| !admitted.contains(**slot)) {
-            if let Some(document) = view.records.link(*slot, Link::Document) {
-                let score = view.lexical.score_of(&lexical.query, DocId::from_number(document));
-                *words = WORDS * f64::from(score) / scale;
+            let score = |times: &[f32]| WORDS * f64::from(frequencies.score(query, place, times)) / scale;
+            if let Some(words) = self.words.get_mut(place) {
+                *words = [score(own), score(&together)];
             }
         }
     }
@@ -201,21 +207,20 @@ impl<'r, 'a> Scope<'r, 'a> {
         DENSE * self.dense.get(place).copied().unwrap_or(0.0)
     }
 
-    fn words(&self, place: usize) -> f64 {
-        self.words.get(place).copied().unwrap_or(0.0)
+    fn words(&self, place: usize) -> [f64; 2] {
+        self.words.get(place).copied().unwrap_or_default()
     }
 
     /// The parts of a candidate's score.
     fn parts(&self, member: &Member) -> [Option<(&'static str, f64)>; 5] {
         let place = member.place as usize;
-        let around = member.around.iter().zip(AROUND).filter_map(|(turn, weight)| {
-            let turn = (*turn)? as usize;
-            Some(weight * (self.dense(turn) + self.words(turn)))
-        });
+        let turns = member.around.iter().zip(AROUND);
+        let dense: f64 = turns.filter_map(|(turn, weight)| Some(weight * self.dense((*turn)? as usize))).sum();
+        let [words, together] = self.words(place);
         [
             Some(("vector", self.dense(place))),
-            Some(("words", self.words(place))),
-            Some(("around", around.sum::<f64>() + 0.0)),
+            Some(("words", words)),
+            Some(("around", dense + (together - words))),
             member.length.map(|length| ("length", length)),
             member.speaker.then_some(("speaker", SPEAKER)),
         ]

@@ -115,12 +115,11 @@ pub fn start_by_timer(ctx: Ctx, target: &Target) {
         && target.expect == Expect::Incarnation(incarnation)
         // A run that takes longer than the interval is not overtaken by the next one, and a full queue skips it.
         && let Some(underway) = consolidating.set()
+        && let Ok(place) = Place::take()
     {
-        if let Ok(place) = Place::take() {
-            let mut run = Run::new(target.clone(), snapshot, Consolidate::default(), false, None);
-            run.held = Some((underway, place));
-            models::spawn(Priority::Normal, run);
-        }
+        let mut run = Run::new(target.clone(), snapshot, Consolidate::default(), false, None);
+        run.held = Some((underway, place));
+        models::spawn(Priority::Normal, run);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Between a memory of the engine and its fields as clients see them: options of MEM.STORE, JSON of MEM.MSTORE, maps of MEM.GET.
 
+use std::borrow::Cow;
+
 use engram_memory::{Dedup, Entry, Filter, Meta, NewMemory, Tier, Ttl, Update, Vectors};
 use serde_json::Value as Json;
 
@@ -179,16 +181,24 @@ fn floats(name: &str, value: Json) -> Result<Vec<f32>, Error> {
     items.iter().map(|item| number(name, item).map(|n| n as f32)).collect()
 }
 
+/// Names and values, as a reply has them.
+type Fields = Vec<(Cow<'static, str>, Value)>;
+
+fn push(fields: &mut Fields, name: &'static str, value: impl Into<Value>) {
+    fields.push((Cow::Borrowed(name), value.into()));
+}
+
 /// The fields of a found memory, in the order of the contract. Unset ones are absent; `more` comes behind them.
-pub fn result_fields(entry: &Entry, ranked: Option<(f64, Option<f64>)>, more: Vec<(&'static str, Value)>) -> Value {
-    let mut fields: Vec<(&'static str, Value)> = vec![("id", Value::from(entry.id.to_string()))];
+pub fn result_fields(entry: Entry, ranked: Option<(f64, Option<f64>)>, more: Vec<(&'static str, Value)>) -> Value {
+    let mut fields = Fields::with_capacity(16 + more.len());
+    push(&mut fields, "id", entry.id.to_string());
     if let Some((score, similarity)) = ranked {
-        fields.push(("score", rounded(score)));
-        fields.push(("similarity", similarity.map_or(Value::Null, rounded)));
+        push(&mut fields, "score", rounded(score));
+        push(&mut fields, "similarity", similarity.map_or(Value::Null, rounded));
     }
     common(&mut fields, entry);
-    fields.extend(more);
-    Value::map(fields)
+    more.into_iter().for_each(|(name, value)| push(&mut fields, name, value));
+    Value::Map(fields)
 }
 
 /// A score with six decimals: what lies behind them is noise of the 32-bit products.
@@ -196,36 +206,36 @@ pub fn rounded(score: f64) -> Value {
     Value::Double((score * 1e6).round() / 1e6)
 }
 
-fn common(fields: &mut Vec<(&'static str, Value)>, entry: &Entry) {
-    fields.push(("tier", Value::from(entry.tier.name())));
-    fields.push(("type", Value::from(&*entry.kind)));
-    fields.push(("content", Value::from(&*entry.content)));
-    fields.push(("importance", Value::Double(entry.importance)));
-    fields.push(("confidence", Value::Double(entry.confidence)));
-    fields.push(("at", Value::from(entry.at)));
+fn common(fields: &mut Fields, entry: Entry) {
+    push(fields, "tier", entry.tier.name());
+    push(fields, "type", String::from(entry.kind));
+    push(fields, "content", String::from(entry.content));
+    push(fields, "importance", entry.importance);
+    push(fields, "confidence", entry.confidence);
+    push(fields, "at", entry.at);
     for (name, text) in [
-        ("session", &entry.session),
-        ("speaker", &entry.speaker),
-        ("role", &entry.role),
-        ("source", &entry.source),
-        ("outcome", &entry.outcome),
+        ("session", entry.session),
+        ("speaker", entry.speaker),
+        ("role", entry.role),
+        ("source", entry.source),
+        ("outcome", entry.outcome),
     ] {
         if let Some(text) = text {
-            fields.push((name, Value::from(&**text)));
+            push(fields, name, String::from(text));
         }
     }
     if !entry.tags.is_empty() {
-        fields.push(("tags", Value::Array(entry.tags.iter().map(|tag| Value::from(&**tag)).collect())));
+        push(fields, "tags", Value::Array(entry.tags.into_iter().map(|tag| Value::from(String::from(tag))).collect()));
     }
-    if let Some(meta) = &entry.meta {
-        fields.push(("meta", Value::from(Json::Object(meta.clone()).to_string())));
+    if let Some(meta) = entry.meta {
+        push(fields, "meta", Json::Object(meta).to_string());
     }
     if let Some(id) = entry.supersedes {
-        fields.push(("supersedes", Value::from(id.to_string())));
+        push(fields, "supersedes", id.to_string());
     }
     if let Some(superseded) = entry.superseded {
         let by = vec![("by", Value::from(superseded.by.to_string())), ("at", Value::from(superseded.at))];
-        fields.push(("superseded", Value::map(by)));
+        push(fields, "superseded", Value::map(by));
     }
 }
 
@@ -236,21 +246,24 @@ pub fn from_field(entry: &Entry) -> Option<(&'static str, Value)> {
 }
 
 /// Everything about a memory, for MEM.GET.
-pub fn all_fields(entry: &Entry) -> Value {
-    let mut fields: Vec<(&'static str, Value)> = vec![("id", Value::from(entry.id.to_string()))];
+pub fn all_fields(entry: Entry) -> Value {
+    let mut fields = Fields::with_capacity(24);
+    push(&mut fields, "id", entry.id.to_string());
+    let from = from_field(&entry);
+    let Entry { created, entered, accessed, uses, expires, pinned, windows, template, .. } = entry;
     common(&mut fields, entry);
-    fields.extend(from_field(entry));
-    fields.push(("created", Value::from(entry.created)));
-    fields.push(("entered", Value::from(entry.entered)));
-    fields.push(("accessed", Value::from(entry.accessed)));
-    fields.push(("uses", Value::from(u64::from(entry.uses))));
-    if let Some(expires) = entry.expires {
-        fields.push(("expires", Value::from(expires)));
+    from.into_iter().for_each(|(name, value)| push(&mut fields, name, value));
+    push(&mut fields, "created", created);
+    push(&mut fields, "entered", entered);
+    push(&mut fields, "accessed", accessed);
+    push(&mut fields, "uses", uses);
+    if let Some(expires) = expires {
+        push(&mut fields, "expires", expires);
     }
-    fields.push(("pinned", Value::from(i64::from(entry.pinned))));
-    fields.push(("vectors", Value::from(u64::from(entry.windows))));
-    fields.push(("template", Value::from(u64::from(entry.template))));
-    Value::map(fields)
+    push(&mut fields, "pinned", i64::from(pinned));
+    push(&mut fields, "vectors", u64::from(windows));
+    push(&mut fields, "template", u64::from(template));
+    Value::Map(fields)
 }
 
 /// The filter that an option gives, checked against the space's fields.

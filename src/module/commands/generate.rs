@@ -12,9 +12,9 @@ use engram_inference::gemma::{Gemma, Role, Turn};
 use engram_inference::generation::{Finish, Generation, Step};
 use engram_inference::pool::{Advance, Priority, Task};
 use engram_inference::sampler::Sampling;
-use engram_memory::Hit;
+use engram_memory::{Hit, Whereabouts};
 
-use super::recall::{Search, ids};
+use super::recall::Search;
 use super::{Flow, Outcome, fields};
 use crate::commit::{self, Ran};
 use crate::ffi::{self, Ctx, Level};
@@ -225,7 +225,8 @@ impl Run {
             self.hits = search.run()?.hits;
         }
         if let Some(search) = self.search.take() {
-            let (origin, found) = (search.origin.clone(), ids(&self.hits));
+            let origin = search.origin.clone();
+            let found: Vec<Whereabouts> = self.hits.iter().map(Hit::whereabouts).collect();
             drop(search);
             commit::submit(move |ctx| {
                 origin.note(ctx, &found, true);

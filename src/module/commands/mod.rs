@@ -24,6 +24,7 @@ use crate::ffi::{self, Ctx, Key, Level, Mode, Str, flags};
 use crate::grammar::{self, Parsed};
 use crate::reply::{Error, Value};
 use crate::table;
+use crate::traffic;
 
 /// What a handler comes to.
 pub enum Flow {
@@ -99,6 +100,7 @@ fn dispatch(name: &'static str, handler: fn(Ctx, &Parsed) -> Outcome, ctx: Ctx, 
         if describe::answer_keys(ctx.ptr(), command, args) {
             return Ok(Flow::Later);
         }
+        traffic::note(ffi::client_id(ctx), command.writes());
         handler(ctx, &grammar::parse(command, args)?)
     }));
     match ran {

@@ -16,10 +16,7 @@ pub fn get(ctx: Ctx, args: &Parsed) -> Outcome {
     let ids = args.ids("id");
     let now = ffi::now();
     let found = read(ctx, args.key("key"), |held| {
-        Ok(ids
-            .iter()
-            .map(|id| held.space.get(now, *id).map_or(Value::Null, |entry| fields::all_fields(&entry)))
-            .collect::<Vec<_>>())
+        Ok(ids.iter().map(|id| held.space.get(now, *id).map_or(Value::Null, fields::all_fields)).collect::<Vec<_>>())
     })?;
     Ok(Value::Array(found.unwrap_or_else(|| ids.iter().map(|_| Value::Null).collect())).into())
 }
@@ -37,12 +34,15 @@ pub fn history(ctx: Ctx, args: &Parsed) -> Outcome {
             .filter_map(|id| held.space.get(now, id))
             .map(|source| ((source.at, source.id), source))
             .collect();
-        let field = |entry: &Entry| fields::result_fields(entry, None, fields::from_field(entry).into_iter().collect());
+        let field = |entry: Entry| {
+            let from = fields::from_field(&entry).into_iter().collect();
+            fields::result_fields(entry, None, from)
+        };
         Ok(Value::map(vec![
             ("id", Value::from(id.to_string())),
             ("current", versions.back().map_or(Value::Null, |last| Value::from(last.id.to_string()))),
-            ("versions", Value::Array(versions.iter().map(field).collect())),
-            ("sources", Value::Array(sources.values().map(field).collect())),
+            ("versions", Value::Array(versions.into_iter().map(field).collect())),
+            ("sources", Value::Array(sources.into_values().map(field).collect())),
         ]))
     })?;
     Ok(found.unwrap_or(Value::Null).into())
@@ -85,7 +85,7 @@ pub fn scan(ctx: Ctx, args: &Parsed) -> Outcome {
     let inline = slots.len() <= SHOWN_INLINE;
     answer(ctx, inline, move || {
         let entries = snapshot.entries(now, &slots, filter.as_ref());
-        Value::Array(vec![Value::from(next), Value::Array(entries.iter().map(fields::all_fields).collect())])
+        Value::Array(vec![Value::from(next), Value::Array(entries.into_iter().map(fields::all_fields).collect())])
     })
 }
 
@@ -145,7 +145,7 @@ pub fn timeline(ctx: Ctx, args: &Parsed) -> Outcome {
         Ok(held.space.timeline(now, &timeline, looks).ok_or_else(|| (held.space.snapshot(), timeline)))
     })?;
     let shown = |entries: Vec<Entry>| {
-        Value::Array(entries.iter().map(|entry| fields::result_fields(entry, None, Vec::new())).collect())
+        Value::Array(entries.into_iter().map(|entry| fields::result_fields(entry, None, Vec::new())).collect())
     };
     match found {
         None => Ok(Value::Array(Vec::new()).into()),

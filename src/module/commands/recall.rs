@@ -1,18 +1,21 @@
 //! MEM.RECALL: memories by meaning and by words.
 //!
-//! A recall works on a snapshot taken when the command is read, so it sees every write before it and none after. Short searches are run at once on the
-//! main thread; longer ones, and texts that have to be embedded first, on the pool. Use is noted on the main thread when the reply is written, and only
-//! if the space is still the one that was read.
+//! A recall works on a snapshot taken when the command is read, so it sees every write before it and none after. Use is noted on the main thread when the
+//! reply is written, and only if the space is still the one that was read.
+//!
+//! Where it runs: on the pool, if it is long or its text has to be embedded first; else on the main thread, which answers a client that is alone the soonest.
+//! But what takes [`WORTH_MOVING`] is moved to the pool too where others would wait for it (see `traffic`): several clients that recall share all cores, and
+//! a write never waits for more than the handing over.
 //!
 //! A text whose vector cannot be had here (no encoder, another model, vectors that no model made) is looked for by its words alone; EXPLAIN says so and
 //! INFO counts it. Only MODE dense is refused then. Rejected: refusing the recall unless it asks for words, for an agent is better served by what can
 //! be found than by an error that it cannot mend.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use engram_agent::WordVector;
-use engram_memory::{Hit, MemoryId, Mode as By, Recall, Recalled, Snapshot, Tier, TokenVectors, Weights};
+use engram_memory::{Admitted, Hit, Mode as By, Recall, Recalled, Snapshot, Tier, TokenVectors, Weights, Whereabouts};
 
 use super::{Flow, Outcome, check_size, fields, read};
 use crate::datatype::{self, Found};
@@ -21,11 +24,16 @@ use crate::grammar::Parsed;
 use crate::jobs::{Place, Waiter};
 use crate::models::{self, Text, Vectors};
 use crate::reply::{Error, Value};
+use crate::traffic;
 
 /// Results when K is not given.
 const K: usize = 10;
 /// A search that takes longer than this goes to the pool, in nanoseconds.
 const INLINE_NANOS: u64 = 300_000;
+/// One that takes this long does too where it keeps others waiting: handing it over and back costs some 20,000.
+const WORTH_MOVING: u64 = 80_000;
+/// Recalls of that kind which wait for a thread, at most: beyond, the main thread lends a hand.
+const WAITING: usize = 16;
 
 /// Recalls by how vectors were searched, under the names that INFO has for them.
 static PATHS: [(&str, &str, AtomicU64); 5] = [
@@ -35,6 +43,10 @@ static PATHS: [(&str, &str, AtomicU64); 5] = [
     ("listed", "recalls_listed", AtomicU64::new(0)),
     ("none", "recalls_by_words", AtomicU64::new(0)),
 ];
+/// Recalls that are on the pool now, apart from those whose text had to be embedded first.
+static MOVED: AtomicUsize = AtomicUsize::new(0);
+/// How many have been.
+pub static ON_THE_POOL: AtomicU64 = AtomicU64::new(0);
 /// Recalls of a text that was looked for by its words because its vector could not be had.
 pub static WITHOUT_ENCODER: AtomicU64 = AtomicU64::new(0);
 
@@ -53,7 +65,7 @@ pub struct Origin {
 
 impl Origin {
     /// Notes that a recall found these memories. On the main thread.
-    pub fn note(&self, ctx: Ctx, found: &[MemoryId], touch: bool) {
+    pub fn note(&self, ctx: Ctx, found: &[Whereabouts], touch: bool) {
         let db = ctx.db();
         if !ctx.select(self.db) {
             return;
@@ -66,7 +78,7 @@ impl Origin {
             let now = ffi::now();
             held.space.note_recall(!found.is_empty());
             if touch {
-                found.iter().for_each(|id| held.touch(*id, now));
+                found.iter().for_each(|found| held.touch(*found, now));
             }
         }
         ctx.select(db);
@@ -77,6 +89,8 @@ impl Origin {
 pub struct Search {
     snapshot: Snapshot,
     recall: Recall,
+    /// What it may find, once that was worked out, and the time that holds for.
+    admitted: Option<(u64, Admitted)>,
     /// Whether the vectors of the text have still to be made.
     wants_vectors: bool,
     /// Why a text is looked for by its words alone, if not by the caller's wish.
@@ -125,6 +139,7 @@ impl Search {
                 ..Recall::default()
             };
             Ok(Search {
+                admitted: None,
                 wants_vectors: false,
                 by_words_because: None,
                 began,
@@ -213,18 +228,41 @@ impl Search {
         Ok(())
     }
 
-    /// Whether it is short enough for the main thread.
-    fn is_short(&self) -> bool {
-        self.snapshot.recall_nanos(&self.recall) <= INLINE_NANOS
+    /// Whether the main thread had better not run it.
+    fn is_for_the_pool(&mut self) -> bool {
+        let admitting = self.snapshot.admit_nanos(&self.recall);
+        if admitting > INLINE_NANOS {
+            return true;
+        }
+        // What a filter admits says most about how long the rest takes, so a filter that does not take long is run to know.
+        if self.recall.filter.is_some() && !(traffic::others_wait() && admitting > WORTH_MOVING) {
+            let now = ffi::now();
+            self.admitted = Some((now, self.snapshot.admit(now, &self.recall)));
+        }
+        let admitted = self.admitted.as_ref().map(|(_, admitted)| admitted);
+        let nanos = admitting + self.snapshot.recall_nanos(&self.recall, admitted);
+        if nanos > INLINE_NANOS {
+            return true;
+        }
+        if nanos < WORTH_MOVING || !traffic::others_wait() {
+            return false;
+        }
+        // While others write, it also waits for a thread, as long as those before it are as short.
+        let (waiting, running, threads) = models::pool_load();
+        waiting + running < threads
+            || traffic::others_write() && waiting < WAITING && waiting + running <= MOVED.load(Relaxed)
     }
 
     /// Runs the search.
-    pub fn run(&self) -> Result<Recalled, Error> {
+    pub fn run(&mut self) -> Result<Recalled, Error> {
         // Without any vector in the space, what goes by vectors alone finds nothing; the engine would miss the question's.
         if self.recall.mode == Some(By::Dense) && self.snapshot.dim().is_none() && self.recall.like.is_none() {
             return Ok(Recalled { path: "none", ..Recalled::default() });
         }
-        let recalled = self.snapshot.recall(ffi::now(), &self.recall)?;
+        let recalled = match self.admitted.take() {
+            Some((now, admitted)) => self.snapshot.recall_among(now, &self.recall, admitted)?,
+            None => self.snapshot.recall(ffi::now(), &self.recall)?,
+        };
         if let Some((_, _, count)) = PATHS.iter().find(|(path, ..)| *path == recalled.path) {
             count.fetch_add(1, Relaxed);
         }
@@ -234,23 +272,25 @@ impl Search {
         Ok(recalled)
     }
 
-    /// Runs the search and writes the reply; with it the ids that were found.
-    fn answer(&self, with_vectors: bool) -> Result<(Value, Vec<MemoryId>), Error> {
+    /// Runs the search and writes the reply; with it what was found.
+    fn answer(&mut self, with_vectors: bool) -> Result<(Value, Vec<Whereabouts>), Error> {
         let started = Instant::now();
-        let recalled = self.run()?;
+        let mut recalled = self.run()?;
         let search_micros = micros(started);
-        let reply = |hit: &Hit| {
+        let hits = std::mem::take(&mut recalled.hits);
+        let found = hits.iter().map(Hit::whereabouts).collect();
+        let reply = |hit: Hit| {
             let mut more = Vec::new();
-            if with_vectors && let Some(vector) = self.snapshot.vectors(hit).first() {
+            if with_vectors && let Some(vector) = self.snapshot.vectors(&hit).first() {
                 // The first window's vector: what MEM.STORE by VECTOR would take back.
                 more.push(("vector", Value::Bytes(vector.iter().flat_map(|f| f.to_le_bytes()).collect())));
             }
             if self.recall.explain {
-                more.push(("explain", self.explained(hit, &recalled, search_micros)));
+                more.push(("explain", self.explained(&hit, &recalled, search_micros)));
             }
-            fields::result_fields(&hit.entry, Some((hit.score, hit.similarity)), more)
+            fields::result_fields(hit.entry, Some((hit.score, hit.similarity)), more)
         };
-        Ok((Value::Array(recalled.hits.iter().map(reply).collect()), ids(&recalled.hits)))
+        Ok((Value::Array(hits.into_iter().map(reply).collect()), found))
     }
 
     /// How a score came about, and how the search went.
@@ -285,11 +325,6 @@ fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The ids of hits.
-pub fn ids(hits: &[Hit]) -> Vec<MemoryId> {
-    hits.iter().map(|hit| hit.entry.id).collect()
-}
-
 /// `MEM.RECALL key text | TEXT text | VECTOR blob | VALUES n v... | LIKE id [...]`
 pub fn recall(ctx: Ctx, args: &Parsed) -> Outcome {
     let text = args.opt_text("text").map(str::to_owned);
@@ -319,12 +354,21 @@ pub fn recall(ctx: Ctx, args: &Parsed) -> Outcome {
         };
         search.embedded(Ok((model, vectors)))?;
     }
-    if !inline && !search.is_short() {
+    if !inline && search.is_for_the_pool() {
         return later(ctx, search, None, options);
     }
     let (reply, found) = search.answer(options.with_vectors)?;
     search.origin.note(ctx, &found, options.touch);
     Ok(reply.into())
+}
+
+/// One less of those that were moved, when dropped.
+struct Moved;
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        MOVED.fetch_sub(1, Relaxed);
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -337,7 +381,7 @@ struct Options {
 fn later(ctx: Ctx, search: Search, text: Option<Text>, options: Options) -> Outcome {
     let place = Place::take()?;
     let waiter = Waiter::block(ctx, 0, || {});
-    let finish = move |search: Search, waiter: Waiter| {
+    let finish = move |mut search: Search, waiter: Waiter| {
         waiter.work_begins();
         let answered = search.answer(options.with_vectors);
         waiter.work_ends();
@@ -352,7 +396,15 @@ fn later(ctx: Ctx, search: Search, text: Option<Text>, options: Options) -> Outc
         drop(place);
     };
     match text {
-        None => models::spawn_once(move || finish(search, waiter)),
+        None => {
+            MOVED.fetch_add(1, Relaxed);
+            ON_THE_POOL.fetch_add(1, Relaxed);
+            models::spawn_once(move || {
+                // Taken back also if the search panics.
+                let _moved = Moved;
+                finish(search, waiter);
+            });
+        }
         Some(text) => models::embed_in_background(vec![text], waiter, move |embedded, waiter| {
             let mut search = search;
             let embedded = embedded.and_then(|e| {

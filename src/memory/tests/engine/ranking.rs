@@ -84,16 +84,22 @@ fn scores_say_where_they_come_from() {
     near(part(0, "vector").unwrap(), 0.5 * (0.8 - 0.3) / 0.6);
     near(part(4, "vector").unwrap(), 0.0);
     near(part(0, "length").unwrap(), 0.3 * 2f64.ln_1p() / 20f64.ln_1p());
-    // The answer follows the question: 0.4 of the turn before, 0.2 of the others.
-    let base = |n: usize| part(n, "vector").unwrap() + part(n, "words").unwrap();
-    near(part(1, "around").unwrap(), 0.4 * base(0) + 0.2 * base(2) + 0.2 * base(3));
-    near(part(0, "around").unwrap(), 0.2 * base(1) + 0.2 * base(2));
+    // The answer follows the question: 0.4 of the turn before, 0.2 of the others; and their words count with its own.
+    let vector = |n: usize| part(n, "vector").unwrap();
+    let (before, behind) = (0.4 * vector(0) + 0.2 * vector(2) + 0.2 * vector(3), 0.2 * vector(1) + 0.2 * vector(2));
+    assert!(part(1, "around").unwrap() > before + 0.01, "the turn before says holiday");
+    assert!(part(0, "around").unwrap() > behind, "Bob is named by what is behind");
     assert_eq!(part(4, "around"), Some(0.0));
     // Bob is asked about, and he alone.
     assert_eq!((part(1, "speaker"), part(3, "speaker"), part(0, "speaker")), (Some(0.2), Some(0.2), None));
     assert!(part(0, "word:holiday").is_some_and(|part| part > 0.0), "{:?}", hit(0).parts);
     let both = ask(&space, Recall { explain: true, ..query(Some("Ann and Bob"), Some(&[1.0, 0.0, 0.0])) });
     assert!(both.iter().all(|hit| hit.parts.iter().all(|(name, _)| name != "speaker")));
+    let unsaid = ask(&space, Recall { explain: true, ..query(Some("zebra"), Some(&[1.0, 0.0, 0.0])) });
+    for (n, around) in [(1, before), (0, behind)] {
+        let hit = unsaid.iter().find(|hit| hit.entry.id == id[n]).unwrap();
+        near(hit.parts.iter().find(|(name, _)| name == "around").unwrap().1, around);
+    }
 }
 
 #[test]
