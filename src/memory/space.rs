@@ -423,12 +423,16 @@ impl Space {
         self.view.rows.as_ref().is_some_and(|rows| rows.wants_index(rested))
     }
 
-    /// Searches with an index from now on. One that was built of vectors that have been replaced since is dropped.
-    pub fn install_index(&mut self, built: VectorIndex) {
-        if built.era == self.view.rows_era
-            && let Some(rows) = &mut self.view.rows
-        {
-            rows.set_index(&mut self.rows, Some(built.index));
+    /// Searches with an index from now on, unless it was built of vectors that have been replaced since. Gives what is of no use any more: dropping it frees
+    /// much at once, which is best done on another thread.
+    pub fn install_index(&mut self, built: VectorIndex) -> Option<VectorIndex> {
+        let era = built.era;
+        match &mut self.view.rows {
+            Some(rows) if era == self.view.rows_era => {
+                let old = rows.set_index(&mut self.rows, Some(built.index));
+                old.map(|index| VectorIndex { index, era })
+            }
+            _ => Some(built),
         }
     }
 

@@ -182,24 +182,27 @@ fn build_index(held: &mut Held, place: &keyspace::Place, incarnation: u64, under
         engram_inference::pool::quieten(INDEX_NICE);
         let vectors = snapshot.size();
         let started = Instant::now();
-        let built = catch_unwind(AssertUnwindSafe(|| snapshot.build_index(&stop))).ok().flatten();
+        let mut built = catch_unwind(AssertUnwindSafe(|| snapshot.build_index(&stop))).ok().flatten();
         drop(snapshot);
         let took = started.elapsed();
         commit::submit(move |ctx| {
             let _until_here = &underway;
             let name = Str::new(&place.key);
-            if let Some(built) = built.as_ref()
+            if built.is_some()
                 && ctx.select(place.db)
                 && let Found::Space(held) = datatype::find(&mut Key::open(ctx, &name, Mode::Peek))
                 && held.incarnation == incarnation
             {
-                held.space.install_index(built.clone());
+                built = built.take().and_then(|built| held.space.install_index(built));
                 held.index_rests_until = Some(Instant::now() + took * INDEX_REST);
                 let key = String::from_utf8_lossy(&place.key).into_owned();
                 ctx.log(
                     Level::Notice,
                     &format!("engram: built the index over {vectors} memories of '{key}' in {} ms", took.as_millis()),
                 );
+            }
+            if let Some(useless) = built.take() {
+                datatype::reap(Box::new(useless));
             }
             Ran::Done
         });

@@ -415,11 +415,11 @@ impl Rows {
         Some(Centroids::new(&directions, self.shape))
     }
 
-    /// Searches with another index from now on, or with none.
-    pub(crate) fn set_index(&mut self, counts: &mut RowCounts, index: Option<Arc<Index>>) {
+    /// Searches with another index from now on, or with none; gives the one that there was.
+    pub(crate) fn set_index(&mut self, counts: &mut RowCounts, index: Option<Arc<Index>>) -> Option<Arc<Index>> {
         counts.bytes -= self.index.as_ref().map_or(0, |index| index.bytes());
         counts.bytes += index.as_ref().map_or(0, |index| index.bytes());
-        self.index = index;
+        std::mem::replace(&mut self.index, index)
     }
 }
 
