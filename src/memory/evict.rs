@@ -1,6 +1,7 @@
 //! What gives way: expiry, eviction from full tiers, memory pressure; and the settings that bound them.
 //!
-//! Decisions only: each gives the effects that carry it out.
+//! Decisions only: each gives the effects that carry it out. Each gives few: where much has to go at once, because a setting has changed or the time of many
+//! is over, what cannot wait goes with the change and with every store, and the rest by [`Space::trim`], a little at a time.
 
 use crate::effect::{Effect, Removal};
 use crate::entry::Entry;
@@ -10,7 +11,40 @@ use crate::space::{Key, SUPERSEDED, Space, removals, retention_key};
 use crate::{Error, MemoryId, Millis, Result, Tier};
 use std::collections::{BTreeSet, BinaryHeap};
 
+/// Memories that a change of settings, or a store beside those that it must, evicts from a tier over its capacity.
+const AT_ONCE: usize = 64;
+
 impl Space {
+    /// Whether [`Space::trim`] may have something to do. Looks at counts alone.
+    pub fn wants_trimming(&self, now: Millis) -> bool {
+        self.next_expiry().is_some_and(|at| at <= now) || Tier::ALL.into_iter().any(|tier| self.excess(now, tier) > 0)
+    }
+
+    /// The effects that take away up to `limit` memories whose time is over, or, if there are none, for which a tier has no place.
+    pub fn trim(&self, now: Millis, limit: usize) -> Vec<Effect> {
+        let expired = self.expire_due(now, limit);
+        if !expired.is_empty() {
+            return expired;
+        }
+        let mut victims = Vec::new();
+        for tier in Tier::ALL {
+            let excess = self.excess(now, tier).min(limit - victims.len());
+            victims.extend(self.lowest(tier.index(), now, excess, &BTreeSet::new()));
+        }
+        removals(&victims, Removal::Evicted)
+    }
+
+    /// How many memories of a tier, pinned ones apart, are beyond its capacity.
+    fn excess(&self, now: Millis, tier: Tier) -> usize {
+        let (Some(capacity), Some(shelf)) = (self.view.settings.capacity(tier), self.shelves.get(tier.index())) else {
+            return 0;
+        };
+        if shelf.count <= capacity || shelf.count == shelf.pinned {
+            return 0;
+        }
+        self.live_count(tier.index(), now).saturating_sub(capacity)
+    }
+
     /// The effects that take away up to `limit` memories whose time is over.
     pub fn expire_due(&self, now: Millis, limit: usize) -> Vec<Effect> {
         let end: Key = (now.saturating_add(1), MemoryId::ZERO);
@@ -92,7 +126,7 @@ impl Space {
         taken.into_sorted_vec().into_iter().map(|(_, id)| id).collect()
     }
 
-    /// The memories that must leave a tier so that `entering` more fit into it.
+    /// The memories that leave a tier so that `entering` more fit into it. Of a tier that is over its capacity already a few more than that leave.
     pub(crate) fn make_room(
         &self,
         now: Millis,
@@ -104,7 +138,7 @@ impl Space {
         if entering > capacity {
             return Err(Error::new(format!("tier {tier} holds {capacity} memories: {entering} at once do not fit")));
         }
-        let excess = (self.live_count(tier.index(), now) + entering).saturating_sub(capacity);
+        let excess = (self.live_count(tier.index(), now) + entering).saturating_sub(capacity).min(entering + AT_ONCE);
         let victims = self.lowest(tier.index(), now, excess, spared);
         if victims.len() < excess {
             return Err(Error::new(format!(
@@ -115,7 +149,7 @@ impl Space {
         Ok(victims)
     }
 
-    /// Changes a setting. A lower capacity evicts what no longer fits; a lifetime counts for what enters the tier from then on;
+    /// Changes a setting. A lower capacity evicts what no longer fits, some of it at once and the rest by [`Space::trim`]; a lifetime counts for what enters the tier from then on;
     /// a lower `max-memory` counts with the next store or [`Space::shrink`].
     ///
     /// Errors: unknown name, a value that the setting does not take, more pinned memories than a capacity would hold.
@@ -128,6 +162,14 @@ impl Space {
     /// Sets capacities and lifetimes to those of a preset: default, chatbot, research or personal. Other settings stay.
     pub fn preset(&self, now: Millis, name: &str) -> Result<Vec<Effect>> {
         self.change_settings(now, &self.view.settings.preset(name)?)
+    }
+
+    /// How many memories of a shelf are pinned and have not expired.
+    fn pinned_count(&self, shelf: usize, now: Millis) -> usize {
+        let Some(shelf) = self.shelves.get(shelf).filter(|shelf| shelf.pinned > 0) else { return 0 };
+        let end: Key = (now.saturating_add(1), MemoryId::ZERO);
+        let expired = shelf.expiry.range((0, MemoryId::ZERO), end, |slot| self.view.expiry_key(slot));
+        shelf.pinned - expired.filter(|slot| self.view.records.is_pinned(*slot)).count()
     }
 
     fn change_settings(&self, now: Millis, new: &Settings) -> Result<Vec<Effect>> {
@@ -148,14 +190,14 @@ impl Space {
         }
         for tier in Tier::ALL {
             let Some(capacity) = new.capacity(tier) else { continue };
-            let excess = self.live_count(tier.index(), now).saturating_sub(capacity);
-            let victims = self.lowest(tier.index(), now, excess, &BTreeSet::new());
-            if victims.len() < excess {
+            let pinned = self.pinned_count(tier.index(), now);
+            if pinned > capacity {
                 return Err(Error::new(format!(
-                    "tier {tier} has {} pinned memories: a capacity of {capacity} does not hold them",
-                    self.shelves[tier.index()].pinned
+                    "tier {tier} has {pinned} pinned memories: a capacity of {capacity} does not hold them"
                 )));
             }
+            let excess = self.live_count(tier.index(), now).saturating_sub(capacity);
+            let victims = self.lowest(tier.index(), now, excess.min(AT_ONCE), &BTreeSet::new());
             effects.extend(removals(&victims, Removal::Evicted));
         }
         Ok(effects)

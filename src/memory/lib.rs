@@ -68,7 +68,7 @@ pub use reembed::{Embedded, Missing, Retired, Way};
 pub use rows::{Precision, Vector};
 pub use save::Loader;
 pub use settings::{Eviction, NAMES as SETTINGS, Ranking, Settings, TierSettings, TokenVectors};
-pub use snapshot::{Selection, Snapshot, VectorIndex};
+pub use snapshot::{Selection, Snapshot, Timeline, VectorIndex};
 pub use space::Space;
 pub use stats::{Stats, TierStats};
 pub use store::{Dedup, NewMemory, Stored, Ttl, Update, Vectors};

@@ -61,6 +61,8 @@ pub const TIME_MS: u64 = 1 << 53;
 pub const TTL_SECONDS: u64 = 100 * 365 * 86_400;
 /// Expired memories that one store takes away in passing.
 pub const EXPIRE_IN_PASSING: usize = 64;
+/// Bytes that one store into a space over its `max-memory` gives up, beside those that it takes.
+pub const SHRUNK_IN_PASSING: usize = 32 * 1024;
 /// Memories that one merge takes into another: a step stays one short unit of work.
 pub const MERGE_GROUP: usize = 64;
 /// Vector comparisons that one consolidation plan may make when it merges by similarity.

@@ -262,9 +262,7 @@ impl Snapshot {
             None => 20_000 + slots * row / 5,
         };
         let words = if recall.text.is_some() && self.settings.lexical { 120_000 + slots * 4 } else { 0 };
-        // A memory by its id is found by walking: a snapshot has no index.
-        let like = if recall.like.is_some() { slots * 6 } else { 0 };
-        15_000 + like + dense * queries + words + recall.k as u64 * 1_000
+        15_000 + dense * queries + words + recall.k as u64 * 1_000
     }
 
     /// What restricts a recall, as one filter; None if nothing does.

@@ -242,7 +242,7 @@ pub(crate) struct Records {
 }
 
 /// What the owner of the space keeps about its memories besides them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct RecordCounts {
     pub texts: TextCounts,
     pub signs: TextCounts,
@@ -308,6 +308,19 @@ fn optional(value: Option<u64>) -> Cell {
 }
 
 impl Records {
+    /// A clone that may be written to as well: use is counted apart from now on.
+    pub(crate) fn copy(&self, counts: &RecordCounts) -> Records {
+        let own = |chunk: &Arc<Chunk>| {
+            let uses = Arc::new(chunk.uses.grown(chunk.rows));
+            Arc::new(Chunk { uses, ..Chunk::clone(chunk) })
+        };
+        Records {
+            chunks: Arc::new(self.chunks.iter().map(own).collect()),
+            texts: self.texts.copy(&counts.texts),
+            signs: self.signs.copy(&counts.signs),
+        }
+    }
+
     fn chunk(&self, slot: u32) -> Option<(&Chunk, usize)> {
         let (chunk, row) = locate(slot);
         Some((self.chunks.get(chunk)?, row))

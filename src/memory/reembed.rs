@@ -54,6 +54,17 @@ impl Staging {
         }
     }
 
+    /// A clone that may be written to as well.
+    pub(crate) fn copy(&self) -> Staging {
+        Staging {
+            model: self.model.clone(),
+            rows: self.rows.clone(),
+            counts: self.counts.clone(),
+            places: self.places.copy(),
+            bytes: self.bytes,
+        }
+    }
+
     /// What the staged vectors of a memory cost.
     pub(crate) fn cost(&self, slot: u32) -> usize {
         vectors_cost(self.places.windows(slot), self.rows.row_bytes(), self.places.signs(slot).len())

@@ -5,6 +5,7 @@
 //! blocks, which is what belongs off the main thread once there are many.
 
 use crate::bitmap::Bitmap;
+use crate::entry::Entry;
 use crate::filter::Filter;
 use crate::lexical::{Analyser, Postings};
 use crate::records::Records;
@@ -13,6 +14,7 @@ use crate::rows::{Index, Rows, Vector};
 use crate::settings::{Eviction, Settings};
 use crate::space::{Key, hash_of};
 use crate::{Error, MemoryId, Millis, Precision, Result, Tier};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -32,6 +34,8 @@ pub struct Snapshot {
     /// When the first memory expires, and how many are superseded: as they were when it was taken.
     pub(crate) next_expiry: Option<Millis>,
     pub(crate) superseded: usize,
+    /// The memory that it was taken for, and its slot, if there was such a one.
+    pub(crate) known: Option<(MemoryId, Option<u32>)>,
 }
 
 /// An index over the vectors of a space, built beside it.
@@ -39,6 +43,38 @@ pub struct Snapshot {
 pub struct VectorIndex {
     pub(crate) index: Arc<Index>,
     pub(crate) era: u64,
+}
+
+/// Which memories to list by time.
+#[derive(Debug, Clone)]
+pub struct Timeline {
+    /// The earliest time.
+    pub start: Bound<Millis>,
+    /// The latest time.
+    pub end: Bound<Millis>,
+    /// The latest first.
+    pub reverse: bool,
+    /// How many at most.
+    pub count: Option<usize>,
+    /// Those that pass.
+    pub filter: Option<Filter>,
+}
+
+impl Timeline {
+    /// The earliest and the latest time, both included; None if no time is between.
+    pub(crate) fn ends(&self) -> Option<(Millis, Millis)> {
+        let first = match self.start {
+            Bound::Included(at) => at,
+            Bound::Excluded(at) => at.checked_add(1)?,
+            Bound::Unbounded => 0,
+        };
+        let last = match self.end {
+            Bound::Included(at) => at,
+            Bound::Excluded(at) => at.checked_sub(1)?,
+            Bound::Unbounded => Millis::MAX,
+        };
+        (first <= last).then_some((first, last))
+    }
 }
 
 /// Which memories to forget, or to list.
@@ -81,6 +117,33 @@ impl Snapshot {
             None => self.live(now).count(),
             Some(filter) => self.passing(now, filter).count(),
         }
+    }
+
+    /// The memories in these slots that have not expired and pass.
+    pub fn entries(&self, now: Millis, slots: &[u32], filter: Option<&Filter>) -> Vec<Entry> {
+        slots.iter().filter_map(|slot| self.passing_entry(now, *slot, filter)).collect()
+    }
+
+    pub(crate) fn passing_entry(&self, now: Millis, slot: u32, filter: Option<&Filter>) -> Option<Entry> {
+        let passes = !self.records.is_expired(slot, now) && filter.is_none_or(|filter| self.passes(slot, filter));
+        passes.then(|| self.records.entry(slot)).flatten()
+    }
+
+    /// Memories by when they happened, equal times by id. Looks at all.
+    pub fn timeline(&self, now: Millis, timeline: &Timeline) -> Vec<Entry> {
+        let Some((first, last)) = timeline.ends() else { return Vec::new() };
+        let between = Filter::between(Some(first), Some(last));
+        let filter = Filter::all([between].into_iter().chain(timeline.filter.clone()).collect());
+        let mut keys: Vec<(Key, u32)> =
+            self.passing(now, &filter).iter().map(|slot| (self.time_key(slot), slot)).collect();
+        let order = |a: &(Key, u32), b: &(Key, u32)| if timeline.reverse { b.cmp(a) } else { a.cmp(b) };
+        let count = timeline.count.unwrap_or(keys.len());
+        if (1..keys.len()).contains(&count) {
+            keys.select_nth_unstable_by(count - 1, order);
+        }
+        keys.truncate(count);
+        keys.sort_unstable_by(order);
+        keys.iter().filter_map(|(_, slot)| self.records.entry(*slot)).collect()
     }
 
     /// The slots of memories that have not expired and pass, exactly.
@@ -140,9 +203,12 @@ impl Snapshot {
         Analyser::new(self.indexing.language)
     }
 
-    /// The slot of a memory that has not expired. Walks them all.
+    /// The slot of a memory that has not expired. Walks them all, unless the snapshot was taken for it.
     pub(crate) fn find(&self, now: Millis, id: MemoryId) -> Option<u32> {
-        self.live(now).find(|slot| self.id(*slot) == id)
+        match self.known {
+            Some((known, slot)) if known == id => slot.filter(|slot| !self.records.is_expired(*slot, now)),
+            _ => self.live(now).find(|slot| self.id(*slot) == id),
+        }
     }
 
     /// The slots that hold a memory.

@@ -14,6 +14,7 @@ use std::marker::PhantomData;
 /// Items of a full leaf.
 const LEAF: usize = 256;
 
+#[derive(Clone)]
 struct Leaf<T, K> {
     first: K,
     items: Vec<T>,
@@ -21,6 +22,7 @@ struct Leaf<T, K> {
 
 /// Items in the order of their keys, which are distinct. `key` in every call is the same function, and an item's key does not change while
 /// it is in the set.
+#[derive(Clone)]
 pub(crate) struct Sorted<T, K> {
     /// None is empty.
     leaves: Vec<Leaf<T, K>>,

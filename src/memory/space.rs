@@ -18,14 +18,13 @@ use crate::reembed::{Retired, Staging};
 use crate::reindex::Reindexing;
 use crate::rows::{RowCounts, RowId, Rows, Vector};
 use crate::settings::{Settings, TokenVectors};
-use crate::snapshot::{Selection, Snapshot, VectorIndex, check_dimension};
+use crate::snapshot::{Selection, Snapshot, Timeline, VectorIndex, check_dimension};
 use crate::sorted::Sorted;
 use crate::text::{duplicate_hash, normalised};
 use crate::tier::TIERS;
 use crate::tokens::Signs;
 use crate::{Error, MemoryId, Millis, Precision, Result, Tier, limits};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -39,7 +38,7 @@ const LEXICAL_NUMERATOR: usize = 4;
 const LEXICAL_DENOMINATOR: usize = 5;
 
 /// The memories of a tier, or all that are superseded.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Shelf {
     pub count: usize,
     pub pinned: usize,
@@ -96,6 +95,36 @@ impl Space {
         Space::default()
     }
 
+    /// Another space of the same content. The two share what snapshots share (vectors, texts, columns, words) until one of them changes it; only the
+    /// indexes and the counts of use, a few dozen bytes per memory, are copied at once.
+    pub fn copy(&self) -> Space {
+        let view = Snapshot { records: self.view.records.copy(&self.records), ..self.view.clone() };
+        let mut copy = Space {
+            view,
+            records: self.records.clone(),
+            rows: self.rows.clone(),
+            lexical: self.lexical.clone(),
+            staging: self.staging.as_ref().map(|staging| Box::new(staging.copy())),
+            reindexing: None,
+            retired: Retired::default(),
+            ids: self.ids.clone(),
+            timeline: self.timeline.clone(),
+            duplicates: self.duplicates.clone(),
+            loading: self.loading,
+            sessions: self.sessions.clone(),
+            retention: self.retention.clone(),
+            shelves: self.shelves.clone(),
+            meta_names: self.meta_names.clone(),
+            last_id: self.last_id,
+            counters: self.counters,
+            hits: AtomicU64::new(self.hits.load(Relaxed)),
+            misses: AtomicU64::new(self.misses.load(Relaxed)),
+        };
+        // If words are being indexed anew, the copy begins from the start.
+        copy.reindex();
+        copy
+    }
+
     /// How many memories it holds, expired and superseded ones included.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -132,6 +161,11 @@ impl Space {
         view.next_expiry = self.next_expiry();
         view.superseded = self.shelves[SUPERSEDED].count;
         view
+    }
+
+    /// The same, for a recall of what is like this memory: a snapshot has no index to find it by.
+    pub fn snapshot_for(&self, id: MemoryId) -> Snapshot {
+        Snapshot { known: Some((id, self.slot(id))), ..self.snapshot() }
     }
 
     pub(crate) fn slot(&self, id: MemoryId) -> Option<u32> {
@@ -230,21 +264,18 @@ impl Space {
     /// start) and gives those that pass, and the cursor of the next step, which is `ZERO` at the end. What stands from start to
     /// end is given exactly once.
     pub fn scan(&self, now: Millis, cursor: MemoryId, count: usize, filter: Option<&Filter>) -> (MemoryId, Vec<Entry>) {
-        let mut found = Vec::new();
-        let mut last = cursor;
-        // Ids are whole numbers, so the one behind the cursor is the next possible one.
-        let mut behind = self.ids.range_from(cursor.next(), |slot| self.view.id(slot));
-        for slot in behind.by_ref().take(count.max(1)) {
-            last = self.view.id(slot);
-            found.extend(self.passing(now, slot, filter));
-        }
-        (if behind.next().is_none() { MemoryId::ZERO } else { last }, found)
+        let (next, slots) = self.scan_slots(cursor, count);
+        (next, self.view.entries(now, &slots, filter))
     }
 
-    fn passing(&self, now: Millis, slot: u32, filter: Option<&Filter>) -> Option<Entry> {
-        let records = &self.view.records;
-        let passes = !records.is_expired(slot, now) && filter.is_none_or(|filter| self.view.passes(slot, filter));
-        passes.then(|| records.entry(slot)).flatten()
+    /// The step of [`Space::scan`] that needs the index: the cursor of the next step, and the places of the memories to look at, for
+    /// [`Snapshot::entries`].
+    pub fn scan_slots(&self, cursor: MemoryId, count: usize) -> (MemoryId, Vec<u32>) {
+        // Ids are whole numbers, so the one behind the cursor is the next possible one.
+        let mut behind = self.ids.range_from(cursor.next(), |slot| self.view.id(slot));
+        let slots: Vec<u32> = behind.by_ref().take(count.max(1)).collect();
+        let last = slots.last().map(|slot| self.view.id(*slot));
+        (last.filter(|_| behind.next().is_some()).unwrap_or(MemoryId::ZERO), slots)
     }
 
     /// How many memories there are, or pass.
@@ -255,39 +286,25 @@ impl Space {
         }
     }
 
-    /// Memories by when they happened, equal times by id.
-    pub fn timeline(
-        &self,
-        now: Millis,
-        start: Bound<Millis>,
-        end: Bound<Millis>,
-        reverse: bool,
-        count: Option<usize>,
-        filter: Option<&Filter>,
-    ) -> Vec<Entry> {
-        let first = match start {
-            Bound::Included(at) => Some(at),
-            Bound::Excluded(at) => at.checked_add(1),
-            Bound::Unbounded => Some(0),
-        };
-        let last = match end {
-            Bound::Included(at) => Some(at),
-            Bound::Excluded(at) => at.checked_sub(1),
-            Bound::Unbounded => Some(u64::MAX),
-        };
-        let (Some(first), Some(last)) = (first, last) else { return Vec::new() };
-        if first > last {
-            return Vec::new();
-        }
-        let take = |slot: u32| self.passing(now, slot, filter);
-        let range =
+    /// Memories by when they happened, equal times by id: found in the index, if that takes looking at no more than `looks` of them; None if it takes
+    /// more ([`Snapshot::timeline`] then looks at them all).
+    pub fn timeline(&self, now: Millis, timeline: &Timeline, looks: usize) -> Option<Vec<Entry>> {
+        let Some((first, last)) = timeline.ends() else { return Some(Vec::new()) };
+        let mut range =
             self.timeline.range((first, MemoryId::ZERO), (last, MemoryId::MAX), |slot| self.view.time_key(slot));
-        let count = count.unwrap_or(usize::MAX);
-        if reverse {
-            range.rev().filter_map(take).take(count).collect()
-        } else {
-            range.filter_map(take).take(count).collect()
+        let mut next = || if timeline.reverse { range.next_back() } else { range.next() };
+        let mut found = Vec::new();
+        for look in 0.. {
+            if look > looks {
+                return None;
+            }
+            if timeline.count.is_some_and(|count| found.len() >= count) {
+                return Some(found);
+            }
+            let Some(slot) = next() else { return Some(found) };
+            found.extend(self.view.passing_entry(now, slot, timeline.filter.as_ref()));
         }
+        None
     }
 
     /// The ids that a selection takes, in order.
@@ -419,17 +436,22 @@ impl Space {
         !moved.is_empty()
     }
 
-    /// Whether recall would be faster with an index over the vectors, or with a newer one: for [`Snapshot::build_index`].
-    pub fn wants_index(&self) -> bool {
-        self.view.rows.as_ref().is_some_and(Rows::wants_index)
+    /// Whether recall would be faster with an index over the vectors, or with a newer one: for [`Snapshot::build_index`]. If the last one is not `rested`,
+    /// only if it would be much faster.
+    pub fn wants_index(&self, rested: bool) -> bool {
+        self.view.rows.as_ref().is_some_and(|rows| rows.wants_index(rested))
     }
 
-    /// Searches with an index from now on. One that was built of vectors that have been replaced since is dropped.
-    pub fn install_index(&mut self, built: VectorIndex) {
-        if built.era == self.view.rows_era
-            && let Some(rows) = &mut self.view.rows
-        {
-            rows.set_index(&mut self.rows, Some(built.index));
+    /// Searches with an index from now on, unless it was built of vectors that have been replaced since. Gives what is of no use any more: dropping it frees
+    /// much at once, which is best done on another thread.
+    pub fn install_index(&mut self, built: VectorIndex) -> Option<VectorIndex> {
+        let era = built.era;
+        match &mut self.view.rows {
+            Some(rows) if era == self.view.rows_era => {
+                let old = rows.set_index(&mut self.rows, Some(built.index));
+                old.map(|index| VectorIndex { index, era })
+            }
+            _ => Some(built),
         }
     }
 

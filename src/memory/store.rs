@@ -592,6 +592,8 @@ impl Batch<'_> {
                 victims.iter().filter_map(|id| space.slot(*id)).map(|slot| space.slot_cost(slot)).sum();
             let excess = (space.live_bytes() + entering).saturating_sub(leaving).saturating_sub(max);
             if excess > 0 {
+                // Of a space that is over its limit already only some more than this call needs: the rest goes by and by.
+                let excess = excess.min(entering + limits::SHRUNK_IN_PASSING);
                 spared.extend(&victims);
                 let (more, freed) = space.shrinkable(self.now, excess, &spared);
                 if freed < excess {

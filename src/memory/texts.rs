@@ -47,9 +47,9 @@ struct Page {
     len: AtomicUsize,
 }
 
-// SAFETY: a page is shared between the space, the only writer, and snapshots that read. The writer writes only behind `len` and then moves
+// SAFETY: a page is shared between the space, the only writer, and snapshots and copies of the space (`Texts::copy`) that read. The writer writes only behind `len` and then moves
 // `len` on with Release (`Texts::append` takes `&mut`, and of the clones of a `Texts` only the space's appends: `Snapshot` has no
-// method that does). Readers read only below a `len` that they have loaded with Acquire. So no byte is written while another thread may read it.
+// method that does, and a copy has a page of its own in the place of the open one). Readers read only below a `len` that they have loaded with Acquire. So no byte is written while another thread may read it.
 unsafe impl Sync for Page {}
 
 impl Page {
@@ -87,7 +87,7 @@ pub(crate) struct Texts {
 }
 
 /// What the owner of the space keeps about its texts besides them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct TextCounts {
     /// Bytes of all pages.
     pub bytes: usize,
@@ -107,6 +107,20 @@ pub(crate) fn size(record: &[u8]) -> usize {
 }
 
 impl Texts {
+    /// A clone that may be written to as well: the page that is being filled, which has one writer, is copied for it.
+    pub(crate) fn copy(&self, counts: &TextCounts) -> Texts {
+        let mut copy = self.clone();
+        if let Some(tail) = counts.tail
+            && let Some(page) = Arc::make_mut(&mut copy.pages).get_mut(tail)
+        {
+            let own = Page::new(page.bytes.len());
+            // SAFETY: the page is new, nobody else knows it.
+            let _ = unsafe { own.append(page.written()) };
+            *page = Arc::new(own);
+        }
+        copy
+    }
+
     /// The bytes from a place to the end of its page: a record knows where it ends.
     pub(crate) fn at(&self, place: Place) -> &[u8] {
         self.pages.get(place.page()).and_then(|page| page.written().get(place.offset()..)).unwrap_or(&[])

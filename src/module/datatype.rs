@@ -1,9 +1,9 @@
 //! The native data type `engram-ms`: one memory space per key.
 //!
-//! What is saved, rewritten to the AOF, dumped and copied is one thing: the space as batches of encoded effects ([`Space::encode_state`]), which are
+//! What is saved, rewritten to the AOF and dumped is one thing: the space as batches of encoded effects ([`Space::encode_state`]), which are
 //! applied again on load by the same code that applies them on a replica. In the RDB a space is a sequence of strings, each one batch, ended by an
 //! empty string, so that no batch needs more memory than [`CHUNK`] and a broken file is noticed where it breaks. Rejected: a field-by-field layout,
-//! which would be a second codec to keep right and to fuzz.
+//! which would be a second codec to keep right and to fuzz. COPY shares what snapshots share ([`Space::copy`]).
 //!
 //! A value is freed by the main thread, by the server's lazy-free thread, or by our reaper: a large space is always handed to the reaper, because DEL
 //! frees in place and dropping a hundred thousand memories takes far longer than a client should wait.
@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::Instant;
 
 use engram_memory::{Loader, MemoryId, Space, Whereabouts, decode_batch};
 use redis_module::raw;
@@ -42,13 +43,50 @@ pub struct Held {
     /// When use counters were last sent to the replicas, Unix milliseconds. Not saved.
     pub use_sent: u64,
     /// Whether a consolidation by timer is under way. Not saved.
-    pub consolidating: Arc<AtomicBool>,
+    pub consolidating: Mark,
     /// Whether a job re-embeds the space. Not saved.
-    pub reembedding: Arc<AtomicBool>,
-    /// Whether an index over its vectors is being built.
-    pub indexing: Arc<AtomicBool>,
+    pub reembedding: Mark,
+    /// Whether what has expired or is beyond a capacity is being removed. Not saved.
+    pub trimming: Mark,
+    /// Whether an index over its vectors is being built. Not saved.
+    pub indexing: Mark,
+    /// Stops the thread that builds the index. Not saved.
+    pub stop_index: Arc<AtomicBool>,
+    /// From when on another index is worth the while that it takes to build, though the one that there is finds nearly all at once. Not saved.
+    pub index_rests_until: Option<Instant>,
     /// Memories whose use was noted since then. Not saved.
     pub used: BTreeSet<MemoryId>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.stop_index.store(true, Ordering::Release);
+    }
+}
+
+/// Whether background work of one kind is under way on a space.
+#[derive(Clone, Default)]
+pub struct Mark(Arc<AtomicBool>);
+
+impl Mark {
+    /// Whether it is.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// From now on it is, until what this gives is dropped. None if it was already.
+    pub fn set(&self) -> Option<Underway> {
+        (!self.0.swap(true, Ordering::AcqRel)).then(|| Underway(self.clone()))
+    }
+}
+
+/// Keeps a [`Mark`] set until it is dropped.
+pub struct Underway(Mark);
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Release);
+    }
 }
 
 /// Memories whose use is remembered for the replicas between two sendings; that of more is kept here only.
@@ -63,9 +101,12 @@ impl Held {
             incarnation: NEXT.fetch_add(1, Ordering::Relaxed),
             next_consolidation: 0,
             use_sent: 0,
-            consolidating: Arc::default(),
-            reembedding: Arc::default(),
-            indexing: Arc::default(),
+            consolidating: Mark::default(),
+            reembedding: Mark::default(),
+            trimming: Mark::default(),
+            indexing: Mark::default(),
+            stop_index: Arc::default(),
+            index_rests_until: None,
             used: BTreeSet::new(),
         }
     }
@@ -267,18 +308,7 @@ unsafe extern "C" fn copy(ctx: *mut raw::RedisModuleKeyOptCtx, value: *const c_v
     // SAFETY: as in rdb_save.
     let Some(held) = (unsafe { held(value) }) else { return std::ptr::null_mut() };
     guarded("copying a space", std::ptr::null_mut(), || {
-        let mut loader = Loader::default();
-        let mut result = Ok(());
-        held.space.encode_state(CHUNK, &mut |batch| {
-            if result.is_ok() {
-                result = loader.apply(batch);
-            }
-        });
-        if let Err(reason) = result {
-            ffi::log(Level::Warning, &format!("engram: a space could not be copied: {reason}"));
-            return std::ptr::null_mut();
-        }
-        let copied = Held::new(loader.finish());
+        let copied = Held::new(held.space.copy());
         let name = api!(RedisModule_GetToKeyNameFromOptCtx(ctx) else std::ptr::null());
         if !name.is_null() {
             let db = api!(RedisModule_GetToDbIdFromOptCtx(ctx) else 0);
@@ -297,6 +327,8 @@ unsafe extern "C" fn free(value: *mut c_void) {
     let held = unsafe { Box::from_raw(value.cast::<Held>()) };
     guarded("freeing a space", (), || {
         keyspace::forget(held.incarnation);
+        // Before it is dropped, which may be later on another thread.
+        held.stop_index.store(true, Ordering::Release);
         if held.space.free_effort() > REAP_ABOVE {
             reap(held);
         }
@@ -320,5 +352,28 @@ pub fn reap(value: Garbage) {
     {
         // A reaper that has gone gives the value back inside the error, and it is dropped here.
         let _ = sender.send(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_space_that_goes_stops_what_is_built_for_it() {
+        let held = Held::new(Space::new());
+        let stop = held.stop_index.clone();
+        assert!(!stop.load(Ordering::Acquire));
+        drop(held);
+        assert!(stop.load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn a_mark_is_set_once_at_a_time() {
+        let mark = Mark::default();
+        let underway = mark.set();
+        assert!(underway.is_some() && mark.is_set() && mark.set().is_none());
+        drop(underway);
+        assert!(!mark.is_set() && mark.set().is_some());
     }
 }

@@ -1,6 +1,6 @@
 //! The timer: every [`TICK_MS`] on the main thread it commits what waited for a pause to end, and walks the spaces in turn, at most [`SLICE`] at a time.
 //!
-//! On a primary, per space: what has expired goes, the space is brought under its `max-memory`, consolidation is started when it is due (planned on a
+//! On a primary, per space: what has expired and what is beyond a capacity goes, the space is brought under its `max-memory`, consolidation is started when it is due (planned on a
 //! pool thread over a snapshot, committed step by step), use counters are sent to the replicas at most once a minute, vectors staged by a job that is no more are dropped. Every write goes through
 //! [`commit`], as background work that began on this incarnation. On any server: rows of forgotten vectors are compacted, except beside a fork child,
 //! where moving memory would copy pages; and words are indexed anew where a setting asks for it, a step per turn, with turns that follow each other closely.
@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use engram_memory::{Effect, MemoryId, Space};
@@ -19,7 +20,7 @@ use redis_module::raw;
 
 use crate::commands::consolidate;
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
-use crate::datatype::{self, Found, Held};
+use crate::datatype::{self, Found, Held, Underway};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, api, flags};
 use crate::keyspace;
 
@@ -29,8 +30,8 @@ const TICK_MS: i64 = 100;
 const REINDEX_TICK_MS: i64 = 3;
 /// The main thread's time per tick.
 const SLICE: Duration = Duration::from_micros(500);
-/// Expired memories removed in one unit.
-const EXPIRE_AT_ONCE: usize = 64;
+/// Expired memories, or memories beyond a capacity, that are removed in one unit.
+const TRIM_UNIT: usize = 64;
 /// Rows compacted in one step.
 const COMPACT_ROWS: usize = 1_024;
 /// Use counters go to the replicas at most this often, in milliseconds.
@@ -50,6 +51,9 @@ static REINDEXING: AtomicBool = AtomicBool::new(false);
 
 /// Starts the timer. Called once, at load.
 pub fn start(ctx: Ctx) {
+    // As for SWAPDB: the version of the event's data is 1.
+    let shutdown = raw::RedisModuleEvent { id: raw::REDISMODULE_EVENT_SHUTDOWN, dataver: 1 };
+    api!(RedisModule_SubscribeToServerEvent(ctx.ptr(), shutdown, Some(on_shutdown)) else 1);
     arm(ctx);
 }
 
@@ -112,8 +116,11 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
         if let Some(retired) = held.space.take_retired() {
             datatype::reap(Box::new(retired));
         }
-        if held.space.wants_index() && !held.indexing.swap(true, Ordering::AcqRel) {
-            build_index(held, place, incarnation);
+        let rested = held.index_rests_until.is_none_or(|until| until <= Instant::now());
+        if held.space.wants_index(rested)
+            && let Some(underway) = held.indexing.set()
+        {
+            build_index(held, place, incarnation, underway);
         }
         if !primary {
             return;
@@ -127,15 +134,16 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
         };
         let over = over_limit(held.space.live_bytes(), held.space.config().max_memory);
         // Of a job that ended with its server, or with this one's being a replica.
-        let abandoned = held.space.staged().is_some() && !held.reembedding.load(Ordering::Acquire);
-        Due { abandoned, expire: held.space.next_expiry().is_some_and(|at| at <= now), consolidate, used, over }
+        let abandoned = held.space.staged().is_some() && !held.reembedding.is_set();
+        let trim = if held.space.wants_trimming(now) { held.trimming.set() } else { None };
+        Due { abandoned, trim, consolidate, used, over }
     };
     let target = Target { db: place.db, key: place.key.clone(), expect: Expect::Incarnation(incarnation) };
     if due.abandoned {
         write(ctx, &target, |space, _| space.reembed_cancel());
     }
-    if due.expire {
-        write(ctx, &target, |space, now| space.expire_due(now, EXPIRE_AT_ONCE));
+    if let Some(underway) = due.trim {
+        trim(&target, underway);
     }
     if let Some(bytes) = due.over {
         write(ctx, &target, |space, now| space.shrink(now, bytes));
@@ -155,47 +163,90 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
     }
 }
 
+/// Removes what has expired and what is beyond a capacity, a unit in each turn of the event loop, until nothing of it is left.
+fn trim(target: &Target, underway: Underway) {
+    let target = target.clone();
+    commit::submit(move |ctx| {
+        let _until_the_last = &underway;
+        let mut more = false;
+        let trimmed = commit::commit(ctx, &target, Needs::FREE, |space, now| {
+            let effects = space.trim(now, TRIM_UNIT);
+            more = !effects.is_empty();
+            Ok(((), effects))
+        });
+        match trimmed {
+            Ok(()) if more => Ran::Again,
+            Err(Stop::Later) => Ran::Later,
+            Ok(()) | Err(Stop::Never(_)) => Ran::Done,
+        }
+    });
+}
+
 /// Builds an index over the vectors of a large space on a thread of its own, behind everything else that wants the processor: it takes seconds, which the
-/// pool's threads owe to those who wait. The index is no part of the data: a replica builds its own, and a loaded space a new one.
-fn build_index(held: &Held, place: &keyspace::Place, incarnation: u64) {
-    let (snapshot, busy, place) = (held.space.snapshot(), held.indexing.clone(), place.clone());
-    let vectors = held.space.len();
-    let flag = busy.clone();
-    let built = std::thread::Builder::new().name("engram-index".to_owned()).spawn(move || {
+/// pool's threads owe to those who wait. It stops soon after its space has gone, or when the server shuts down. The index is no part of the data: a replica
+/// builds its own, and a loaded space a new one.
+fn build_index(held: &mut Held, place: &keyspace::Place, incarnation: u64, underway: Underway) {
+    let (snapshot, stop, place) = (held.space.snapshot(), Arc::<AtomicBool>::default(), place.clone());
+    held.stop_index = stop.clone();
+    building().push(Arc::downgrade(&stop));
+    // Nothing to do if there is no thread to be had: the mark is taken back, and the next turn tries again.
+    let _ = std::thread::Builder::new().name("engram-index".to_owned()).spawn(move || {
         engram_inference::pool::quieten(INDEX_NICE);
+        let vectors = snapshot.size();
         let started = Instant::now();
-        let built = catch_unwind(AssertUnwindSafe(|| snapshot.build_index(&AtomicBool::new(false)))).ok().flatten();
+        let mut built = catch_unwind(AssertUnwindSafe(|| snapshot.build_index(&stop))).ok().flatten();
         drop(snapshot);
         let took = started.elapsed();
         commit::submit(move |ctx| {
-            busy.store(false, Ordering::Release);
+            let _until_here = &underway;
             let name = Str::new(&place.key);
-            if let Some(built) = built.as_ref()
+            if built.is_some()
                 && ctx.select(place.db)
                 && let Found::Space(held) = datatype::find(&mut Key::open(ctx, &name, Mode::Peek))
                 && held.incarnation == incarnation
             {
-                held.space.install_index(built.clone());
+                built = built.take().and_then(|built| held.space.install_index(built));
+                held.index_rests_until = Some(Instant::now() + took * INDEX_REST);
                 let key = String::from_utf8_lossy(&place.key).into_owned();
                 ctx.log(
                     Level::Notice,
                     &format!("engram: built the index over {vectors} memories of '{key}' in {} ms", took.as_millis()),
                 );
             }
+            if let Some(useless) = built.take() {
+                datatype::reap(Box::new(useless));
+            }
             Ran::Done
         });
     });
-    if built.is_err() {
-        flag.store(false, Ordering::Release);
-    }
+}
+
+/// What stops the threads that build an index.
+fn building() -> MutexGuard<'static, Vec<Weak<AtomicBool>>> {
+    static BUILDING: Mutex<Vec<Weak<AtomicBool>>> = Mutex::new(Vec::new());
+    let mut building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    building.retain(|stop| stop.strong_count() > 1);
+    building
+}
+
+/// The server shuts down: nobody will search what is being built.
+unsafe extern "C" fn on_shutdown(
+    _ctx: *mut raw::RedisModuleCtx,
+    _event: raw::RedisModuleEvent,
+    _sub: u64,
+    _data: *mut c_void,
+) {
+    building().iter().filter_map(Weak::upgrade).for_each(|stop| stop.store(true, Ordering::Release));
 }
 
 /// How far the thread that builds an index stands back.
 const INDEX_NICE: i32 = 10;
+/// How long an index stays though another would be somewhat better, in times that it took to build.
+const INDEX_REST: u32 = 8;
 
 struct Due {
     abandoned: bool,
-    expire: bool,
+    trim: Option<Underway>,
     consolidate: bool,
     used: BTreeSet<MemoryId>,
     over: Option<usize>,

@@ -3,7 +3,7 @@
 
 use crate::client::{Client, Reply, blob, words};
 use crate::digest::Pair;
-use crate::harness::{Server, pause_ms};
+use crate::harness::{Server, pause_ms, wait_until};
 
 const MEMORIES: u64 = 3_000;
 
@@ -36,23 +36,32 @@ fn filters_select_the_same_inside_and_outside_a_transaction() {
     fill(&mut client);
     let expected = ids(|n| n % 7 == 3 && n % 10 >= 5);
     let filter = "FILTER '.n == 3 and .importance >= 0.5'";
-    let check = |count: i64, timeline: Vec<String>, dry: Vec<String>| {
+    let check = |count: i64, timeline: Vec<String>, dry: Vec<String>, scan: &redis::Value| {
         assert_eq!(count as usize, expected.len());
         assert_eq!(timeline, expected);
         assert_eq!(dry, expected);
+        let step = scan.items();
+        assert_eq!(step[0].text(), "2500-0");
+        let within = step[1].items().iter().map(|m| m.field("id").text()).collect::<Vec<_>>();
+        assert_eq!(within, ids(|n| n <= 2_500 && n % 7 == 3 && n % 10 >= 5));
     };
     let listed = |reply: &redis::Value| reply.items().iter().map(|m| m.field("id").text()).collect::<Vec<_>>();
     check(
         client.ok(&format!("MEM.COUNT k {filter}")).int(),
         client.ids(&format!("MEM.TIMELINE k - + {filter}")),
         client.ok(&format!("MEM.FORGET k {filter} DRYRUN")).texts(),
+        &client.ok(&format!("MEM.SCAN k 0 COUNT 2500 {filter}")),
     );
     client.ok("MULTI");
     client.ok(&format!("MEM.COUNT k {filter}"));
     client.ok(&format!("MEM.TIMELINE k - + {filter}"));
     client.ok(&format!("MEM.FORGET k {filter} DRYRUN"));
+    client.ok(&format!("MEM.SCAN k 0 COUNT 2500 {filter}"));
     let replies = client.ok("EXEC").items();
-    check(replies[0].int(), listed(&replies[1]), replies[2].texts());
+    check(replies[0].int(), listed(&replies[1]), replies[2].texts(), &replies[3]);
+    assert_eq!(client.ids("MEM.TIMELINE k - +"), ids(|_| true));
+    let rest = client.ok("MEM.SCAN k 2500-0 COUNT 2500").items();
+    assert_eq!((rest[0].text(), rest[1].items().len()), ("0".to_owned(), 500));
     let some = client.ids(&format!("MEM.TIMELINE k 100 (2000 REV COUNT 5 {filter}"));
     let mut reversed: Vec<String> = ids(|n| (100..2_000).contains(&n) && n % 7 == 3 && n % 10 >= 5);
     reversed.reverse();
@@ -71,6 +80,77 @@ fn forgetting_many_is_the_same_on_replica_aof_and_rdb() {
     assert_eq!(client.ok("MEM.FORGET k SESSION s1").int() as usize, ids(|n| n % 7 >= 3 && n % 3 == 1).len());
     assert_eq!(client.ids("MEM.TIMELINE k - +"), ids(|n| n % 7 >= 3 && n % 3 != 1));
     pair.check_persistent(&["k"]);
+}
+
+#[test]
+fn a_much_lower_capacity_comes_to_hold_soon() {
+    let pair = Pair::start(&["engram.embedder \"\"", "engram.threads 2"]);
+    let mut client = pair.primary.client();
+    fill(&mut client);
+    client.ok("MEM.UPDATE k 1-0 PIN");
+    client.ok("MEM.UPDATE k 2-0 PIN");
+    assert!(client.err("MEM.CONFIG SET k short_term.capacity 1").contains("2 pinned memories"));
+    client.ok("MEM.CONFIG SET k short_term.capacity 50");
+    // A store takes its part of it.
+    client.ok("MEM.STORE k 'came since' ID 9999-0 IMPORTANCE 1 NOEMBED");
+    wait_until("the capacity holds", || client.count("k") == 50);
+    let left = client.ids("MEM.TIMELINE k - +");
+    assert!(["1-0", "2-0", "9999-0"].iter().all(|id| left.contains(&(*id).to_owned())));
+    assert!(left.iter().all(|id| ["1-0", "2-0"].contains(&id.as_str()) || id.ends_with("9-0")), "{left:?}");
+    assert_eq!(client.ok("MEM.STATS k").field("evictions").int() as u64, MEMORIES + 1 - 50);
+    pair.check_persistent(&["k"]);
+}
+
+#[test]
+fn many_that_expire_at_once_go_soon() {
+    let server = Server::plain(&[]);
+    let mut client = server.client();
+    client.ok("MEM.CONFIG SET k short_term.ttl 1");
+    fill(&mut client);
+    wait_until("they are gone", || client.ok("MEM.STATS k").field("expirations").int() as u64 == MEMORIES);
+    assert_eq!(client.count("k"), 0);
+}
+
+#[test]
+fn a_copy_goes_its_own_way() {
+    let pair = Pair::start(&["engram.embedder \"\"", "engram.threads 2"]);
+    let mut client = pair.primary.client();
+    fill(&mut client);
+    client.ok_words(&words!["MEM.STORE", "k", "with a vector", "ID", "9000-0", "VECTOR", blob(&[1.0, 2.0])]);
+    client.ok("COPY k l");
+    let before = client.digest("k");
+    assert_eq!(client.digest("l"), before);
+    // Both write what they shared until now, in turns.
+    for n in 0..200 {
+        let (own, other) = if n % 2 == 0 { ("k", "l") } else { ("l", "k") };
+        client.ok(&format!("MEM.FORGET {own} {}-0", n + 1));
+        client.ok(&format!("MEM.UPDATE {other} {}-0 CONTENT 'changed in {other}' NOEMBED", n + 1));
+        client.ok_words(&words![
+            "MEM.STORE",
+            own,
+            format!("new in {own}: {n}"),
+            "ID",
+            format!("{}-0", 10_000 + n),
+            "VECTOR",
+            blob(&[1.0, n as f32])
+        ]);
+    }
+    for (key, odd) in [("k", 1), ("l", 0)] {
+        assert_eq!(client.count(key) as u64, MEMORIES + 1);
+        for n in 0..200 {
+            let found = client.ok(&format!("MEM.GET {key} {}-0 {}-0", n + 1, 10_000 + n)).items();
+            assert_eq!(found.iter().map(Reply::is_nil).collect::<Vec<_>>(), [n % 2 != odd, n % 2 == odd], "{key} {n}");
+            if n % 2 == odd {
+                assert_eq!(found[0].field("content").text(), format!("changed in {key}"));
+            } else {
+                assert_eq!(found[1].field("content").text(), format!("new in {key}: {n}"));
+            }
+        }
+    }
+    pair.check_persistent(&["k", "l"]);
+    client.ok("DEL k");
+    assert_eq!(client.count("l") as u64, MEMORIES + 1);
+    pair.check_persistent(&["l"]);
 }
 
 #[test]
@@ -116,6 +196,33 @@ fn a_large_forgetting_obeys_the_rules_of_jobs() {
     pending.finish().unwrap_err();
     server.open_latch();
     crate::harness::wait_until("they are forgotten", || client.count("k") == 1);
+}
+
+/// The thread that builds an index stops when its space goes. Short vectors are the slowest to tell apart by signs, so it would take long.
+#[test]
+fn an_index_is_not_built_for_a_space_that_has_gone() {
+    let server = Server::plain(&[]);
+    let mut client = server.client();
+    client.ok("MEM.CONFIG SET k short_term.capacity 0 lexical off");
+    for batch in 0..101 {
+        let mut command = words!["MEM.MSTORE", "k"];
+        command.extend((0..3_000).map(|n| {
+            let n = batch * 3_000 + n;
+            format!("{{\"content\":\"{n}\",\"vector\":[{},{}]}}", n % 997 - 500, n % 1_009 - 300).into_bytes()
+        }));
+        client.ok_words(&command);
+    }
+    let building = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        tasks.flatten().any(|task| name(task).trim() == "engram-index")
+    };
+    wait_until("an index is being built", building);
+    client.ok("DEL k");
+    let began = std::time::Instant::now();
+    wait_until("the thread has gone", || !building());
+    assert!(began.elapsed().as_secs() < 2, "{:?}", began.elapsed());
+    assert!(!server.log().contains("built the index"));
 }
 
 #[test]

@@ -411,7 +411,7 @@ pub(crate) struct Postings {
 }
 
 /// What the owner of the space keeps about its documents besides them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct LexicalCounts {
     /// Living documents.
     documents: usize,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// The vectors of the memories of one chunk. A memory is staged if it has a template here, which is 0 for vectors that no model
 /// made.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Staged {
     /// Slots that it has room for.
     rows: usize,
@@ -61,6 +61,12 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// A clone that may be written to as well.
+    pub(crate) fn copy(&self) -> Places {
+        let signs = self.signs.copy(&self.counts);
+        Places { chunks: self.chunks.clone(), signs, counts: self.counts.clone(), len: self.len }
+    }
+
     /// How many memories are staged.
     pub(crate) fn len(&self) -> usize {
         self.len

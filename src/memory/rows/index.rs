@@ -4,7 +4,7 @@
 //! on a sample, and per direction the rows nearest to it with a copy of their signs, so that a search reads a few runs of memory instead of
 //! all. It costs a space nothing while it changes: younger rows lie in segments that the index does not cover and are
 //! looked at beside it, and of the rows it names, the owners in the segments say which still live. When too
-//! much has changed, another is built on another thread and takes its place: from the same directions until the space has doubled.
+//! much has changed, or enough of it and some time ago, another is built on another thread and takes its place: from the same directions until the space has doubled.
 //!
 //! It is never saved: after a load it is built again. Rejected: a graph (see the module's essay); an index that is updated in
 //! place, which a snapshot would have to copy; rows grouped by list in the segments themselves, which makes every insert a write to
@@ -13,7 +13,7 @@
 use super::block::{Segment, positive};
 use super::search::marked;
 use super::vector::{Vector, codes};
-use super::{Query, RowCounts, RowId, Rows, Shape};
+use super::{DEAD, Query, RowCounts, RowId, Rows, Shape};
 use crate::entry::block as allocated;
 use crate::kernels::{self, BYTES, GROUP, Wide};
 use std::sync::Arc;
@@ -29,12 +29,19 @@ const ROUNDS: usize = 6;
 /// Directions that a row is compared with after their signs.
 const LOOK: usize = 48;
 
+/// One row in so many outside the index makes it worth another at once, and when the last one is some time ago: rows outside are all looked at.
+const OUTSIDE: usize = 10;
+const OUTSIDE_RESTED: usize = 64;
+
 /// The lists of a large space.
 pub(crate) struct Index {
     centroids: Centroids,
     /// Where each list starts among `rows`, in whole groups, and how many rows it has.
     lists: Vec<(u32, u32)>,
     pub(super) rows: Vec<RowId>,
+    /// The owner of each row when the index was built: what a filter asks for, without a way to the segment of each. A row has no other owner ever; but it
+    /// may have died, and its slot be another memory's.
+    owners: Vec<u32>,
     /// The signs of the rows, in groups as in a block.
     pub(super) signs: Vec<u64>,
     words: usize,
@@ -72,6 +79,7 @@ impl Index {
             self.centroids.signs.capacity() * 8,
             self.lists.capacity() * 8,
             self.rows.capacity() * 4,
+            self.owners.capacity() * 4,
             self.signs.capacity() * 8,
             self.serials.capacity() * 8,
             size_of::<Index>() + 16,
@@ -85,13 +93,14 @@ impl Index {
         self.serials.get(place) == Some(&(segment.serial + 1))
     }
 
-    /// The rows of a list and their signs.
-    pub(super) fn list(&self, list: u32) -> (&[RowId], &[u64]) {
-        let Some((start, count)) = self.lists.get(list as usize) else { return (&[], &[]) };
+    /// The rows of a list, their owners and their signs.
+    pub(super) fn list(&self, list: u32) -> (&[RowId], &[u32], &[u64]) {
+        let Some((start, count)) = self.lists.get(list as usize) else { return (&[], &[], &[]) };
         let (start, count) = (*start as usize, *count as usize);
         let padded = count.next_multiple_of(GROUP);
         let rows = self.rows.get(start..start + count).unwrap_or(&[]);
-        (rows, self.signs.get(start * self.words..(start + padded) * self.words).unwrap_or(&[]))
+        let owners = self.owners.get(start..start + count).unwrap_or(&[]);
+        (rows, owners, self.signs.get(start * self.words..(start + padded) * self.words).unwrap_or(&[]))
     }
 
     /// How near the direction of each list is to the query.
@@ -231,20 +240,21 @@ fn stride(dim: usize) -> usize {
 }
 
 impl Rows {
-    /// Whether there should be an index, or a newer one.
-    pub(crate) fn wants_index(&self) -> bool {
-        self.live >= FROM && self.is_stale()
+    /// Whether there should be an index, or a newer one: at once if a tenth of the rows are outside the one that there is, if it is `rested` for
+    /// far fewer.
+    pub(crate) fn wants_index(&self, rested: bool) -> bool {
+        self.live >= FROM && self.is_stale(if rested { OUTSIDE_RESTED } else { OUTSIDE })
     }
 
-    /// Whether a tenth of the rows are outside the index, or a quarter of what it names is gone.
-    pub(super) fn is_stale(&self) -> bool {
+    /// Whether more than one in so many rows are outside the index, or a quarter of what it names is gone.
+    pub(super) fn is_stale(&self, outside: usize) -> bool {
         let Some(index) = &self.index else { return true };
         let full = self.segments().filter(|(_, segment)| segment.is_full());
         let (covered, others) = full.fold((0, 0), |(covered, others), (place, segment)| {
             let live = segment.live as usize;
             if index.covers(place, segment) { (covered + live, others) } else { (covered, others + live) }
         });
-        others > self.live / 10 || covered < index.len / 4 * 3
+        others > self.live / outside || covered < index.len / 4 * 3
     }
 
     /// Builds an index of the segments that are full. None when `stop` was set, or there is nothing to build it of.
@@ -296,7 +306,7 @@ impl Rows {
             }
         }
         drop(assigner);
-        Some(self.gather(centroids, trained, &segments, &lists, serials))
+        self.gather(centroids, trained, &segments, &lists, serials, stop)
     }
 
     /// Lays the rows of each list beside each other.
@@ -307,7 +317,8 @@ impl Rows {
         segments: &[(usize, &Segment)],
         lists: &[Vec<u32>],
         serials: Vec<u64>,
-    ) -> Index {
+        stop: &AtomicBool,
+    ) -> Option<Index> {
         let words = self.shape.words;
         let mut counts = vec![0u32; centroids.len()];
         let living = || {
@@ -333,14 +344,19 @@ impl Rows {
             })
             .collect();
         let mut rows = vec![RowId(0); total as usize];
+        let mut owners = vec![DEAD; total as usize];
         let mut signs = vec![0u64; total as usize * words];
         let mut next: Vec<u32> = places.iter().map(|(start, _)| *start).collect();
         for (place, segment, row, list) in living() {
+            if row % SLICE == 0 && stop.load(Ordering::Relaxed) {
+                return None;
+            }
             let Some(next) = next.get_mut(list as usize) else { continue };
             let at = *next as usize;
             *next += 1;
-            if let Some(to) = rows.get_mut(at) {
+            if let (Some(to), Some(owner)) = (rows.get_mut(at), owners.get_mut(at)) {
                 *to = RowId::new(place, row);
+                *owner = segment.owner(row).unwrap_or(DEAD);
             }
             for (word, value) in segment.block.row_signs(row).enumerate() {
                 if let Some(to) = signs.get_mut(self.shape.sign_at(at, word)) {
@@ -348,7 +364,7 @@ impl Rows {
                 }
             }
         }
-        Index { centroids, lists: places, rows, signs, words, serials, len, trained }
+        Some(Index { centroids, lists: places, rows, owners, signs, words, serials, len, trained })
     }
 
     /// Finds directions: k-means of a sample, [`LISTS`] times the square root of the rows.
@@ -399,11 +415,11 @@ impl Rows {
         Some(Centroids::new(&directions, self.shape))
     }
 
-    /// Searches with another index from now on, or with none.
-    pub(crate) fn set_index(&mut self, counts: &mut RowCounts, index: Option<Arc<Index>>) {
+    /// Searches with another index from now on, or with none; gives the one that there was.
+    pub(crate) fn set_index(&mut self, counts: &mut RowCounts, index: Option<Arc<Index>>) -> Option<Arc<Index>> {
         counts.bytes -= self.index.as_ref().map_or(0, |index| index.bytes());
         counts.bytes += index.as_ref().map_or(0, |index| index.bytes());
-        self.index = index;
+        std::mem::replace(&mut self.index, index)
     }
 }
 

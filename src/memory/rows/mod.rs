@@ -116,7 +116,7 @@ pub(crate) struct Rows {
 }
 
 /// What the owner of the space keeps about its rows besides them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct RowCounts {
     /// Rows that belong to a memory.
     pub(crate) live: usize,

@@ -109,10 +109,8 @@ const TOGETHER: usize = 8;
 /// Rows that an exact scan compares with one query before it turns to the next: they stay in the cache.
 const RUN: usize = 256;
 /// The part of the lists of an index that is read first, and the least number of them.
-const PROBE: usize = 32;
+const PROBE: usize = 12;
 const MIN_LISTS: usize = 8;
-/// An index is of no help to a filter that admits less than one row in so many.
-const SPARSE: usize = 3;
 
 /// A row that may belong to the answer.
 #[derive(Debug, Clone, Copy)]
@@ -379,9 +377,7 @@ impl<'a> Scan<'a> {
             self.exact(search.queries.iter());
             return Path::Exact;
         }
-        if let Some(index) = &self.rows.index
-            && self.population > rows / SPARSE
-        {
+        if let Some(index) = &self.rows.index {
             search.queries.iter().for_each(|query| self.indexed(index, query));
             return Path::Index;
         }
@@ -507,6 +503,10 @@ impl<'a> Scan<'a> {
         let mut sorted = std::mem::take(&mut self.scratch.sorted);
         for (candidates, pending) in all.iter_mut().zip(queries) {
             candidates.finish(&mut sorted);
+            if let Source::Lists { .. } = source {
+                // A row that an index names may be dead, or its segment gone and another in its place.
+                candidates.rows.retain(|candidate| self.rows.owner(candidate.row) == Some(candidate.owner));
+            }
             if let Some(wanted) = self.rescore(pending.query, candidates, population) {
                 unfinished.push(Pending { query: pending.query, from: candidates.limit + 1, wanted });
             }
@@ -573,9 +573,10 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Collects the near rows of a list.
+    /// Collects the near rows of a list, as they were when the index was built: whether they still live is asked of the few that are scored, for it takes a
+    /// way through memory each.
     fn list(&mut self, query: &Query, index: &Index, list: u32, candidates: &mut Candidates) {
-        let (rows, signs) = index.list(list);
+        let (rows, owners, signs) = index.list(list);
         let Scratch { distances, masks, .. } = &mut self.scratch;
         distances.resize(rows.len().next_multiple_of(GROUP), 0);
         kernels::hamming(&query.signs, signs, distances);
@@ -584,14 +585,9 @@ impl<'a> Scan<'a> {
         masks.resize(rows.len().div_ceil(32), 0);
         kernels::at_most(distances, candidates.limit, masks);
         for (at, distance) in marked(masks, distances) {
-            let Some(row) = rows.get(at).copied() else { continue };
-            // The row may be dead, or its segment gone and another in its place.
-            let Some(segment) = self.rows.segment(row.place()).filter(|segment| index.covers(row.place(), segment))
-            else {
-                continue;
-            };
-            let Some(owner) = segment.owner(row.row()) else { continue };
-            if Self::admits(self.among, owner) {
+            if let (Some(row), Some(owner)) = (rows.get(at).copied(), owners.get(at).copied())
+                && Self::admits(self.among, owner)
+            {
                 candidates.push(Candidate { row, owner, distance });
             }
         }
@@ -629,9 +625,9 @@ impl<'a> Scan<'a> {
     /// Searches the lists nearest to the query, then as many again until they bring nothing better.
     fn indexed(&mut self, index: &Index, query: &Query) {
         let mut order = index.order(query);
-        // A filter that admits one row in n thins every list, so more are read.
-        let thinned = (self.rows.len() / self.population.max(1)).clamp(1, SPARSE);
-        let mut goal = (index.lists() / PROBE).max(MIN_LISTS) * thinned;
+        // A filter that admits one row in n thins every list, so what is looked for is farther away: more lists are read, though not n times as many.
+        let thinned = (self.rows.len() as f64 / self.population.max(1) as f64).sqrt().max(1.0);
+        let mut goal = ((index.lists() / PROBE).max(MIN_LISTS) as f64 * thinned) as usize;
         let mut lists = order.as_mut_slice();
         let mut others = true;
         while !lists.is_empty() {

@@ -493,13 +493,13 @@ fn an_index_changes_little() {
         let mut model = Model::new(192, precision);
         let queries = topics(&mut random, &mut model, 20_000);
         let stop = AtomicBool::new(false);
-        assert!(!model.rows.wants_index());
+        assert!(!model.rows.wants_index(true));
         let index = model.rows.clone().build_index(&stop).unwrap();
         let again = model.rows.clone().build_index(&stop).unwrap();
         assert_eq!((&index.rows, &index.signs), (&again.rows, &again.signs));
         let trained = index.trained;
         model.rows.set_index(&mut model.counts, Some(Arc::new(index)));
-        assert!(!model.rows.is_stale());
+        assert!(!model.rows.is_stale(10));
         model.check();
         // Some go, some come, some move: the index knows nothing of it.
         for slot in 0..20_000 {

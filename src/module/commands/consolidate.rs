@@ -5,14 +5,14 @@
 //! memory that was touched meanwhile is simply left for the next run. Inside MULTI and scripts the same plan is made and committed in place.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use engram_inference::pool::{Advance, Priority, Task};
 use engram_memory::{Change, Consolidate, Plan, Snapshot, Step, Tier};
 
 use super::{Flow, Outcome, read, target, write};
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
-use crate::datatype::Held;
+use crate::datatype::{Held, Underway};
 use crate::ffi::{self, Ctx, Level};
 use crate::grammar::Parsed;
 use crate::jobs::{self, Job, Place, Started};
@@ -114,14 +114,12 @@ pub fn start_by_timer(ctx: Ctx, target: &Target) {
     if let Ok(Some((incarnation, consolidating, snapshot))) = found
         && target.expect == Expect::Incarnation(incarnation)
         // A run that takes longer than the interval is not overtaken by the next one, and a full queue skips it.
-        && !consolidating.swap(true, Ordering::AcqRel)
+        && let Some(underway) = consolidating.set()
+        && let Ok(place) = Place::take()
     {
-        let underway = Underway(consolidating);
-        if let Ok(place) = Place::take() {
-            let mut run = Run::new(target.clone(), snapshot, Consolidate::default(), false, None);
-            run.held = Some((underway, place));
-            models::spawn(Priority::Normal, run);
-        }
+        let mut run = Run::new(target.clone(), snapshot, Consolidate::default(), false, None);
+        run.held = Some((underway, place));
+        models::spawn(Priority::Normal, run);
     }
 }
 
@@ -134,15 +132,6 @@ struct Run {
     job: Option<Arc<Job>>,
     /// Of a run by timer, until its last change is committed.
     held: Option<(Underway, Place)>,
-}
-
-/// Marks a space as being consolidated by the timer until it is dropped.
-struct Underway(Arc<AtomicBool>);
-
-impl Drop for Underway {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
 }
 
 impl Run {

@@ -139,14 +139,14 @@ impl Search {
                 ..Recall::default()
             };
             Ok(Search {
-                recall,
                 admitted: None,
                 wants_vectors: false,
                 by_words_because: None,
                 began,
                 embed_micros: 0,
                 origin: Origin { db: ctx.db(), key: key.into(), incarnation: held.incarnation },
-                snapshot: held.space.snapshot(),
+                snapshot: recall.like.map_or_else(|| held.space.snapshot(), |id| held.space.snapshot_for(id)),
+                recall,
             })
         })
     }

@@ -12,7 +12,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engram_agent::WordVector;
@@ -22,6 +21,7 @@ use engram_memory::{Effect, Embedded, MemoryId, Missing, Precision, Space, Way, 
 
 use super::{Flow, Outcome, expect_memory, read};
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
+use crate::datatype::Underway;
 use crate::ffi::{self, Ctx, Level};
 use crate::grammar::Parsed;
 use crate::jobs::{self, Job, Started};
@@ -50,7 +50,7 @@ pub fn reembed(ctx: Ctx, args: &Parsed) -> Outcome {
     expect_memory(ctx)?;
     let name = args.opt_text("job");
     let attaches = name.is_some_and(|name| jobs::find(ctx, name).is_ok());
-    if !attaches && reembedding.load(Ordering::Acquire) {
+    if !attaches && reembedding.is_set() {
         return Err(Error::err(
             "this space is being re-embedded already: GEMMA.JOBS shows the job, GEMMA.CANCEL stops it",
         ));
@@ -59,9 +59,8 @@ pub fn reembed(ctx: Ctx, args: &Parsed) -> Outcome {
     let job = match jobs::start(ctx, "MEM.REEMBED", name, args.fingerprint(), nowait)? {
         Started::Existing(job) => job,
         Started::New(job) => {
-            reembedding.store(true, Ordering::Release);
             let target = Target { db: ctx.db(), key: key.into(), expect: Expect::Incarnation(incarnation) };
-            Run::begin(target, way, job.clone(), Underway(reembedding));
+            Run::begin(target, way, job.clone(), reembedding.set());
             job
         }
     };
@@ -95,15 +94,6 @@ fn expect_name(wanted: Option<&str>, encoder: &Encoder) -> Result<(), Error> {
     }
 }
 
-/// Marks a space as being re-embedded until it is dropped.
-struct Underway(Arc<AtomicBool>);
-
-impl Drop for Underway {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
 /// The model that makes vectors, if one does, and their length.
 type Kind = (Option<String>, usize);
 
@@ -123,7 +113,7 @@ struct Run {
     current: Option<(Missing, Embedding)>,
     made: Vec<Embedded>,
     report: Report,
-    _underway: Underway,
+    _underway: Option<Underway>,
 }
 
 /// What the embeddings came to.
@@ -158,7 +148,7 @@ enum Lack {
 }
 
 impl Run {
-    fn begin(target: Target, way: Way, job: Arc<Job>, underway: Underway) {
+    fn begin(target: Target, way: Way, job: Arc<Job>, underway: Option<Underway>) {
         let run = Box::new(Run {
             target,
             way,

@@ -152,3 +152,25 @@ fn against_a_sort_of_everything() {
         space.check_invariants();
     }
 }
+
+/// A snapshot that was taken for a memory knows where it is; it need not look.
+#[test]
+fn a_snapshot_for_a_memory() {
+    let mut space = Space::new();
+    let ids: Vec<MemoryId> =
+        (0..50).map(|n| store(&mut space, T0 + n, with_vector(&format!("m{n}"), &[1.0, n as f32]))).collect();
+    let gone = space.forget_effects(&ids[10..11]);
+    apply(&mut space, &gone);
+    for (n, id) in ids.iter().enumerate() {
+        let like = Recall { like: Some(*id), k: 5, ..Recall::default() };
+        let shown = |snapshot: Snapshot, now| {
+            snapshot.recall(now, &like).map(|found| found.hits.iter().map(|hit| hit.entry.id).collect::<Vec<_>>())
+        };
+        let looked = shown(space.snapshot(), T0);
+        assert_eq!(shown(space.snapshot_for(*id), T0), looked);
+        // Taken for another, it looks.
+        assert_eq!(shown(space.snapshot_for(ids[3]), T0), looked);
+        assert_eq!(looked.is_err(), n == 10);
+        assert!(shown(space.snapshot_for(*id), T0 + 365 * DAY).is_err(), "expired");
+    }
+}

@@ -30,9 +30,19 @@ fn a_lower_capacity_evicts() {
         store(&mut space, T0 + n, NewMemory { importance: Some(n as f64 / 100.0), ..memory(&format!("m{n}")) });
     }
     let effects = space.set(T0 + 100, "short_term.capacity", "30").unwrap();
-    assert_eq!(removed(&effects, Removal::Evicted).len(), 70);
+    // Much of it at once, and the rest with the next store or by and by.
+    assert_eq!(removed(&effects, Removal::Evicted).len(), 64);
     apply(&mut space, &effects);
-    assert_eq!(space.len(), 30);
+    assert!(space.len() == 36 && space.wants_trimming(T0 + 100));
+    let mut stored = space.copy();
+    store(&mut stored, T0 + 100, NewMemory { importance: Some(1.0), ..memory("another") });
+    assert!(stored.len() == 30 && !stored.wants_trimming(T0 + 100));
+    for left in [32, 30, 30] {
+        let effects = space.trim(T0 + 100, 4);
+        apply(&mut space, &effects);
+        assert_eq!(space.len(), left);
+    }
+    assert!(!space.wants_trimming(T0 + 100));
     assert!(space.get(T0 + 100, MemoryId { ms: T0 + 99, seq: 0 }).is_some());
     set(&mut space, "short_term.capacity", "0");
     for n in 0..300 {
@@ -40,6 +50,44 @@ fn a_lower_capacity_evicts() {
     }
     assert_eq!(space.len(), 330);
     space.check_invariants();
+}
+
+/// Far over a capacity a store evicts more than it must, but not all; the least worth keeping goes, whoever takes it.
+#[test]
+fn far_over_a_capacity() {
+    let mut space = Space::new();
+    set(&mut space, "short_term.capacity", "0");
+    for n in 0..1000u64 {
+        let new =
+            NewMemory { importance: Some((n * 7 % 1000) as f64 / 1000.0), pinned: n < 5, ..memory(&format!("m{n}")) };
+        store(&mut space, T0 + n, new);
+    }
+    let now = T0 + 1000;
+    assert!(space.set(now, "short_term.capacity", "4").unwrap_err().message().contains("5 pinned"));
+    set(&mut space, "short_term.capacity", "100");
+    let mut steps = 0;
+    while space.wants_trimming(now) {
+        let before = space.len();
+        if steps % 2 == 0 {
+            store(&mut space, now, NewMemory { importance: Some(1.0), ..memory(&format!("new {steps}")) });
+        } else {
+            let effects = space.trim(now, 50);
+            apply(&mut space, &effects);
+        }
+        assert!(space.len() < before && space.len() + 65 > before);
+        space.check_invariants();
+        steps += 1;
+    }
+    assert_eq!(space.len(), 100);
+    let all = space.forget(now, &Selection::Filter(Filter::parse("not .pinned").unwrap()));
+    assert!(all.iter().all(|id| get(&space, now, *id).importance > 0.9));
+    // Pinned since: nothing can be done about them.
+    for id in &all {
+        let effects = space.update(now, *id, Update { pinned: Some(true), ..Update::default() }).unwrap();
+        apply(&mut space, &effects);
+    }
+    apply(&mut space, &[Effect::Set { name: "short_term.capacity".into(), value: "50".into() }]);
+    assert!(space.trim(now, 10).is_empty() && !space.wants_trimming(now));
 }
 
 #[test]
@@ -52,6 +100,7 @@ fn presets() {
         store(&mut space, T0 + n, memory(&format!("m{n}")));
     }
     let effects = space.preset(T0 + 200, "default").unwrap();
+    assert_eq!(removed(&effects, Removal::Evicted).len(), 50);
     apply(&mut space, &effects);
     assert_eq!((space.len(), space.config()), (100, Space::new().config()));
     assert!(space.preset(T0, "unheard").unwrap_err().message().contains("chatbot"));

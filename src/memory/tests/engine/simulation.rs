@@ -5,6 +5,7 @@
 use crate::support::*;
 use engram_memory::*;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 #[derive(Debug, Clone, PartialEq)]
 struct Memory {
@@ -155,7 +156,7 @@ impl Simulation {
         if self.random.chance(60) {
             self.now += self.random.next() % (2 * HOUR);
         }
-        match self.random.below(16) {
+        match self.random.below(17) {
             0..=5 => self.store(),
             6 => self.update(),
             7 => self.forget(),
@@ -166,6 +167,7 @@ impl Simulation {
             12 => self.freeze(),
             13 => while self.space.compact_step(3) {},
             14 => self.resize(),
+            15 => self.copy(),
             _ => self.recall(),
         }
     }
@@ -364,6 +366,14 @@ impl Simulation {
         }
     }
 
+    /// From now on the twin shares with the space what it can; sometimes the space that goes on is the copy.
+    fn copy(&mut self) {
+        let copy = self.space.copy();
+        copy.check_invariants();
+        assert!(state(&copy, 300) == state(&self.space, 300), "the copy differs");
+        self.twin = if self.random.chance(50) { copy } else { std::mem::replace(&mut self.space, copy) };
+    }
+
     fn resize(&mut self) {
         self.model.purge(self.now);
         let tier = *self.random.pick(&Tier::ALL);
@@ -401,13 +411,14 @@ impl Simulation {
             }
         }
         let after = self.entries();
+        let ends = |memory: &Memory| memory.expires.unwrap_or(Millis::MAX);
         let mut texts = std::collections::BTreeSet::new();
         for (id, memory) in &after {
             let old = &before[id];
             assert!(texts.insert((normalised(&memory.content), memory.session.clone())), "a duplicate is left");
             assert!(memory.importance >= old.importance && memory.uses >= old.uses && (memory.pinned || !old.pinned));
             assert!(
-                memory.tier == old.tier || old.importance >= 0.7 || memory.expires >= old.expires,
+                memory.tier == old.tier || old.importance >= 0.7 || ends(memory) >= ends(old),
                 "{id} changed its tier without a reason"
             );
         }
@@ -522,9 +533,20 @@ impl Simulation {
         let mut by_time: Vec<(Millis, MemoryId)> =
             self.model.memories.iter().map(|(id, memory)| (memory.at, *id)).collect();
         by_time.sort();
-        let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
-        let timeline = self.space.timeline(self.now, all.0, all.1, false, None, None);
+        let all =
+            Timeline { start: Bound::Unbounded, end: Bound::Unbounded, reverse: false, count: None, filter: None };
+        let timeline = self.space.timeline(self.now, &all, usize::MAX).unwrap();
         assert_eq!(timeline.iter().map(|entry| (entry.at, entry.id)).collect::<Vec<_>>(), by_time);
+        // A part of it, found in the index and by looking at all.
+        let filter = self.random.chance(50).then(|| Filter::parse(".importance > 0.4").unwrap());
+        let mut time = || by_time.get(self.random.below(by_time.len().max(1))).map_or(0, |(at, _)| *at);
+        let (start, end) = (Bound::Excluded(time()), Bound::Included(time()));
+        let (reverse, count) = (self.random.chance(50), self.random.chance(50).then(|| self.random.below(4)));
+        let part = Timeline { start, end, reverse, count, filter };
+        let ids = |entries: Vec<Entry>| entries.iter().map(|entry| entry.id).collect::<Vec<_>>();
+        let listed = ids(self.space.timeline(self.now, &part, usize::MAX).unwrap());
+        assert_eq!(ids(self.space.snapshot().timeline(self.now, &part)), listed);
+        assert!(self.space.timeline(self.now, &part, 2).is_none_or(|few| ids(few) == listed));
         assert!(digest(&self.twin) == digest(&self.space), "the twin differs");
         let saved = state(&self.space, 300);
         let loaded = load(&saved);
