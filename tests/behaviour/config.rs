@@ -214,6 +214,8 @@ fn words_are_indexed_anew_while_others_are_served() {
     client.ok("COPY k l");
     client.ok("DEL k");
     assert_eq!((client.count("l") as usize, found(&mut client)), (MEMORIES + old, 0));
-    assert_eq!(client.ids("MEM.RECALL l walk K 1 MODE lexical").len(), 0);
+    wait_until("the copy is indexed by the new setting too", || {
+        client.ids("MEM.RECALL l walk K 1 MODE lexical").is_empty()
+    });
     assert_eq!(client.ids("MEM.RECALL l walking K 1 MODE lexical").len(), 1);
 }
