@@ -173,6 +173,8 @@ pub(crate) struct Chunk {
     rows: usize,
     /// Slots that were ever filled.
     len: usize,
+    /// The slots that hold a memory, those that have a text, as bits: what every scan starts from.
+    filled: Words,
     columns: [Column; NAMES],
     tags: Tags,
     links: [Links; LINKS],
@@ -184,6 +186,16 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
+    fn set_filled(&mut self, row: usize, filled: bool) {
+        if let Some(word) = self.filled.get_mut(row / 64) {
+            *word = *word & !(1 << (row % 64)) | u64::from(filled) << (row % 64);
+        }
+    }
+
+    fn is_filled(&self, row: usize) -> bool {
+        self.filled.get(row / 64).is_some_and(|word| word >> (row % 64) & 1 == 1)
+    }
+
     fn cell(&self, name: Name, row: usize) -> Cell {
         self.columns[name as usize].get(row)
     }
@@ -344,17 +356,14 @@ impl Records {
     /// The slots that hold a memory.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> {
         self.chunks.iter().enumerate().flat_map(|(n, chunk)| {
-            (0..chunk.len)
-                .filter(|row| chunk.links[Link::Text as usize].get(*row).is_some())
-                .map(move |row| (n * CHUNK + row) as u32)
+            (0..chunk.len).filter(|row| chunk.is_filled(*row)).map(move |row| (n * CHUNK + row) as u32)
         })
     }
 
     /// The id of the memory in a slot; None if it is empty.
     pub(crate) fn id(&self, slot: u32) -> Option<MemoryId> {
         let (chunk, row) = self.chunk(slot)?;
-        chunk.links[Link::Text as usize].get(row)?;
-        chunk.id(row)
+        if chunk.is_filled(row) { chunk.id(row) } else { None }
     }
 
     fn at_of(&self, slot: u32, name: Name) -> Option<u64> {
@@ -623,6 +632,7 @@ impl Records {
         self.change(slot, |chunk, row| {
             let rows = chunk.rows;
             chunk.links[Link::Text as usize].set(row, Some(text.0), rows);
+            chunk.set_filled(row, true);
             for (name, cell) in cells(entry) {
                 chunk.set(name, row, cell);
             }
@@ -643,6 +653,7 @@ impl Records {
             let (rows, place) = (chunk.rows, row as u16);
             chunk.tags.set(row, []);
             chunk.links.iter_mut().for_each(|links| links.set(row, None, rows));
+            chunk.set_filled(row, false);
             if chunk.windows.contains_key(&place) {
                 Arc::make_mut(&mut chunk.windows).remove(&place);
             }
@@ -760,13 +771,7 @@ pub(crate) struct ChunkView<'a> {
 impl ChunkView<'_> {
     /// The rows that hold a memory, as bits.
     pub(crate) fn filled(&self) -> Words {
-        let mut words = [0; CHUNK / 64];
-        if let Some(texts) = &self.chunk.links[Link::Text as usize].0 {
-            for (word, texts) in words.iter_mut().zip(texts.chunks(64)) {
-                *word = texts.iter().enumerate().fold(0, |word, (bit, text)| word | u64::from(*text != NONE) << bit);
-            }
-        }
-        words
+        self.chunk.filled
     }
 }
 
