@@ -57,6 +57,8 @@ pub mod flags {
     pub const ACTIVE_CHILD: i32 = 1 << 18;
     /// The client may not be blocked.
     pub const DENY_BLOCKING: i32 = 1 << 21;
+    /// The client speaks RESP3.
+    pub const RESP3: i32 = 1 << 22;
 }
 
 /// Log levels of the server.

@@ -3,7 +3,10 @@
 //! A command that needs a model blocks its client ([`Waiter`]) and hands a task to the pool of the inference crate. The server's rules for blocked clients,
 //! each learnt the hard way by somebody, are kept here and nowhere else:
 //! * unblock exactly once, even when the work panics: a dropped [`Waiter`] answers with an error;
-//! * the reply callback runs once, on the main thread, and never for a client that has left: it only formats;
+//! * a reply is written by the thread that made it, into the server's buffer for this blocked client, which is glued to the client's when it is unblocked: a
+//!   reply of a hundred thousand memories takes the main thread no time. Its context is taken when the client is blocked, because taking it looks at the
+//!   client, which may leave at any time after that; for the same reason the protocol is remembered then. Errors are few and counted: the main thread writes them;
+//! * the reply callback runs once, on the main thread, and never for a client that has left;
 //! * a client that leaves, or is unblocked by an operator, is noticed by callbacks on the main thread that get nothing but the handle, so live handles are
 //!   kept in a table. A handle is taken out of it before it is unblocked, because the server frees it right after;
 //! * the time a worker spends counts for SLOWLOG and LATENCY through the measure calls.
@@ -21,7 +24,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use redis_module::raw;
 
 use crate::config;
-use crate::ffi::{self, Ctx, Level, api};
+use crate::ffi::{self, Ctx, Level, api, flags};
 use crate::reply::{Error, Value};
 
 /// Finished jobs of one user kept for RESULT, at most.
@@ -39,16 +42,26 @@ static HANDLES: LazyLock<Mutex<HashMap<usize, Arc<OnGone>>>> = LazyLock::new(Mut
 
 /// A blocked client that is owed one reply.
 pub struct Waiter {
-    handle: Option<NonNull<raw::RedisModuleBlockedClient>>,
+    blocked: Option<Blocked>,
 }
 
-// SAFETY: of a handle's operations, other threads may call unblock and the time measures; those are all that Waiter calls.
-unsafe impl Send for Waiter {}
+/// The server's side of a blocked client.
+struct Blocked {
+    handle: NonNull<raw::RedisModuleBlockedClient>,
+    /// For writing the reply on any thread.
+    writer: Option<NonNull<raw::RedisModuleCtx>>,
+    resp3: bool,
+}
+
+// SAFETY: of a handle's operations, other threads may call unblock and the time measures; a thread-safe context that was taken of it may be written to and
+// freed by the one thread that holds it until the handle is unblocked. Those are all that Waiter calls.
+unsafe impl Send for Blocked {}
 
 /// What the reply callback gets.
 struct Answer {
-    result: Result<Value, Error>,
-    /// Runs on the main thread after the reply was written.
+    /// What is not written yet.
+    error: Option<Error>,
+    /// Runs on the main thread.
     then: Option<Box<dyn FnOnce(Ctx) + Send>>,
 }
 
@@ -59,42 +72,52 @@ impl Waiter {
         let timeout = i64::try_from(timeout_ms).unwrap_or(i64::MAX);
         let callback = if timeout_ms > 0 { on_deadline } else { on_unblocked_by_operator };
         let handle = api!(RedisModule_BlockClient(ctx.ptr(), Some(on_reply), Some(callback), Some(free_answer), timeout) else std::ptr::null_mut());
-        let handle = NonNull::new(handle);
-        if let Some(handle) = handle {
-            lock(&HANDLES).insert(handle.addr().get(), Arc::new(Box::new(on_gone)));
-            api!(RedisModule_SetDisconnectCallback(handle.as_ptr(), Some(on_disconnect)) else ());
-        }
-        Waiter { handle }
+        let Some(handle) = NonNull::new(handle) else { return Waiter { blocked: None } };
+        lock(&HANDLES).insert(handle.addr().get(), Arc::new(Box::new(on_gone)));
+        api!(RedisModule_SetDisconnectCallback(handle.as_ptr(), Some(on_disconnect)) else ());
+        let writer = api!(RedisModule_GetThreadSafeContext(handle.as_ptr()) else std::ptr::null_mut());
+        Waiter { blocked: Some(Blocked { handle, writer: NonNull::new(writer), resp3: ctx.has(flags::RESP3) }) }
     }
 
     /// Work for this client begins on this thread.
     pub fn work_begins(&self) {
-        if let Some(handle) = self.handle {
-            api!(RedisModule_BlockedClientMeasureTimeStart(handle.as_ptr()) else 0);
+        if let Some(blocked) = &self.blocked {
+            api!(RedisModule_BlockedClientMeasureTimeStart(blocked.handle.as_ptr()) else 0);
         }
     }
 
     /// Work for this client ends.
     pub fn work_ends(&self) {
-        if let Some(handle) = self.handle {
-            api!(RedisModule_BlockedClientMeasureTimeEnd(handle.as_ptr()) else 0);
+        if let Some(blocked) = &self.blocked {
+            api!(RedisModule_BlockedClientMeasureTimeEnd(blocked.handle.as_ptr()) else 0);
         }
     }
 
     /// Answers and unblocks.
     pub fn answer(mut self, result: Result<Value, Error>) {
-        self.send(Answer { result, then: None });
+        self.send(result, None);
     }
 
-    /// Answers and unblocks; `then` runs on the main thread after the reply was written, and not at all if the client has left.
+    /// Answers and unblocks; `then` runs on the main thread, and not at all if the client has left.
     pub fn answer_then(mut self, result: Result<Value, Error>, then: impl FnOnce(Ctx) + Send + 'static) {
-        self.send(Answer { result, then: Some(Box::new(then)) });
+        self.send(result, Some(Box::new(then)));
     }
 
-    fn send(&mut self, answer: Answer) {
-        let Some(handle) = self.handle.take() else { return };
+    fn send(&mut self, result: Result<Value, Error>, then: Option<Box<dyn FnOnce(Ctx) + Send>>) {
+        let Some(Blocked { handle, writer, resp3 }) = self.blocked.take() else { return };
+        let error = match (result, writer) {
+            (Ok(value), Some(writer)) => {
+                value.emit_to(writer.as_ptr(), resp3);
+                None
+            }
+            (Ok(_), None) => Some(Error::err("the server has no context to write the reply to")),
+            (Err(error), _) => Some(error),
+        };
+        if let Some(writer) = writer {
+            api!(RedisModule_FreeThreadSafeContext(writer.as_ptr()) else ());
+        }
         lock(&HANDLES).remove(&handle.addr().get());
-        let answer = Box::into_raw(Box::new(answer));
+        let answer = Box::into_raw(Box::new(Answer { error, then }));
         // The server takes the answer over and gives it to free_answer, whether the client is still there or not.
         api!(RedisModule_UnblockClient(handle.as_ptr(), answer.cast()) else 1);
     }
@@ -102,9 +125,8 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let result =
-            Err(Error::err("the work was lost to an internal error, nothing was written; the server's log has more"));
-        self.send(Answer { result, then: None });
+        let lost = "the work was lost to an internal error, nothing was written; the server's log has more";
+        self.send(Err(Error::err(lost)), None);
     }
 }
 
@@ -116,9 +138,8 @@ unsafe extern "C" fn on_reply(
     let answer = api!(RedisModule_GetBlockedClientPrivateData(ctx) else std::ptr::null_mut());
     // SAFETY: the private data is the Answer given at unblocking, freed only after this callback.
     if let Some(answer) = unsafe { answer.cast::<Answer>().as_mut() } {
-        match &answer.result {
-            Ok(value) => value.emit(ctx),
-            Err(error) => error.emit(ctx),
+        if let Some(error) = &answer.error {
+            error.emit(ctx);
         }
         if let Some(then) = answer.then.take() {
             // SAFETY: the server's context for this callback, on the main thread.
@@ -396,7 +417,7 @@ impl Job {
         state.waiters.retain_mut(|(n, waiter)| {
             let leaves = *n == number;
             if leaves {
-                gone.push(std::mem::replace(waiter, Waiter { handle: None }));
+                gone.push(std::mem::replace(waiter, Waiter { blocked: None }));
             }
             !leaves
         });

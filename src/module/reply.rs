@@ -10,6 +10,8 @@ use std::fmt;
 
 use redis_module::raw;
 
+use crate::ffi::{Ctx, flags};
+
 /// Writes with a function of the module API; on a server without it nothing is written.
 macro_rules! write_with {
     ($name:ident ( $($arg:expr),* )) => {
@@ -102,16 +104,13 @@ impl Value {
 
     /// Replies with this value. `ctx` is the server's context of a command or reply callback, on the main thread.
     pub(crate) fn emit(&self, ctx: *mut raw::RedisModuleCtx) {
-        let mut resp3 = false;
-        // SAFETY: as in write_with.
-        if let Some(flags) = unsafe { raw::RedisModule_GetContextFlags } {
-            // SAFETY: as in write_with.
-            resp3 = unsafe { flags(ctx) } & raw::REDISMODULE_CTX_FLAGS_RESP3 as c_int != 0;
-        }
+        // SAFETY: the caller's promise.
+        let resp3 = unsafe { Ctx::new(ctx) }.has(flags::RESP3);
         self.emit_to(ctx, resp3);
     }
 
-    fn emit_to(&self, ctx: *mut raw::RedisModuleCtx, resp3: bool) {
+    /// Writes this value to any context, also a thread-safe one of a blocked client, whose protocol is known to the caller.
+    pub(crate) fn emit_to(&self, ctx: *mut raw::RedisModuleCtx, resp3: bool) {
         match self {
             Value::Null => write_with!(RedisModule_ReplyWithNull(ctx)),
             Value::Ok => write_with!(RedisModule_ReplyWithSimpleString(ctx, c"OK".as_ptr())),
