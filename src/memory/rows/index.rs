@@ -346,6 +346,7 @@ impl Rows {
         let mut rows = vec![RowId(0); total as usize];
         let mut owners = vec![DEAD; total as usize];
         let mut signs = vec![0u64; total as usize * words];
+        ask_for_large_pages(&signs);
         let mut next: Vec<u32> = places.iter().map(|(start, _)| *start).collect();
         for (place, segment, row, list) in living() {
             if row % SLICE == 0 && stop.load(Ordering::Relaxed) {
@@ -427,3 +428,20 @@ impl Rows {
 const NO_LIST: u32 = u32::MAX;
 /// Rows between two looks at `stop`.
 const SLICE: usize = 128;
+/// Asks the system for large pages under memory that is written once and then only read: a search reads some megabytes of it here and there, and with small
+/// pages waits for their addresses longer than for them. What a fork child shares stays shared, since nothing is written again.
+fn ask_for_large_pages(memory: &[u64]) {
+    #[cfg(target_os = "linux")]
+    {
+        const LARGE: usize = 2 << 20;
+        let (start, end) = (memory.as_ptr().addr().next_multiple_of(LARGE), memory.as_ptr_range().end.addr());
+        let inside = end.saturating_sub(start) / LARGE * LARGE;
+        if inside > 0 {
+            let at = memory.as_ptr().with_addr(start).cast_mut().cast();
+            // SAFETY: whole pages within one allocation that is borrowed here; the advice changes nothing that a program can see, and a refusal is harmless.
+            unsafe { libc::madvise(at, inside, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
+}

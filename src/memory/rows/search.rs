@@ -219,6 +219,9 @@ struct Scratch {
     candidates: Vec<Candidates>,
     sorted: Vec<Candidate>,
     counts: Vec<u32>,
+    /// Distances of the rows that an index pointed to, and whose they are up to which place.
+    measured: Vec<u16>,
+    spans: Vec<(Span, usize)>,
 }
 
 thread_local! {
@@ -349,14 +352,21 @@ struct Scan<'a> {
 }
 
 /// Where the distances of a scan come from.
+#[derive(Clone, Copy)]
 enum Source<'a> {
+    /// All segments.
     Segments,
-    /// Some lists of an index, and the segments that it does not cover.
-    Lists {
-        index: &'a Index,
-        lists: &'a [(f32, u32)],
-        others: bool,
-    },
+    /// What was [measured](Scan::measure) before of an index.
+    Measured(&'a Index),
+}
+
+/// Rows one after the other whose distances have been measured.
+#[derive(Clone, Copy)]
+enum Span {
+    /// A list of the index.
+    List(u32),
+    /// The segment at a place, which the index does not cover.
+    Segment(usize),
 }
 
 impl<'a> Scan<'a> {
@@ -431,7 +441,7 @@ impl<'a> Scan<'a> {
         let mut pending: Vec<Pending<'_>> = queries.iter().map(Pending::new).collect();
         let (mut wanted, most) = self.wanted();
         loop {
-            pending = self.nearest(&pending, wanted, &Source::Segments);
+            pending = self.nearest(&pending, wanted, Source::Segments);
             let Some(needed) = pending.iter().map(|pending| pending.wanted).max() else { return false };
             // Rows here and there cost some times what they cost one after the other.
             if needed > self.rows.len() / 8 && self.rows.len() <= EXACTLY {
@@ -452,8 +462,7 @@ impl<'a> Scan<'a> {
 
     /// Scores the nearest rows of a source to each query, from a distance of its own on; gives the queries for which more than `wanted`
     /// may be needed.
-    fn nearest<'q>(&mut self, queries: &[Pending<'q>], wanted: usize, source: &Source<'_>) -> Vec<Pending<'q>> {
-        let before = self.compared;
+    fn nearest<'q>(&mut self, queries: &[Pending<'q>], wanted: usize, source: Source<'_>) -> Vec<Pending<'q>> {
         let mut all = std::mem::take(&mut self.scratch.candidates);
         all.resize_with(all.len().max(queries.len()), Candidates::default);
         let words = self.rows.shape.words;
@@ -478,36 +487,28 @@ impl<'a> Scan<'a> {
                     }
                 }
             }
-            Source::Lists { index, lists, others } => {
-                for (candidates, Pending { query, from, .. }) in all.iter_mut().zip(queries) {
-                    candidates.start(words, *from, wanted, u16::MAX);
-                    for (_, list) in *lists {
-                        self.list(query, index, *list, candidates);
-                    }
-                    if *others {
-                        let uncovered = |(place, segment): &(usize, &Segment)| !index.covers(*place, segment);
-                        for (place, segment) in self.rows.segments().filter(uncovered) {
-                            self.segment(query, place, segment, candidates);
-                        }
+            Source::Measured(index) => {
+                for (candidates, Pending { from, .. }) in all.iter_mut().zip(queries) {
+                    let limit = self.guess_measured(index, *from, wanted);
+                    candidates.start(words, *from, wanted, limit);
+                    self.collect(index, candidates);
+                    if candidates.cut && candidates.rows.len() < wanted {
+                        // A bad guess.
+                        candidates.start(words, *from, wanted, u16::MAX);
+                        self.collect(index, candidates);
                     }
                 }
             }
         }
         let population = match source {
             Source::Segments => self.population,
-            Source::Lists { .. } => {
-                (self.compared - before) / queries.len().max(1) * self.population / self.rows.len().max(1)
-            }
+            Source::Measured(_) => self.scratch.measured.len() * self.population / self.rows.len().max(1),
         };
         let mut unfinished = Vec::new();
         let mut sorted = std::mem::take(&mut self.scratch.sorted);
         for (candidates, pending) in all.iter_mut().zip(queries) {
             candidates.finish(&mut sorted);
-            if let Source::Lists { .. } = source {
-                // A row that an index names may be dead, or its segment gone and another in its place.
-                candidates.rows.retain(|candidate| self.rows.owner(candidate.row) == Some(candidate.owner));
-            }
-            if let Some(wanted) = self.rescore(pending.query, candidates, population) {
+            if let Some(wanted) = self.rescore(pending.query, candidates, population, source) {
                 unfinished.push(Pending { query: pending.query, from: candidates.limit + 1, wanted });
             }
         }
@@ -539,14 +540,89 @@ impl<'a> Scan<'a> {
                 }
             }
         }
-        let share = (wanted * seen / all.max(1)) as f64;
-        let enough = (share + 4.0 * share.sqrt()) as u32;
-        let mut sum = 0;
-        let limit = counts.iter().position(|count| {
-            sum += count;
-            sum > enough
-        });
-        limit.map_or(u16::MAX, |limit| limit as u16)
+        within(counts, wanted * seen / all.max(1))
+    }
+
+    /// The same from every sixteenth of the distances that have been measured.
+    fn guess_measured(&mut self, index: &Index, from: u16, wanted: usize) -> u16 {
+        const PART: usize = 16;
+        let Scratch { counts, measured, spans, .. } = &mut self.scratch;
+        counts.clear();
+        counts.resize(self.rows.shape.words * 64 + 1, 0);
+        let mut start = 0;
+        for (span, end) in spans.iter() {
+            let distances = measured.get(start..*end).unwrap_or(&[]);
+            let owners = match self.among {
+                Among::Admitted(_) => self.rows.owners_of(*span, index),
+                // Nobody asks whose they are, so that is not read.
+                Among::All | Among::Rows(_) => &[],
+            };
+            for at in (0..distances.len()).step_by(PART) {
+                if let Some(distance) = distances.get(at).filter(|distance| **distance >= from)
+                    && owners.get(at).is_none_or(|owner| Self::admits(self.among, *owner))
+                    && let Some(count) = counts.get_mut(*distance as usize)
+                {
+                    *count += 1;
+                }
+            }
+            start = *end;
+        }
+        within(counts, wanted / PART)
+    }
+
+    /// Measures the distances of the rows of some lists and, if asked for, of all that the index does not cover: once, however many rounds it takes to find
+    /// out how many of them matter.
+    fn measure(&mut self, query: &Query, index: &Index, lists: &[(f32, u32)], others: bool) {
+        let Scratch { measured, spans, .. } = &mut self.scratch;
+        measured.clear();
+        spans.clear();
+        for (_, list) in lists {
+            let (rows, _, signs) = index.list(*list);
+            let start = measured.len();
+            measured.resize(start + rows.len().next_multiple_of(GROUP), 0);
+            kernels::hamming(&query.signs, signs, measured.get_mut(start..).unwrap_or(&mut []));
+            measured.truncate(start + rows.len());
+            spans.push((Span::List(*list), measured.len()));
+        }
+        if others {
+            for (place, segment) in self.rows.segments().filter(|(place, segment)| !index.covers(*place, segment)) {
+                let start = measured.len();
+                measured.resize(start + segment.owners.len(), 0);
+                segment_distances(query, segment, measured.get_mut(start..).unwrap_or(&mut []));
+                spans.push((Span::Segment(place), measured.len()));
+            }
+        }
+        self.compared += measured.len();
+    }
+
+    /// Collects the near ones of the rows that have been measured; those of a list as they were when the index was built: whether they still live is asked
+    /// of the few that are scored, for it takes a way through memory each.
+    fn collect(&mut self, index: &Index, candidates: &mut Candidates) {
+        let Scratch { masks, measured, spans, .. } = &mut self.scratch;
+        let mut start = 0;
+        for (span, end) in spans.iter() {
+            let distances = measured.get(start..*end).unwrap_or(&[]);
+            start = *end;
+            masks.resize(distances.len().div_ceil(32), 0);
+            kernels::at_most(distances, candidates.limit, masks);
+            let owners = self.rows.owners_of(*span, index);
+            let rows = match span {
+                Span::List(list) => index.list(*list).0,
+                Span::Segment(_) => &[],
+            };
+            for (at, distance) in marked(masks, distances) {
+                let Some(owner) = owners.get(at).copied().filter(|owner| *owner != DEAD) else { continue };
+                if Self::admits(self.among, owner) {
+                    let row = match span {
+                        Span::List(_) => rows.get(at).copied(),
+                        Span::Segment(place) => Some(RowId::new(*place, at)),
+                    };
+                    if let Some(row) = row {
+                        candidates.push(Candidate { row, owner, distance });
+                    }
+                }
+            }
+        }
     }
 
     /// Collects the near rows of a segment.
@@ -554,14 +630,7 @@ impl<'a> Scan<'a> {
         let rows = segment.owners.len();
         let Scratch { distances, masks, .. } = &mut self.scratch;
         distances.resize(rows, 0);
-        let signs = segment.block.signs(rows);
-        kernels::hamming(&query.signs, signs, distances);
-        // The rows of a group that is not full yet.
-        let whole = signs.len() / query.signs.len().max(1);
-        for (row, distance) in distances.iter_mut().enumerate().skip(whole) {
-            let differing = segment.block.row_signs(row).zip(&query.signs).map(|(a, b)| (a ^ b).count_ones());
-            *distance = differing.sum::<u32>() as u16;
-        }
+        segment_distances(query, segment, distances);
         self.compared += rows;
         masks.resize(rows.div_ceil(32), 0);
         kernels::at_most(distances, candidates.limit, masks);
@@ -573,37 +642,31 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Collects the near rows of a list, as they were when the index was built: whether they still live is asked of the few that are scored, for it takes a
-    /// way through memory each.
-    fn list(&mut self, query: &Query, index: &Index, list: u32, candidates: &mut Candidates) {
-        let (rows, owners, signs) = index.list(list);
-        let Scratch { distances, masks, .. } = &mut self.scratch;
-        distances.resize(rows.len().next_multiple_of(GROUP), 0);
-        kernels::hamming(&query.signs, signs, distances);
-        distances.truncate(rows.len());
-        self.compared += rows.len();
-        masks.resize(rows.len().div_ceil(32), 0);
-        kernels::at_most(distances, candidates.limit, masks);
-        for (at, distance) in marked(masks, distances) {
-            if let (Some(row), Some(owner)) = (rows.get(at).copied(), owners.get(at).copied())
-                && Self::admits(self.among, owner)
-            {
-                candidates.push(Candidate { row, owner, distance });
-            }
-        }
-    }
-
     /// Scores candidates in the order of their distance until the rest of the population is unlikely to matter. How many more there should
     /// be, if that does not come.
-    fn rescore(&mut self, query: &Query, candidates: &Candidates, population: usize) -> Option<usize> {
+    fn rescore(
+        &mut self,
+        query: &Query,
+        candidates: &Candidates,
+        population: usize,
+        source: Source<'_>,
+    ) -> Option<usize> {
         let mut fit = Fit::new(self.rows.dim());
+        let mut living = Vec::new();
         let mut rows = candidates.rows.as_slice();
         let mut batch = (2 * self.limit).clamp(32, 1024);
         let allowed = MISSING * self.limit as f64;
         let mut wanted = usize::MAX;
         while let Some(last) = rows.get(..batch.min(rows.len())).and_then(|rows| rows.last()) {
             let end = rows.partition_point(|candidate| candidate.distance <= last.distance);
-            let (now, rest) = rows.split_at(end);
+            let (mut now, rest) = rows.split_at(end);
+            if let Source::Measured(_) = source {
+                // A row that an index names may be dead, or its segment gone and another in its place.
+                living.clear();
+                let lives = |candidate: &&Candidate| self.rows.owner(candidate.row) == Some(candidate.owner);
+                living.extend(now.iter().filter(lives).copied());
+                now = &living;
+            }
             self.rows.scores(query, now, |candidate, score| {
                 fit.add(candidate.distance, score);
                 self.best.push(score, candidate.owner);
@@ -636,11 +699,11 @@ impl<'a> Scan<'a> {
             let (now, rest) = lists.split_at_mut(end);
             lists = rest;
             let before = (self.best.settle(), self.best.len());
-            let source = Source::Lists { index, lists: now, others };
+            self.measure(query, index, now, others);
             let mut pending = vec![Pending::new(query)];
             let (mut wanted, most) = self.wanted();
             loop {
-                pending = self.nearest(&pending, wanted, &source);
+                pending = self.nearest(&pending, wanted, Source::Measured(index));
                 let Some(needed) = pending.first().map(|pending| pending.wanted).filter(|_| wanted < most) else {
                     break;
                 };
@@ -656,6 +719,40 @@ impl<'a> Scan<'a> {
             others = false;
         }
     }
+}
+
+impl Rows {
+    /// Whose the rows of a span are, or were.
+    fn owners_of<'i>(&'i self, span: Span, index: &'i Index) -> &'i [u32] {
+        match span {
+            Span::List(list) => index.list(list).1,
+            Span::Segment(place) => self.segment(place).map_or(&[], |segment| &segment.owners),
+        }
+    }
+}
+
+/// The distances of all rows of a segment.
+fn segment_distances(query: &Query, segment: &Segment, out: &mut [u16]) {
+    let signs = segment.block.signs(out.len());
+    kernels::hamming(&query.signs, signs, out);
+    // The rows of a group that is not full yet.
+    let whole = signs.len() / query.signs.len().max(1);
+    for (row, distance) in out.iter_mut().enumerate().skip(whole) {
+        let differing = segment.block.row_signs(row).zip(&query.signs).map(|(a, b)| (a ^ b).count_ones());
+        *distance = differing.sum::<u32>() as u16;
+    }
+}
+
+/// The distance within which some more than `share` of what was counted lie, so that the whole has hardly ever too few there.
+fn within(counts: &[u32], share: usize) -> u16 {
+    let share = share as f64;
+    let enough = (share + 4.0 * share.sqrt()) as u32;
+    let mut sum = 0;
+    let limit = counts.iter().position(|count| {
+        sum += count;
+        sum > enough
+    });
+    limit.map_or(u16::MAX, |limit| limit as u16)
 }
 
 /// A query that is not answered yet.
