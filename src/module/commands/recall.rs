@@ -43,9 +43,9 @@ static PATHS: [(&str, &str, AtomicU64); 5] = [
     ("listed", "recalls_listed", AtomicU64::new(0)),
     ("none", "recalls_by_words", AtomicU64::new(0)),
 ];
-/// Recalls that are on the pool now, apart from those whose text had to be embedded first.
+/// Short recalls that are on the pool now.
 static MOVED: AtomicUsize = AtomicUsize::new(0);
-/// How many have been.
+/// Recalls that were run on the pool, apart from those whose text had to be embedded first.
 pub static ON_THE_POOL: AtomicU64 = AtomicU64::new(0);
 /// Recalls of a text that was looked for by its words because its vector could not be had.
 pub static WITHOUT_ENCODER: AtomicU64 = AtomicU64::new(0);
@@ -230,11 +230,11 @@ impl Search {
         Ok(())
     }
 
-    /// Whether the main thread had better not run it.
-    fn is_for_the_pool(&mut self) -> bool {
+    /// Where it is to run.
+    fn lane(&mut self) -> Lane {
         let admitting = self.snapshot.admit_nanos(&self.recall);
         if admitting > INLINE_NANOS {
-            return true;
+            return Lane::Pool;
         }
         // What a filter admits says most about how long the rest takes, so a filter that does not take long is run to know.
         if self.recall.filter.is_some() && !(traffic::others_wait() && admitting > WORTH_MOVING) {
@@ -244,15 +244,20 @@ impl Search {
         let admitted = self.admitted.as_ref().map(|(_, admitted)| admitted);
         let nanos = admitting + self.snapshot.recall_nanos(&self.recall, admitted);
         if nanos > INLINE_NANOS {
-            return true;
+            return Lane::Pool;
         }
         if nanos < WORTH_MOVING || !traffic::others_wait() {
-            return false;
+            return Lane::Here;
         }
-        // While others write, it also waits for a thread, as long as those before it are as short.
+        // While others write, it also waits for a thread, as long as all that is before it is as short.
         let (waiting, running, threads) = models::pool_load();
-        waiting + running < threads
+        if waiting + running < threads
             || traffic::others_write() && waiting < WAITING && waiting + running <= MOVED.load(Relaxed)
+        {
+            MOVED.fetch_add(1, Relaxed);
+            return Lane::Moved(Moved);
+        }
+        Lane::Here
     }
 
     /// Runs the search.
@@ -352,19 +357,33 @@ pub fn recall(ctx: Ctx, args: &Parsed) -> Outcome {
         let embedded = if inline { Some(models::embed_inline(ctx, &texts)?) } else { models::all_cached(&texts) };
         let Some((model, vectors)) = embedded.and_then(|e| Some((e.model, e.texts.into_iter().next()?))) else {
             let [text] = texts;
-            return later(ctx, search, Some(text), options);
+            return later(ctx, search, Some(text), options, None);
         };
         search.embedded(Ok((model, vectors)))?;
     }
-    if !inline && search.is_for_the_pool() {
-        return later(ctx, search, None, options);
+    if !inline {
+        match search.lane() {
+            Lane::Here => {}
+            Lane::Pool => return later(ctx, search, None, options, None),
+            Lane::Moved(moved) => return later(ctx, search, None, options, Some(moved)),
+        }
     }
     let (reply, found) = search.answer(options.with_vectors)?;
     search.origin.note(ctx, &found, options.touch);
     Ok(reply.into())
 }
 
-/// One less of those that were moved, when dropped.
+/// Where a recall runs.
+enum Lane {
+    /// On the main thread.
+    Here,
+    /// On the pool, because it is long.
+    Pool,
+    /// On the pool, because others would wait for it.
+    Moved(Moved),
+}
+
+/// One of the short recalls that were moved; one less when dropped.
 struct Moved;
 
 impl Drop for Moved {
@@ -380,7 +399,7 @@ struct Options {
 }
 
 /// Runs the search on the pool, once `text`, if there is one, has been embedded there.
-fn later(ctx: Ctx, search: Search, text: Option<Text>, options: Options) -> Outcome {
+fn later(ctx: Ctx, search: Search, text: Option<Text>, options: Options, moved: Option<Moved>) -> Outcome {
     let place = Place::take()?;
     let waiter = Waiter::block(ctx, 0, || {});
     let finish = move |mut search: Search, waiter: Waiter| {
@@ -399,12 +418,10 @@ fn later(ctx: Ctx, search: Search, text: Option<Text>, options: Options) -> Outc
     };
     match text {
         None => {
-            MOVED.fetch_add(1, Relaxed);
             ON_THE_POOL.fetch_add(1, Relaxed);
             models::spawn_once(move || {
-                // Taken back also if the search panics.
-                let _moved = Moved;
                 finish(search, waiter);
+                drop(moved);
             });
         }
         Some(text) => models::embed_in_background(vec![text], waiter, move |embedded, waiter| {
