@@ -9,6 +9,7 @@ use candle_core::DType;
 use candle_core::safetensors::SliceSafetensors;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -179,8 +180,8 @@ fn tokenizer(path: &Path, vocabulary: usize) -> Result<(tokenizers::Tokenizer, V
     tokenizers::utils::parallelism::set_parallelism(false);
     let refuse = |what: String| Error::new(format!("tokenizer.json: {what}"));
     let bytes = read(path, MAX_TOKENIZER)?;
-    let mut tokenizer =
-        tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    let mut tokenizer = unpanicked(|| tokenizers::Tokenizer::from_bytes(bytes))
+        .map_err(|error| refuse(format!("cannot be read: {error}")))?;
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|error| refuse(format!("cannot be used: {error}")))?;
     let tokenizers::ModelWrapper::WordPiece(model) = tokenizer.get_model() else {
@@ -202,11 +203,17 @@ fn tokenizer(path: &Path, vocabulary: usize) -> Result<(tokenizers::Tokenizer, V
             }
         }
     }
-    let empty = tokenizer.encode_fast("", true).map_err(|error| refuse(format!("cannot be used: {error}")))?;
+    let empty =
+        unpanicked(|| tokenizer.encode_fast("", true)).map_err(|error| refuse(format!("cannot be used: {error}")))?;
     let edges = empty.get_ids().try_into().map_err(|_| {
         refuse(format!("one token before and one after a text are supported; found {:?}", empty.get_tokens()))
     })?;
     Ok((tokenizer, continues, edges))
+}
+
+/// What the library makes of a file, which it trusts: a template that names a token or a text that is not there makes it panic.
+fn unpanicked<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("it contradicts itself".into()))
 }
 
 struct Weights {

@@ -310,7 +310,7 @@ fn a_broken_folder_is_refused_with_a_reason() {
         Encoder::load(dir.path()).err().unwrap().to_string()
     }
     type Change<'a> = &'a dyn Fn(&mut Files);
-    let cases: [(&str, Change); 20] = [
+    let cases: [(&str, Change); 22] = [
         ("modules.json: cannot be read", &|f| f["modules.json"] = Value::Null),
         ("found Transformer, Pooling, Dense, Normalize", &|f| {
             for kind in ["Dense", "Normalize"] {
@@ -339,6 +339,12 @@ fn a_broken_folder_is_refused_with_a_reason() {
             f["tokenizer.json"]["model"]["vocab"].as_object_mut().unwrap().remove("[UNK]");
         }),
         ("one token before and one after", &|f| f["tokenizer.json"]["post_processor"] = Value::Null),
+        ("tokenizer.json: cannot be used", &|f| {
+            f["tokenizer.json"]["post_processor"]["special_tokens"].as_object_mut().unwrap().remove("[SEP]");
+        }),
+        ("tokenizer.json: cannot be used", &|f| {
+            f["tokenizer.json"]["post_processor"]["single"][1]["Sequence"]["id"] = "B".into();
+        }),
         ("encoder.layer.0.output.dense.bias is missing", &|f| {
             f["tensors"].as_object_mut().unwrap().remove("encoder.layer.0.output.dense.bias");
         }),

@@ -1,17 +1,24 @@
-//! Any bytes as a model file: an error or a model that runs, never a panic. Good seeds: the files of `tests/models`.
+//! Any bytes as a model file: an error or a model that runs, never a panic. Input that does not begin as a GGUF file does is read as edits of
+//! a sound one.
 
 #![no_main]
 
+mod edits;
+
 use std::sync::Arc;
 
+use edits::edited;
 use engram_inference::gemma::{Gemma, LoadOptions, Progress, Role, Turn};
 use engram_inference::generation::{Generation, Step};
 use engram_inference::sampler::Sampling;
 use libfuzzer_sys::fuzz_target;
 
+const SOUND: &[u8] = include_bytes!("../../../../tests/models/random-q4_0.gguf");
+
 fuzz_target!(|bytes: &[u8]| {
     let Ok(file) = tempfile::NamedTempFile::new() else { return };
-    if std::fs::write(file.path(), bytes).is_err() {
+    let written = if bytes.starts_with(b"GGUF") { bytes.to_vec() } else { edited(SOUND, bytes) };
+    if std::fs::write(file.path(), written).is_err() {
         return;
     }
     let Ok(model) = Gemma::load(file.path(), &LoadOptions::default(), &Progress::default()) else { return };
