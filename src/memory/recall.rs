@@ -505,17 +505,18 @@ impl<'a> Run<'a> {
     }
 
     /// The best by relevance and by difference from those before them: maximal marginal relevance (Carbonell and Goldstein 1998). Relevance
-    /// is the share of the best score.
+    /// is the share of the score that is farthest from 0, which hardly ever is not the best.
     fn varied(&self, mut candidates: Vec<Candidate>, lambda: f64) -> Vec<Candidate> {
         candidates.truncate(CANDIDATES.max(self.recall.k));
-        let best = candidates.first().map_or(1.0, |best| best.score).abs().max(f64::MIN_POSITIVE);
+        let farthest = candidates.iter().fold(0.0f64, |farthest, candidate| farthest.max(candidate.score.abs()));
+        let relevance = |score: f64| if farthest > 0.0 { score / farthest } else { 0.0 };
         let vectors: Vec<_> = candidates.iter().map(|candidate| self.view.stored_vectors(candidate.slot)).collect();
         // The largest cosine of each with what has been taken.
         let mut alike = vec![0f64; candidates.len()];
         let mut left: Vec<usize> = (0..candidates.len()).collect();
         let mut taken = Vec::new();
         while taken.len() < self.recall.k {
-            let value = |n: &usize| lambda * candidates[*n].score / best - (1.0 - lambda) * alike[*n];
+            let value = |n: &usize| lambda * relevance(candidates[*n].score) - (1.0 - lambda) * alike[*n];
             // The candidates are in order, so the first of equal ones is the one with the smaller id.
             let Some(place) =
                 (0..left.len()).max_by(|a, b| value(&left[*a]).total_cmp(&value(&left[*b])).then(b.cmp(a)))

@@ -300,9 +300,9 @@ impl<'a> Reader<'_, 'a> {
                 let left = self.argv.len() - self.at;
                 if left < count {
                     let (label, value) = (arg.label(), arg.value);
-                    return Err(self.command.error(format_args!(
-                        "{label} announces {count} values ({value}), but only {left} arguments follow"
-                    )));
+                    return Err(self
+                        .command
+                        .error(format_args!("{label} announces {count} values ({value}), but only {left} follow")));
                 }
                 self.many(arg, count, max)?
             }

@@ -194,7 +194,10 @@ fn load_embedder() {
     set_embedder(number, Embedder::Loading);
     spawn_once(move || {
         let started = Instant::now();
-        match Encoder::load(&path) {
+        // As for Gemma: a panic in a loader must not leave the encoder loading for ever.
+        let loaded = std::panic::catch_unwind(|| Encoder::load(&path).map_err(|error| error.to_string()))
+            .unwrap_or_else(|_| Err("the loader failed with an internal error".to_owned()));
+        match loaded {
             Ok(encoder) => {
                 ffi::log(
                     Level::Notice,
@@ -211,7 +214,7 @@ fn load_embedder() {
             }
             Err(error) => {
                 ffi::log(Level::Warning, &format!("engram: no text encoder: {error}"));
-                set_embedder(number, Embedder::None(error.to_string()));
+                set_embedder(number, Embedder::None(error));
             }
         }
     });

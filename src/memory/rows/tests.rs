@@ -227,8 +227,9 @@ proptest! {
         assert!((x.cosine(&y) - dot(&x.to_f32(), &y.to_f32())).abs() < 1e-5);
         let mut rows = Rows::new(dim, precision);
         let row = rows.append(&mut RowCounts::default(), 0, &x);
-        assert!((rows.score(&rows.query(&x.to_f32()), row) - 1.0).abs() < 1e-5);
-        assert!((rows.score(&rows.query(&b), row) - dot(&b, &x.to_f32())).abs() < 1e-5);
+        assert!((rows.score(&rows.query(&x.to_f32()), row) - 1.0).abs() < 5e-5);
+        // A query has 16 bits a dimension: off by half a step in each, in the same direction at worst.
+        assert!((rows.score(&rows.query(&b), row) - dot(&b, &x.to_f32())).abs() < 5e-5);
     }
 }
 

@@ -140,7 +140,7 @@ fn bad_input_gets_a_sentence() {
         ("MEM.STORE k c ID 5", "MEM.STORE: ID is '5': accepted is a memory id, <milliseconds>-<number>"),
         ("MEM.STORE k c TTL 5 PERSIST", "MEM.STORE: TTL and PERSIST exclude each other: give one of them"),
         ("MEM.STORE k c NOEMBED VALUES 1 1", "MEM.STORE: VALUES and NOEMBED exclude each other: give one of them"),
-        ("MEM.STORE k c TAGS 3 a b", "MEM.STORE: TAGS announces 3 values (tag), but only 2 arguments follow"),
+        ("MEM.STORE k c TAGS 3 a b", "MEM.STORE: TAGS announces 3 values (tag), but only 2 follow"),
         ("MEM.STORE k c TAGS 0", "MEM.STORE: the count of TAGS is '0': accepted is an integer from 1 to 128"),
         ("MEM.STORE k c TAGS", "MEM.STORE: TAGS needs a count from 1 to 128 and that many values, each UTF-8 text"),
         ("MEM.STORE k c META [1]", "MEM.STORE: META is '[1]': accepted is a JSON object"),

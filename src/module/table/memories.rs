@@ -139,8 +139,12 @@ pub(super) static COMMANDS: &[Command] = &[
         keys: &[first_key(Access::ReadUpdate)],
         args: &[
             KEY,
-            Arg::positional("json", Kind::Object, "A memory as an object with the fields that MEM.GET shows")
-                .shaped(Shape::Rest(limits::BATCH)),
+            Arg::positional(
+                "json",
+                Kind::Object,
+                "A memory as an object: `content` and, in lower case, the options of MEM.STORE",
+            )
+            .shaped(Shape::Rest(limits::BATCH)),
         ],
         ..BASE
     },
@@ -149,7 +153,7 @@ pub(super) static COMMANDS: &[Command] = &[
         summary: "Finds memories by meaning and by words: what answers a text, is near a vector, or is like another memory.",
         group: MEMORIES,
         complexity: "O(N) for N memories that the restrictions admit, most of it on one bit per dimension; beside the embedding of the text",
-        reply: "The memories, best first: each a map with id, score, similarity, tier, type, content, importance, confidence, at and what else is set. Score is what the order follows; similarity is the cosine, null without a vector.",
+        reply: "The memories, best first: each a map with id, score, similarity, tier, type, content, importance, confidence, at and what else is set. Score is what the order follows; similarity is the cosine, null where no vectors were compared.",
         keys: &[first_key(Access::Read)],
         args: &[
             KEY,

@@ -257,3 +257,15 @@ fn superseded() {
     assert_eq!(digest(&reloaded), digest(&space));
     assert_eq!(reloaded.stats(T0).superseded, 3);
 }
+
+#[test]
+fn variety_needs_no_positive_scores() {
+    let mut space = precise();
+    let ids: Vec<MemoryId> = [("across", [0.0, 1.0]), ("opposite", [-1.0, 0.0]), ("nearly opposite", [-1.0, 0.5])]
+        .iter()
+        .map(|(content, vector)| store(&mut space, T0, with_vector(content, vector)))
+        .collect();
+    let hits = ask(&space, Recall { mmr: Some(0.5), ..query(None, Some(&[1.0, 0.0])) });
+    assert!(hits.iter().all(|hit| hit.score.is_finite()), "{hits:?}");
+    assert_eq!((hits.len(), hits[0].entry.id), (3, ids[0]), "the best by relevance comes first");
+}
