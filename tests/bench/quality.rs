@@ -214,6 +214,8 @@ struct Found {
     /// Per collection the scores of the questions that count, then those of category 5.
     scores: Vec<(Vec<Score>, Vec<Score>)>,
     bytes: f64,
+    /// The same by part, as MEM.STATS names them.
+    parts: Vec<(String, f64)>,
     /// What the searches took by the server's own account, without embedding.
     micros: Vec<f64>,
     ranked: Vec<Value>,
@@ -222,7 +224,7 @@ struct Found {
 /// Stores everything under these settings and asks everything in this way; a refusal of either is an error.
 fn ask(server: &Server, collections: &[Collection], way: &Way) -> Outcome<Found> {
     let c = &mut server.connect()?;
-    let mut found = Found { scores: Vec::new(), bytes: 0.0, micros: Vec::new(), ranked: Vec::new() };
+    let mut found = Found { scores: Vec::new(), bytes: 0.0, parts: Vec::new(), micros: Vec::new(), ranked: Vec::new() };
     let mut memories = 0;
     for collection in collections {
         // Ways with the same settings ask the same space.
@@ -240,6 +242,14 @@ fn ask(server: &Server, collections: &[Collection], way: &Way) -> Outcome<Found>
         redis::cmd("MEM.CONFIG").arg(&["SET", &stored.key, "ranking", "all"]).arg(way.asked).query::<()>(c)?;
         found.bytes += redis::cmd("MEMORY").arg("USAGE").arg(&stored.key).query::<f64>(c)?;
         memories += stored.names.len();
+        let stats: HashMap<String, Reply> = redis::cmd("MEM.STATS").arg(&stored.key).query(c)?;
+        let parts = stats.get("bytes_by_part").ok_or("MEM.STATS has no bytes_by_part")?;
+        for (part, bytes) in redis::from_redis_value_ref::<Vec<(String, f64)>>(parts)? {
+            match found.parts.iter_mut().find(|(known, _)| *known == part) {
+                Some((_, sum)) => *sum += bytes,
+                None => found.parts.push((part, bytes)),
+            }
+        }
         let (mut head, mut apart) = (Vec::new(), Vec::new());
         for (done, question) in collection.questions.iter().enumerate() {
             let ranked = ranked(c, &stored, &question.text, way.words)?;
@@ -256,6 +266,7 @@ fn ask(server: &Server, collections: &[Collection], way: &Way) -> Outcome<Found>
         found.scores.push((head, apart));
     }
     found.bytes /= memories as f64;
+    found.parts.iter_mut().for_each(|(_, bytes)| *bytes /= memories as f64);
     Ok(found)
 }
 
@@ -279,6 +290,7 @@ fn table_of(name: &'static str, title: String) -> Table {
 /// Runs every way, adds its row, and returns recall@10 and MRR of each that the server has.
 fn run(
     report: &mut Report,
+    name: &str,
     mut table: Table,
     collections: &[Collection],
     ranked_to: &Path,
@@ -286,6 +298,7 @@ fn run(
     let server = Server::engram(&[])?;
     server.wait_for_embedder()?;
     let mut figures = HashMap::new();
+    let mut by_part = None;
     for way in &WAYS {
         doing(&format!("{}: {}", table.title(), way.name));
         let found = match ask(&server, collections, way) {
@@ -314,6 +327,13 @@ fn run(
         table.row(cells);
         figures.insert(way.name, (mean(&all, |s| s.at10), mean(&all, |s| s.reciprocal)));
         if way.name == "defaults" {
+            let title = format!("{}: bytes of a memory by part", table.title());
+            let mut parts = Table::new(&format!("{name}-bytes"), title, &["part", "bytes each"]);
+            parts.note("As MEM.STATS has them, at the defaults. `words` is what BM25 takes, `token_vectors` what the comparison word by word takes.");
+            for (part, bytes) in &found.parts {
+                parts.row([part.as_str().into(), number(*bytes, 0)]);
+            }
+            by_part = Some(parts);
             std::fs::create_dir_all(ranked_to.parent().unwrap_or(ranked_to))?;
             let mut file = std::io::BufWriter::new(std::fs::File::create(ranked_to)?);
             for line in &found.ranked {
@@ -324,6 +344,7 @@ fn run(
         }
     }
     report.table(table);
+    by_part.into_iter().for_each(|parts| report.table(parts));
     Ok(figures)
 }
 
@@ -345,11 +366,12 @@ pub fn quality(
                 "{} turns, {} questions; text in and text out through the server, top {DEPTH}. Intervals: the middle 95 % over \
                  resampled questions; spread: standard deviation over \
                  conversations. Questions with a false premise are apart. The last rows put the ranking together: each adds a part to the one above, \
-                 token vectors make it the defaults. Search: the median of the server's own account at K 10, without embedding.",
+                 token vectors make it the defaults. Search: the median of the server's own account at K 10, without embedding, and with what EXPLAIN adds where there are words: each result's are looked up \
+                 again.",
                 count(|c| c.turns.len()),
                 count(|c| c.questions.len()),
             ));
-            let figures = run(report, table, &collections, &folder.join("locomo.ranked.jsonl"))?;
+            let figures = run(report, "locomo", table, &collections, &folder.join("locomo.ranked.jsonl"))?;
             // A server without the setting has no token vectors: its defaults are lean.
             let lean = figures.get("no token vectors").or_else(|| figures.get("defaults"));
             for ((what, aim), found, least) in
@@ -377,7 +399,7 @@ pub fn quality(
             let counts = collections.first().map_or((0, 0), |c| (c.turns.len(), c.questions.len()));
             let mut table = table_of("xquad", "XQuAD, question to paragraph".to_owned());
             table.note(format!("{} paragraphs, {} questions; no speakers, no sessions.", counts.0, counts.1));
-            run(report, table, &collections, &folder.join("xquad.ranked.jsonl"))?;
+            run(report, "xquad", table, &collections, &folder.join("xquad.ranked.jsonl"))?;
         }
         None => report.skipped("XQuAD: not shipped; name its file with --xquad"),
     }
