@@ -29,7 +29,7 @@ mod hybrid;
 use crate::bitmap::Bitmap;
 use crate::entry::Entry;
 use crate::filter::Filter;
-use crate::lexical::{Bm25, DocId};
+use crate::lexical::{self, Bm25, DocId};
 use crate::records::Link;
 use crate::rows::{Among, Effort, Query, RowId, Rows, Search};
 use crate::snapshot::{Snapshot, check_dimension, no_direction, normalised};
@@ -418,7 +418,8 @@ impl<'a> Run<'a> {
         };
         let hits = candidates.into_iter().filter(|candidate| self.is_admitted(candidate.slot));
         let hits: Vec<Candidate> = hits.take(self.recall.k).collect();
-        let hits = hits.into_iter().filter_map(|candidate| self.hit(candidate)).collect();
+        let asked = self.asked();
+        let hits = hits.into_iter().filter_map(|candidate| self.hit(candidate, asked.as_ref())).collect();
         Ok(Recalled { hits, ..std::mem::take(&mut self.found) })
     }
 
@@ -538,28 +539,37 @@ impl<'a> Run<'a> {
         taken
     }
 
-    fn hit(&self, candidate: Candidate) -> Option<Hit> {
+    fn hit(&self, candidate: Candidate, asked: Option<&Asked>) -> Option<Hit> {
         let entry = self.view.records.entry(candidate.slot)?;
         let similarity =
             self.dense.as_ref().and_then(|(rows, queries)| self.view.cosine(rows, queries, candidate.slot));
         let mut parts = Vec::new();
         if self.recall.explain {
             parts.extend(candidate.parts.iter().map(|(name, part)| ((*name).to_owned(), *part)));
-            parts.extend(self.words_found(candidate.slot));
+            parts.extend(asked.into_iter().flat_map(|asked| self.words_found(asked, candidate.slot)));
         }
         Some(Hit { entry, score: candidate.score, similarity, parts, slot: candidate.slot })
     }
 
-    /// The words of the question that a memory has, with what each adds to its BM25 score.
-    fn words_found(&self, slot: u32) -> Vec<(String, f64)> {
-        let (Some(text), Some(document)) = (&self.text, self.view.records.link(slot, Link::Document)) else {
-            return Vec::new();
-        };
-        let stems: HashMap<u32, String> =
-            self.view.analyser().words(text).into_iter().map(|(stem, hash)| (hash, stem)).collect();
+    /// The words of the question, if the words of the results are to be explained.
+    fn asked(&self) -> Option<Asked> {
+        let text = self.text.as_ref().filter(|_| self.recall.explain)?;
+        let stems = self.view.analyser().words(text).into_iter().map(|(stem, hash)| (hash, stem)).collect();
         let query = self.view.lexical.search(&self.terms, &Bm25::default(), Some(&Bitmap::none(0))).query;
-        let parts = self.view.lexical.explain(&query, DocId::from_number(document));
-        let name = |hash: u32| format!("word:{}", stems.get(&hash).map_or("", String::as_str));
+        Some(Asked { stems, query })
+    }
+
+    /// The words of the question that a memory has, with what each adds to its BM25 score.
+    fn words_found(&self, asked: &Asked, slot: u32) -> Vec<(String, f64)> {
+        let Some(document) = self.view.records.link(slot, Link::Document) else { return Vec::new() };
+        let parts = self.view.lexical.explain(&asked.query, DocId::from_number(document));
+        let name = |hash: u32| format!("word:{}", asked.stems.get(&hash).map_or("", String::as_str));
         parts.into_iter().map(|part| (name(part.hash), f64::from(part.part))).collect()
     }
+}
+
+/// The words of a question by their hashes, and what the space knows about them.
+struct Asked {
+    stems: HashMap<u32, String>,
+    query: lexical::Query,
 }

@@ -366,8 +366,7 @@ pub fn quality(
                 "{} turns, {} questions; text in and text out through the server, top {DEPTH}. Intervals: the middle 95 % over \
                  resampled questions; spread: standard deviation over \
                  conversations. Questions with a false premise are apart. The last rows put the ranking together: each adds a part to the one above, \
-                 token vectors make it the defaults. Search: the median of the server's own account at K 10, without embedding, and with what EXPLAIN adds where there are words: each result's are looked up \
-                 again.",
+                 token vectors make it the defaults. Search: the median of the server's own account at K 10, without embedding, and with what EXPLAIN adds where there are words.",
                 count(|c| c.turns.len()),
                 count(|c| c.questions.len()),
             ));

@@ -10,8 +10,8 @@
 //!
 //! Candidates are always taken up to a whole distance, so that which they are does not depend on the order of the rows.
 //!
-//! Several queries, the windows of a long one, share a pass over the memory: each segment is compared with all of them while
-//! it is in the cache.
+//! The distances of a query are measured once and kept while it takes more candidates. Several queries, the windows of a long one, share a pass over the
+//! memory instead: each segment is compared with all of them while it is in the cache.
 
 use super::best::Best;
 use super::block::{Block, Segment};
@@ -354,10 +354,10 @@ struct Scan<'a> {
 /// Where the distances of a scan come from.
 #[derive(Clone, Copy)]
 enum Source<'a> {
-    /// All segments.
+    /// All segments, each compared with all queries while it is in the cache.
     Segments,
-    /// What was [measured](Scan::measure) before of an index.
-    Measured(&'a Index),
+    /// What was [measured](Scan::measure) before: of an index, or of all segments.
+    Measured(Option<&'a Index>),
 }
 
 /// Rows one after the other whose distances have been measured.
@@ -440,8 +440,15 @@ impl<'a> Scan<'a> {
     fn one_bit(&mut self, queries: &[Query]) -> bool {
         let mut pending: Vec<Pending<'_>> = queries.iter().map(Pending::new).collect();
         let (mut wanted, most) = self.wanted();
+        let source = match queries {
+            [query] => {
+                self.measure(query, None, &[], true);
+                Source::Measured(None)
+            }
+            _ => Source::Segments,
+        };
         loop {
-            pending = self.nearest(&pending, wanted, Source::Segments);
+            pending = self.nearest(&pending, wanted, source);
             let Some(needed) = pending.iter().map(|pending| pending.wanted).max() else { return false };
             // Rows here and there cost some times what they cost one after the other.
             if needed > self.rows.len() / 8 && self.rows.len() <= EXACTLY {
@@ -501,8 +508,8 @@ impl<'a> Scan<'a> {
             }
         }
         let population = match source {
-            Source::Segments => self.population,
-            Source::Measured(_) => self.scratch.measured.len() * self.population / self.rows.len().max(1),
+            Source::Segments | Source::Measured(None) => self.population,
+            Source::Measured(Some(_)) => self.scratch.measured.len() * self.population / self.rows.len().max(1),
         };
         let mut unfinished = Vec::new();
         let mut sorted = std::mem::take(&mut self.scratch.sorted);
@@ -543,9 +550,9 @@ impl<'a> Scan<'a> {
         within(counts, wanted * seen / all.max(1))
     }
 
-    /// The same from every sixteenth of the distances that have been measured.
-    fn guess_measured(&mut self, index: &Index, from: u16, wanted: usize) -> u16 {
-        const PART: usize = 16;
+    /// The same from some of the distances that have been measured.
+    fn guess_measured(&mut self, index: Option<&Index>, from: u16, wanted: usize) -> u16 {
+        let part = if self.scratch.measured.len() > 1 << 16 { 16 } else { 4 };
         let Scratch { counts, measured, spans, .. } = &mut self.scratch;
         counts.clear();
         counts.resize(self.rows.shape.words * 64 + 1, 0);
@@ -557,7 +564,7 @@ impl<'a> Scan<'a> {
                 // Nobody asks whose they are, so that is not read.
                 Among::All | Among::Rows(_) => &[],
             };
-            for at in (0..distances.len()).step_by(PART) {
+            for at in (0..distances.len()).step_by(part) {
                 if let Some(distance) = distances.get(at).filter(|distance| **distance >= from)
                     && owners.get(at).is_none_or(|owner| Self::admits(self.among, *owner))
                     && let Some(count) = counts.get_mut(*distance as usize)
@@ -567,17 +574,17 @@ impl<'a> Scan<'a> {
             }
             start = *end;
         }
-        within(counts, wanted / PART)
+        within(counts, wanted / part)
     }
 
-    /// Measures the distances of the rows of some lists and, if asked for, of all that the index does not cover: once, however many rounds it takes to find
+    /// Measures the distances of the rows of some lists and, if asked for, of all that no index covers: once, however many rounds it takes to find
     /// out how many of them matter.
-    fn measure(&mut self, query: &Query, index: &Index, lists: &[(f32, u32)], others: bool) {
+    fn measure(&mut self, query: &Query, index: Option<&Index>, lists: &[(f32, u32)], others: bool) {
         let Scratch { measured, spans, .. } = &mut self.scratch;
         measured.clear();
         spans.clear();
         for (_, list) in lists {
-            let (rows, _, signs) = index.list(*list);
+            let (rows, _, signs) = index.map_or_else(Default::default, |index| index.list(*list));
             let start = measured.len();
             measured.resize(start + rows.len().next_multiple_of(GROUP), 0);
             kernels::hamming(&query.signs, signs, measured.get_mut(start..).unwrap_or(&mut []));
@@ -585,7 +592,8 @@ impl<'a> Scan<'a> {
             spans.push((Span::List(*list), measured.len()));
         }
         if others {
-            for (place, segment) in self.rows.segments().filter(|(place, segment)| !index.covers(*place, segment)) {
+            let covered = |place, segment| index.is_some_and(|index| index.covers(place, segment));
+            for (place, segment) in self.rows.segments().filter(|(place, segment)| !covered(*place, segment)) {
                 let start = measured.len();
                 measured.resize(start + segment.owners.len(), 0);
                 segment_distances(query, segment, measured.get_mut(start..).unwrap_or(&mut []));
@@ -597,7 +605,7 @@ impl<'a> Scan<'a> {
 
     /// Collects the near ones of the rows that have been measured; those of a list as they were when the index was built: whether they still live is asked
     /// of the few that are scored, for it takes a way through memory each.
-    fn collect(&mut self, index: &Index, candidates: &mut Candidates) {
+    fn collect(&mut self, index: Option<&Index>, candidates: &mut Candidates) {
         let Scratch { masks, measured, spans, .. } = &mut self.scratch;
         let mut start = 0;
         for (span, end) in spans.iter() {
@@ -607,7 +615,7 @@ impl<'a> Scan<'a> {
             kernels::at_most(distances, candidates.limit, masks);
             let owners = self.rows.owners_of(*span, index);
             let rows = match span {
-                Span::List(list) => index.list(*list).0,
+                Span::List(list) => index.map_or(&[][..], |index| index.list(*list).0),
                 Span::Segment(_) => &[],
             };
             for (at, distance) in marked(masks, distances) {
@@ -660,7 +668,7 @@ impl<'a> Scan<'a> {
         while let Some(last) = rows.get(..batch.min(rows.len())).and_then(|rows| rows.last()) {
             let end = rows.partition_point(|candidate| candidate.distance <= last.distance);
             let (mut now, rest) = rows.split_at(end);
-            if let Source::Measured(_) = source {
+            if let Source::Measured(Some(_)) = source {
                 // A row that an index names may be dead, or its segment gone and another in its place.
                 living.clear();
                 let lives = |candidate: &&Candidate| self.rows.owner(candidate.row) == Some(candidate.owner);
@@ -699,11 +707,11 @@ impl<'a> Scan<'a> {
             let (now, rest) = lists.split_at_mut(end);
             lists = rest;
             let before = (self.best.settle(), self.best.len());
-            self.measure(query, index, now, others);
+            self.measure(query, Some(index), now, others);
             let mut pending = vec![Pending::new(query)];
             let (mut wanted, most) = self.wanted();
             loop {
-                pending = self.nearest(&pending, wanted, Source::Measured(index));
+                pending = self.nearest(&pending, wanted, Source::Measured(Some(index)));
                 let Some(needed) = pending.first().map(|pending| pending.wanted).filter(|_| wanted < most) else {
                     break;
                 };
@@ -723,9 +731,9 @@ impl<'a> Scan<'a> {
 
 impl Rows {
     /// Whose the rows of a span are, or were.
-    fn owners_of<'i>(&'i self, span: Span, index: &'i Index) -> &'i [u32] {
+    fn owners_of<'i>(&'i self, span: Span, index: Option<&'i Index>) -> &'i [u32] {
         match span {
-            Span::List(list) => index.list(list).1,
+            Span::List(list) => index.map_or(&[], |index| index.list(list).1),
             Span::Segment(place) => self.segment(place).map_or(&[], |segment| &segment.owners),
         }
     }
