@@ -261,7 +261,18 @@ impl Snapshot {
             None if recall.exact => slots * row * 4,
             None => 20_000 + slots * row / 5,
         };
-        let words = if recall.text.is_some() && self.settings.lexical { 120_000 + slots * 4 } else { 0 };
+        // What is around is worked out for every word of the question, and a memory that others are to be like is a long one.
+        let bytes = match (&recall.text, recall.like) {
+            (Some(text), _) => text.len(),
+            (None, Some(like)) => {
+                let slot = self.known.filter(|(known, _)| *known == like).and_then(|(_, slot)| slot);
+                slot.and_then(|slot| self.records.record(slot)).map_or(0, |record| record.content.len())
+            }
+            (None, None) => 0,
+        };
+        let terms = (bytes / 5).min(lexical::QUERY_TERMS) as u64;
+        let by_words = terms > 0 && self.settings.lexical && recall.mode != Some(Mode::Dense);
+        let words = if by_words { 40_000 + terms * (10_000 + slots / 2) } else { 0 };
         15_000 + dense * queries + words + recall.k as u64 * 1_000
     }
 

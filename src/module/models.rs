@@ -120,11 +120,12 @@ pub fn spawn(priority: Priority, task: impl Task + 'static) {
     }
 }
 
-/// Tasks that wait for a thread, those that one is running, and how many threads there are.
+/// Tasks that wait for a thread, those that one is running, and how many threads there should be: the pool is not asked how many there are, because it
+/// answers only when those that end have finished their steps.
 pub fn pool_load() -> (usize, usize, usize) {
     POOL.get().map_or((0, 0, 0), |pool| {
         let (waiting, running) = pool.load();
-        (waiting, running, pool.threads())
+        (waiting, running, config::threads())
     })
 }
 

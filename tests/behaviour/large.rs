@@ -303,7 +303,7 @@ fn many_comparisons_by_similarity_are_refused_in_one_command() {
 #[test]
 fn a_recall_makes_room_for_others_and_finds_the_same() {
     const DIM: usize = 8_192;
-    let server = Server::plain(&["engram.threads 2"]);
+    let server = Server::plain(&["engram.threads 2", "engram.queue-limit 1"]);
     let mut client = server.client();
     client.ok("MEM.CONFIG SET k short_term.capacity 0");
     let vector =

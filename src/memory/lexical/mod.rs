@@ -34,7 +34,7 @@ mod tests;
 pub(crate) use analyse::Analyser;
 pub use analyse::Language;
 pub(crate) use postings::{DocId, LexicalCounts, Postings};
-pub(crate) use search::{Bm25, Lexical, Query};
+pub(crate) use search::{Bm25, Lexical, QUERY_TERMS, Query};
 
 /// A word of a text that says something: no stop word, unless there are no others.
 #[derive(Debug, Clone, PartialEq, Eq)]

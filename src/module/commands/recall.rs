@@ -251,13 +251,10 @@ impl Search {
         }
         // While others write, it also waits for a thread, as long as all that is before it is as short.
         let (waiting, running, threads) = models::pool_load();
-        if waiting + running < threads
-            || traffic::others_write() && waiting < WAITING && waiting + running <= MOVED.load(Relaxed)
-        {
-            MOVED.fetch_add(1, Relaxed);
-            return Lane::Moved(Moved);
-        }
-        Lane::Here
+        let room = waiting + running < threads
+            || traffic::others_write() && waiting < WAITING && waiting + running <= MOVED.load(Relaxed);
+        // A full queue is no reason to refuse what the main thread can do as well.
+        if room && let Ok(place) = Place::take() { Lane::Moved(Moved::new(place)) } else { Lane::Here }
     }
 
     /// Runs the search.
@@ -383,8 +380,17 @@ enum Lane {
     Moved(Moved),
 }
 
-/// One of the short recalls that were moved; one less when dropped.
-struct Moved;
+/// One of the short recalls that were moved, with its place in the queue; one less when dropped.
+struct Moved {
+    _place: Place,
+}
+
+impl Moved {
+    fn new(place: Place) -> Moved {
+        MOVED.fetch_add(1, Relaxed);
+        Moved { _place: place }
+    }
+}
 
 impl Drop for Moved {
     fn drop(&mut self) {
@@ -400,7 +406,7 @@ struct Options {
 
 /// Runs the search on the pool, once `text`, if there is one, has been embedded there.
 fn later(ctx: Ctx, search: Search, text: Option<Text>, options: Options, moved: Option<Moved>) -> Outcome {
-    let place = Place::take()?;
+    let place = if moved.is_some() { None } else { Some(Place::take()?) };
     let waiter = Waiter::block(ctx, 0, || {});
     let finish = move |mut search: Search, waiter: Waiter| {
         waiter.work_begins();
