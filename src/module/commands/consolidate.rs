@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use engram_inference::pool::{Advance, Priority, Task};
 use engram_memory::{Change, Consolidate, Plan, Snapshot, Step, Tier};
 
-use super::{Flow, Outcome, read, target, write};
+use super::{Outcome, answer_for, read, target, write};
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
 use crate::datatype::{Held, Underway};
 use crate::ffi::{self, Ctx, Level};
@@ -72,13 +72,7 @@ pub fn consolidate(ctx: Ctx, args: &Parsed) -> Outcome {
             job
         }
     };
-    if nowait {
-        return Ok(Value::map(vec![("job", Value::from(job.id.as_str()))]).into());
-    }
-    match job.wait(ctx, 0) {
-        Some(outcome) => outcome.map(Flow::from),
-        None => Ok(Flow::Later),
-    }
+    answer_for(ctx, &job, nowait)
 }
 
 fn decide(space: &engram_memory::Space, now: u64, step: &Step) -> (bool, Vec<engram_memory::Effect>) {

@@ -15,7 +15,7 @@ use engram_inference::sampler::Sampling;
 use engram_memory::{Hit, Whereabouts};
 
 use super::recall::Search;
-use super::{Flow, Outcome, fields};
+use super::{Outcome, answer_for, fields};
 use crate::commit::{self, Ran};
 use crate::ffi::{self, Ctx, Level};
 use crate::grammar::Parsed;
@@ -99,22 +99,12 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
                 steps: 0,
             };
             // Block first: a job that ended before its client waited would still be found, but one that fails at once should answer this client.
-            let flow = answer(ctx, &job, nowait);
+            let flow = answer_for(ctx, &job, nowait);
             models::spawn(Priority::Normal, run);
             return flow;
         }
     };
-    answer(ctx, &job, nowait)
-}
-
-fn answer(ctx: Ctx, job: &Arc<Job>, nowait: bool) -> Outcome {
-    if nowait {
-        return Ok(Value::map(vec![("job", Value::from(job.id.as_str()))]).into());
-    }
-    match job.wait(ctx, 0) {
-        Some(outcome) => outcome.map(Flow::from),
-        None => Ok(Flow::Later),
-    }
+    answer_for(ctx, &job, nowait)
 }
 
 fn sampling(args: &Parsed) -> Result<Sampling, Error> {

@@ -12,6 +12,7 @@ mod store;
 
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use engram_memory::{Effect, Space};
 use redis_module::raw;
@@ -22,6 +23,7 @@ use crate::datatype::{self, Found, Held};
 use crate::describe;
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, flags};
 use crate::grammar::{self, Parsed};
+use crate::jobs::Job;
 use crate::reply::{Error, Value};
 use crate::table;
 use crate::traffic;
@@ -118,6 +120,17 @@ fn dispatch(name: &'static str, handler: fn(Ctx, &Parsed) -> Outcome, ctx: Ctx, 
 impl From<engram_memory::Error> for Error {
     fn from(error: engram_memory::Error) -> Error {
         Error::new(error.code(), error.message().to_owned())
+    }
+}
+
+/// Answers with what a job comes to, or with its name where nobody waits for it.
+fn answer_for(ctx: Ctx, job: &Arc<Job>, nowait: bool) -> Outcome {
+    if nowait {
+        return Ok(Value::map(vec![("job", Value::from(job.id.as_str()))]).into());
+    }
+    match job.wait(ctx, 0) {
+        Some(outcome) => outcome.map(Flow::from),
+        None => Ok(Flow::Later),
     }
 }
 

@@ -19,7 +19,7 @@ use engram_inference::Encoder;
 use engram_inference::pool::{Advance, Priority, Task};
 use engram_memory::{Effect, Embedded, MemoryId, Missing, Precision, Space, Way, limits};
 
-use super::{Flow, Outcome, expect_memory, read};
+use super::{Outcome, answer_for, expect_memory, read};
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
 use crate::datatype::Underway;
 use crate::ffi::{self, Ctx, Level};
@@ -64,13 +64,7 @@ pub fn reembed(ctx: Ctx, args: &Parsed) -> Outcome {
             job
         }
     };
-    if nowait {
-        return Ok(Value::map(vec![("job", Value::from(job.id.as_str()))]).into());
-    }
-    match job.wait(ctx, 0) {
-        Some(outcome) => outcome.map(Flow::from),
-        None => Ok(Flow::Later),
-    }
+    answer_for(ctx, &job, nowait)
 }
 
 fn precision(name: &str) -> Result<Precision, Error> {
