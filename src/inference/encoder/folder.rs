@@ -205,9 +205,14 @@ fn tokenizer(path: &Path, vocabulary: usize) -> Result<(tokenizers::Tokenizer, V
     }
     let empty =
         unpanicked(|| tokenizer.encode_fast("", true)).map_err(|error| refuse(format!("cannot be used: {error}")))?;
-    let edges = empty.get_ids().try_into().map_err(|_| {
+    let edges: [u32; 2] = empty.get_ids().try_into().map_err(|_| {
         refuse(format!("one token before and one after a text are supported; found {:?}", empty.get_tokens()))
     })?;
+    if let Some(edge) = edges.iter().find(|edge| **edge as usize >= vocabulary) {
+        return Err(refuse(format!(
+            "the token {edge} before or after a text is beyond the vocab_size {vocabulary} of config.json"
+        )));
+    }
     Ok((tokenizer, continues, edges))
 }
 

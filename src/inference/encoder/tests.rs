@@ -310,7 +310,7 @@ fn a_broken_folder_is_refused_with_a_reason() {
         Encoder::load(dir.path()).err().unwrap().to_string()
     }
     type Change<'a> = &'a dyn Fn(&mut Files);
-    let cases: [(&str, Change); 22] = [
+    let cases: [(&str, Change); 23] = [
         ("modules.json: cannot be read", &|f| f["modules.json"] = Value::Null),
         ("found Transformer, Pooling, Dense, Normalize", &|f| {
             for kind in ["Dense", "Normalize"] {
@@ -339,6 +339,9 @@ fn a_broken_folder_is_refused_with_a_reason() {
             f["tokenizer.json"]["model"]["vocab"].as_object_mut().unwrap().remove("[UNK]");
         }),
         ("one token before and one after", &|f| f["tokenizer.json"]["post_processor"] = Value::Null),
+        ("the token 70 before or after a text", &|f| {
+            f["tokenizer.json"]["post_processor"]["special_tokens"]["[SEP]"]["ids"] = json!([70]);
+        }),
         ("tokenizer.json: cannot be used", &|f| {
             f["tokenizer.json"]["post_processor"]["special_tokens"].as_object_mut().unwrap().remove("[SEP]");
         }),
