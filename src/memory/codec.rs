@@ -10,9 +10,11 @@
 //! Rejected: a self-describing form (three times the size, and its freedom would have to be checked too) and a length per effect
 //! for skipping unknown ones: a reader that skips a change it does not know holds other data than its primary.
 
+use crate::document::Document;
 use crate::effect::{Counters, Effect, Patch, Removal, Staged};
-use crate::entry::{Entry, Meta, Superseded};
+use crate::entry::{Entry, Meta, Passage, Superseded};
 use crate::rows::{Precision, Vector};
+use crate::session::{SessionPatch, Summary};
 use crate::tokens::Signs;
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
 
@@ -33,6 +35,12 @@ mod tag {
     pub const STAGED: u8 = 11;
     pub const SWITCH: u8 = 12;
     pub const UNSTAGE: u8 = 13;
+    pub const SESSION: u8 = 14;
+    pub const TURNS: u8 = 15;
+    pub const END_SESSION: u8 = 16;
+    pub const DOCUMENT: u8 = 17;
+    pub const SHOW_DOCUMENT: u8 = 18;
+    pub const DROP_DOCUMENT: u8 = 19;
 }
 
 /// Writes effects as one batch behind what `out` holds.
@@ -122,6 +130,28 @@ impl Effect {
             }
             Effect::Switch => out.push(tag::SWITCH),
             Effect::Unstage => out.push(tag::UNSTAGE),
+            Effect::Session(patch) => put_session(out, patch),
+            Effect::Turns { session, ids } => {
+                out.push(tag::TURNS);
+                put_text(out, session);
+                put_list(out, ids, |out, id| put_id(out, *id));
+            }
+            Effect::EndSession { name, turns } => {
+                out.push(tag::END_SESSION);
+                put_text(out, name);
+                out.push(u8::from(*turns));
+            }
+            Effect::Document(document) => put_document(out, document),
+            Effect::ShowDocument { name, expires } => {
+                out.push(tag::SHOW_DOCUMENT);
+                put_text(out, name);
+                put_time(out, *expires);
+            }
+            Effect::DropDocument { name, staged } => {
+                out.push(tag::DROP_DOCUMENT);
+                put_text(out, name);
+                out.push(u8::from(*staged));
+            }
         }
     }
 }
@@ -146,6 +176,42 @@ fn put_staged(out: &mut Vec<u8>, id: MemoryId, template: u16, put_vectors: impl 
     put_id(out, id);
     put(out, u64::from(template));
     put_vectors(out);
+}
+
+fn put_session(out: &mut Vec<u8>, patch: &SessionPatch) {
+    out.push(tag::SESSION);
+    put_text(out, &patch.name);
+    put(out, patch.created);
+    put_time(out, patch.expires);
+    put_list(out, &patch.fields, |out, (name, value)| {
+        put_text(out, name);
+        put_name(out, value);
+    });
+    put_option(out, &patch.meta, put_meta);
+    put_option(out, &patch.summary, |out, summary| {
+        put_option(out, summary, |out, summary| {
+            put_text(out, &summary.text);
+            put(out, summary.tokens.into());
+            put(out, summary.covered as u64);
+            put(out, summary.at);
+            put_name(out, &summary.model);
+        });
+    });
+}
+
+fn put_document(out: &mut Vec<u8>, document: &Document) {
+    out.push(tag::DOCUMENT);
+    put_text(out, &document.name);
+    put_name(out, &document.kind);
+    put_name(out, &document.source);
+    [document.at, document.created, document.bytes, document.tokens, document.chunks.into()]
+        .into_iter()
+        .for_each(|number| put(out, number));
+    put_meta(out, &document.meta);
+}
+
+fn put_time(out: &mut Vec<u8>, time: Option<Millis>) {
+    put_option(out, &time, |out, time| put(out, *time));
 }
 
 /// What vectors are: their model, length and precision.
@@ -254,7 +320,10 @@ pub(crate) mod has {
     pub const EXPIRES: u64 = 1 << 16;
     pub const OWN_EXPIRY: u64 = 1 << 17;
     pub const PINNED: u64 = 1 << 18;
-    pub const ALL: u64 = (1 << 19) - 1;
+    pub const PASSAGE: u64 = 1 << 19;
+    pub const TOKENS: u64 = 1 << 20;
+    pub const AWAITS: u64 = 1 << 21;
+    pub const ALL: u64 = (1 << 22) - 1;
 }
 
 /// The usual values.
@@ -284,6 +353,9 @@ pub(crate) fn put_entry_data(out: &mut Vec<u8>, entry: &Entry) {
         (has::EXPIRES, entry.expires.is_some()),
         (has::OWN_EXPIRY, entry.own_expiry),
         (has::PINNED, entry.pinned),
+        (has::PASSAGE, entry.passage.is_some()),
+        (has::TOKENS, entry.tokens > 0),
+        (has::AWAITS, entry.awaits),
     ];
     put(out, fields.iter().filter(|(_, there)| *there).map(|(bit, _)| bit).sum());
     put_id(out, entry.id);
@@ -325,6 +397,18 @@ pub(crate) fn put_entry_data(out: &mut Vec<u8>, entry: &Entry) {
     if let Some(expires) = entry.expires {
         put(out, expires);
     }
+    if let Some(passage) = &entry.passage {
+        put_passage(out, passage);
+    }
+    if entry.tokens > 0 {
+        put(out, entry.tokens.into());
+    }
+}
+
+pub(crate) fn put_passage(out: &mut Vec<u8>, passage: &Passage) {
+    put_text(out, &passage.doc);
+    let Passage { position, total, start, end, .. } = *passage;
+    [position.into(), total.into(), start, end].into_iter().for_each(|number| put(out, number));
 }
 
 fn put_superseded(out: &mut Vec<u8>, superseded: &Superseded) {
@@ -471,8 +555,22 @@ impl<'a> Reader<'a> {
         self.below("template", usize::from(u16::MAX)).map(|n| n as u16)
     }
 
+    fn u32(&mut self, field: &str) -> Result<u32> {
+        self.below(field, u32::MAX as usize).map(|n| n as u32)
+    }
+
     fn uses(&mut self) -> Result<u32> {
-        self.below("uses", u32::MAX as usize).map(|n| n as u32)
+        self.u32("uses")
+    }
+
+    fn passage(&mut self) -> Result<Passage> {
+        Ok(Passage {
+            doc: self.text("the document's name", limits::NAME_BYTES)?,
+            position: self.u32("the position")?,
+            total: self.u32("the number of chunks")?,
+            start: self.number("the first byte")?,
+            end: self.number("the last byte")?,
+        })
     }
 
     fn name(&mut self, field: &str, limit: usize) -> Result<Option<Box<str>>> {
@@ -586,7 +684,62 @@ impl<'a> Reader<'a> {
             })?),
             tag::SWITCH => Effect::Switch,
             tag::UNSTAGE => Effect::Unstage,
+            tag::SESSION => Effect::Session(Box::new(self.session()?)),
+            tag::TURNS => Effect::Turns {
+                session: self.text("SESSION", limits::NAME_BYTES)?,
+                ids: self.list("the number of ids", limits::EFFECT_IDS, Reader::id)?,
+            },
+            tag::END_SESSION => {
+                Effect::EndSession { name: self.text("SESSION", limits::NAME_BYTES)?, turns: self.flag("the turns")? }
+            }
+            tag::DOCUMENT => Effect::Document(Box::new(self.document()?)),
+            tag::SHOW_DOCUMENT => Effect::ShowDocument {
+                name: self.text("the document's name", limits::NAME_BYTES)?,
+                expires: self.option("expires", |r| r.time("expires"))?,
+            },
+            tag::DROP_DOCUMENT => Effect::DropDocument {
+                name: self.text("the document's name", limits::NAME_BYTES)?,
+                staged: self.flag("staged")?,
+            },
             other => return Err(self.error(format!("there is no effect {other}"))),
+        })
+    }
+
+    fn session(&mut self) -> Result<SessionPatch> {
+        Ok(SessionPatch {
+            name: self.text("SESSION", limits::NAME_BYTES)?,
+            created: self.time("created")?,
+            expires: self.option("expires", |r| r.time("expires"))?,
+            fields: self.list("the number of fields", limits::SESSION_FIELDS, |r| {
+                let name = r.text("a field's name", limits::NAME_BYTES)?;
+                Ok((name, r.name("a field's value", limits::SESSION_FIELD_BYTES)?))
+            })?,
+            meta: self.option("META", |r| r.option("META", Reader::meta))?,
+            summary: self.option("summary", |r| r.option("summary", Reader::summary))?,
+        })
+    }
+
+    fn summary(&mut self) -> Result<Summary> {
+        Ok(Summary {
+            text: self.text("the summary", limits::SUMMARY_BYTES)?,
+            tokens: self.u32("tokens")?,
+            covered: self.below("covered turns", limits::TURNS)?,
+            at: self.time("the summary's time")?,
+            model: self.name("the summary's model", limits::MODEL_BYTES)?,
+        })
+    }
+
+    fn document(&mut self) -> Result<Document> {
+        Ok(Document {
+            name: self.text("the document's name", limits::NAME_BYTES)?,
+            kind: self.name("TYPE", limits::NAME_BYTES)?,
+            source: self.name("SOURCE", limits::SOURCE_BYTES)?,
+            at: self.time("AT")?,
+            created: self.time("created")?,
+            bytes: self.number("bytes")?,
+            tokens: self.number("tokens")?,
+            chunks: self.below("the number of chunks", limits::CHUNKS)? as u32,
+            meta: self.option("META", Reader::meta)?,
         })
     }
 
@@ -620,6 +773,8 @@ impl<'a> Reader<'a> {
         let created = if there(has::CREATED) { self.time("created")? } else { id.ms };
         let entered = if there(has::ENTERED) { self.time("entered")? } else { created };
         let expires = if there(has::EXPIRES) { Some(self.time("expires")?) } else { None };
+        let passage = if there(has::PASSAGE) { Some(Box::new(self.passage()?)) } else { None };
+        let tokens = if there(has::TOKENS) { self.u32("tokens")? } else { 0 };
         Ok(Entry {
             id,
             tier,
@@ -643,6 +798,9 @@ impl<'a> Reader<'a> {
             meta,
             supersedes,
             superseded,
+            passage,
+            tokens,
+            awaits: there(has::AWAITS),
             template,
             windows: 0,
             accessed: self.time("accessed")?,

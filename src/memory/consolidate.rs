@@ -10,7 +10,7 @@ use crate::effect::{Effect, Patch, Removal};
 use crate::entry::{Entry, check_unit};
 use crate::rows;
 use crate::snapshot::Snapshot;
-use crate::space::{Space, hash_of, removals};
+use crate::space::{Space, hash_of, is_hidden, removals};
 use crate::text::normalised;
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,7 +107,9 @@ impl Snapshot {
             .records
             .iter()
             .filter_map(|slot| Some((Arc::new(self.records.entry(slot)?), slot)))
-            .filter(|(entry, _)| entry.superseded.is_none() && what.from.is_none_or(|from| entry.tier == from))
+            .filter(|(entry, slot)| {
+                entry.superseded.is_none() && !is_hidden(self, *slot) && what.from.is_none_or(|from| entry.tier == from)
+            })
             .collect();
         entries.sort_unstable_by_key(|(entry, _)| entry.id);
         let mut planner = Planner {
@@ -159,10 +161,12 @@ impl Planner<'_> {
         }
     }
 
-    /// Memories that could be merged, the best to keep first: higher importance, then older.
+    /// Memories that could be merged, the best to keep first: higher importance, then older. Turns and chunks stand where they stand.
     fn mergeable<'e>(&self, entries: &'e Entries) -> Vec<&'e (Arc<Entry>, u32)> {
-        let mut free: Vec<_> =
-            entries.iter().filter(|(entry, _)| entry.role.is_none() && !self.taken.contains(&entry.id)).collect();
+        let mut free: Vec<_> = entries
+            .iter()
+            .filter(|(entry, _)| entry.role.is_none() && entry.passage.is_none() && !self.taken.contains(&entry.id))
+            .collect();
         free.sort_by(|(a, _), (b, _)| b.importance.total_cmp(&a.importance).then(a.id.cmp(&b.id)));
         free
     }
@@ -270,10 +274,13 @@ impl Planner<'_> {
     fn evict(&mut self, entries: &Entries) {
         for tier in Tier::ALL {
             let Some(capacity) = self.view.settings.capacity(tier) else { continue };
-            let held: Vec<&(Arc<Entry>, u32)> = entries.iter().filter(|(entry, _)| entry.tier == tier).collect();
-            let excess = held.len().saturating_sub(capacity);
+            let of_tier = |(entry, slot): &&(Arc<Entry>, u32)| {
+                entry.tier == tier && (entry.pinned || !self.view.records.is_kept(*slot))
+            };
+            let standing: Vec<&(Arc<Entry>, u32)> = entries.iter().filter(of_tier).collect();
+            let excess = standing.len().saturating_sub(capacity);
             let mut lowest: Vec<_> =
-                held.into_iter().filter(|(entry, _)| !entry.pinned && !self.taken.contains(&entry.id)).collect();
+                standing.into_iter().filter(|(entry, _)| !entry.pinned && !self.taken.contains(&entry.id)).collect();
             lowest.sort_by_key(|(entry, slot)| (self.view.retention(*slot), entry.id));
             for (entry, _) in lowest.into_iter().take(excess) {
                 let reason =

@@ -4,8 +4,10 @@
 //! it, on a replica, from an append-only file, from a snapshot file. So an effect carries results (ids, times, vectors), never
 //! causes, and applying the same effects to two spaces makes them the same.
 
+use crate::document::{Document, STAGED};
 use crate::entry::{Entry, Meta, Superseded};
 use crate::rows::{Precision, Vector};
+use crate::session::SessionPatch;
 use crate::tokens::Signs;
 use crate::{MemoryId, Millis, Tier};
 
@@ -83,6 +85,38 @@ pub enum Effect {
     Switch,
     /// What is staged is dropped.
     Unstage,
+    /// The record of a session changes, or is made.
+    Session(Box<SessionPatch>),
+    /// Memories become turns of a session, in this order, behind those that it has.
+    Turns {
+        /// The session.
+        session: Box<str>,
+        /// At most [`crate::limits::EFFECT_IDS`].
+        ids: Vec<MemoryId>,
+    },
+    /// The record of a session goes.
+    EndSession {
+        /// The session.
+        name: Box<str>,
+        /// And its turns with it.
+        turns: bool,
+    },
+    /// Chunks of a document will be put, none so far: what was staged of it is dropped (see `document`).
+    Document(Box<Document>),
+    /// A document that is staged is shown, in place of the one that had its name.
+    ShowDocument {
+        /// The document.
+        name: Box<str>,
+        /// When its chunks expire.
+        expires: Option<Millis>,
+    },
+    /// A document goes.
+    DropDocument {
+        /// The document.
+        name: Box<str>,
+        /// What is staged of it, rather than what is shown.
+        staged: bool,
+    },
 }
 
 /// The vectors that a memory will have.
@@ -110,7 +144,12 @@ impl Effect {
 
     /// Whether reads see what it does. They see neither use, by decision, nor what is staged.
     pub fn is_visible(&self) -> bool {
-        !matches!(self, Effect::Use(_) | Effect::Stage { .. } | Effect::Staged(_) | Effect::Unstage)
+        match self {
+            Effect::Use(_) | Effect::Stage { .. } | Effect::Staged(_) | Effect::Unstage => false,
+            Effect::Document(_) | Effect::DropDocument { staged: true, .. } => false,
+            Effect::Put { entry, .. } => entry.expires != Some(STAGED),
+            _ => true,
+        }
     }
 }
 
@@ -187,6 +226,7 @@ impl Patch {
         put(&mut new.superseded, &self.superseded);
         if let Some((template, vectors, _)) = &self.vectors {
             new.template = *template;
+            new.awaits = false;
             new.windows = u16::try_from(vectors.len()).unwrap_or(u16::MAX);
         }
         if let Some((tier, entered)) = self.tier {

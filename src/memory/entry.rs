@@ -20,6 +20,38 @@ pub struct Superseded {
     pub at: Millis,
 }
 
+/// Where a chunk stands in the document that it is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// The document's name.
+    pub doc: Box<str>,
+    /// Which of its chunks it is, from 0.
+    pub position: u32,
+    /// How many chunks the document has.
+    pub total: u32,
+    /// The first of the bytes of the document's text that it holds.
+    pub start: u64,
+    /// The byte behind the last.
+    pub end: u64,
+}
+
+impl Passage {
+    fn check(&self) -> Result<()> {
+        check_name("the document's name", &self.doc)?;
+        if self.position >= self.total || self.total as usize > limits::CHUNKS || self.start > self.end {
+            return Err(Error::new(format!(
+                "chunk {} of {} from byte {} to {}: that is no place in a document of at most {} chunks",
+                self.position,
+                self.total,
+                self.start,
+                self.end,
+                limits::CHUNKS
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// A memory. Unset texts are None, never empty.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -67,6 +99,12 @@ pub struct Entry {
     pub supersedes: Option<MemoryId>,
     /// What took its place.
     pub superseded: Option<Superseded>,
+    /// Where it stands in a document, if it is a chunk of one.
+    pub passage: Option<Box<Passage>>,
+    /// Tokens of the content as they were counted when it came; 0 = they were not.
+    pub tokens: u32,
+    /// Whether its vectors are still to be made: it was stored before its content was embedded.
+    pub awaits: bool,
     /// The text that was embedded: 0 = its vectors, if any, are the caller's, else the version of the template.
     pub template: u16,
     /// How many vectors it has: 0 = none, more than one = windows of a long text.
@@ -99,6 +137,7 @@ impl Entry {
             && a.tags == b.tags
             && a.meta == b.meta
             && (a.supersedes, a.superseded) == (b.supersedes, b.superseded)
+            && (&a.passage, a.tokens, a.awaits) == (&b.passage, b.tokens, b.awaits)
             && (a.template, a.windows) == (b.template, b.windows)
     }
 
@@ -147,6 +186,12 @@ impl Entry {
         if let Some(superseded) = self.superseded {
             check_time("superseded", superseded.at)?;
         }
+        if let Some(passage) = &self.passage {
+            passage.check()?;
+        }
+        if self.awaits && self.windows > 0 {
+            return Err(Error::new("a memory that has its vectors awaits none"));
+        }
         check_tags(&self.tags)?;
         if let Some(meta) = &self.meta {
             check_meta(meta)?;
@@ -169,11 +214,11 @@ fn check_content(content: &str) -> Result<()> {
     Ok(())
 }
 
-fn check_name(field: &str, value: &str) -> Result<()> {
+pub(crate) fn check_name(field: &str, value: &str) -> Result<()> {
     check_length(field, value, limits::NAME_BYTES)
 }
 
-fn check_length(field: &str, value: &str, limit: usize) -> Result<()> {
+pub(crate) fn check_length(field: &str, value: &str, limit: usize) -> Result<()> {
     if value.is_empty() || value.len() > limit {
         return Err(Error::new(format!("{field} has {} bytes: it takes 1 to {limit}", value.len())));
     }
@@ -206,7 +251,7 @@ fn check_tags(tags: &[Box<str>]) -> Result<()> {
     Ok(())
 }
 
-fn check_meta(meta: &Meta) -> Result<()> {
+pub(crate) fn check_meta(meta: &Meta) -> Result<()> {
     if meta.len() > limits::META_FIELDS {
         return Err(Error::new(format!("META: {} fields, at most {} are accepted", meta.len(), limits::META_FIELDS)));
     }

@@ -3,12 +3,14 @@
 //! Decisions only: each gives the effects that carry it out. Each gives few: where much has to go at once, because a setting has changed or the time of many
 //! is over, what cannot wait goes with the change and with every store, and the rest by [`Space::trim`], a little at a time.
 
+use crate::document::STAGED;
 use crate::effect::{Effect, Removal};
 use crate::entry::Entry;
+use crate::session::GONE;
 use crate::settings::{NAMES, Settings};
 use crate::sorted::Sorted;
-use crate::space::{Key, SUPERSEDED, Space, removals, retention_key};
-use crate::{Error, MemoryId, Millis, Result, Tier};
+use crate::space::{Key, SUPERSEDED, Space, is_staged, removals, retention_key};
+use crate::{Error, MemoryId, Millis, Result, Tier, limits};
 use std::collections::{BTreeSet, BinaryHeap};
 
 /// Memories that a change of settings, or a store beside those that it must, evicts from a tier over its capacity.
@@ -17,7 +19,9 @@ const AT_ONCE: usize = 64;
 impl Space {
     /// Whether [`Space::trim`] may have something to do. Looks at counts alone.
     pub fn wants_trimming(&self, now: Millis) -> bool {
-        self.next_expiry().is_some_and(|at| at <= now) || Tier::ALL.into_iter().any(|tier| self.excess(now, tier) > 0)
+        self.next_expiry().is_some_and(|at| at <= now)
+            || self.next_session_end().is_some_and(|at| at <= now)
+            || Tier::ALL.into_iter().any(|tier| self.excess(now, tier) > 0)
     }
 
     /// The effects that take away up to `limit` memories whose time is over, or, if there are none, for which a tier has no place.
@@ -25,6 +29,10 @@ impl Space {
         let expired = self.expire_due(now, limit);
         if !expired.is_empty() {
             return expired;
+        }
+        let ended = self.end_sessions(now, limit);
+        if !ended.is_empty() {
+            return ended;
         }
         let mut victims = Vec::new();
         for tier in Tier::ALL {
@@ -34,30 +42,58 @@ impl Space {
         removals(&victims, Removal::Evicted)
     }
 
-    /// How many memories of a tier, pinned ones apart, are beyond its capacity.
+    /// How many memories of a tier are beyond its capacity, and can go.
     fn excess(&self, now: Millis, tier: Tier) -> usize {
         let (Some(capacity), Some(shelf)) = (self.view.settings.capacity(tier), self.shelves.get(tier.index())) else {
             return 0;
         };
-        if shelf.count <= capacity || shelf.count == shelf.pinned {
+        if shelf.count <= capacity || shelf.count == shelf.pinned + shelf.held {
             return 0;
         }
-        self.live_count(tier.index(), now).saturating_sub(capacity)
+        self.occupied(tier, now).saturating_sub(capacity)
     }
 
     /// The effects that take away up to `limit` memories whose time is over.
     pub fn expire_due(&self, now: Millis, limit: usize) -> Vec<Effect> {
-        let end: Key = (now.saturating_add(1), MemoryId::ZERO);
-        let due = self
-            .shelves
-            .iter()
-            .flat_map(|shelf| shelf.expiry.range((0, MemoryId::ZERO), end, |slot| self.view.expiry_key(slot)));
-        removals(&due.take(limit).map(|slot| self.view.id(slot)).collect::<Vec<_>>(), Removal::Expired)
+        let (mut gone, mut expired) = (Vec::new(), Vec::new());
+        for slot in self.expiring_until(now).take(limit) {
+            let of_its_own = self.view.records.expires(slot).is_some_and(|expires| expires > GONE);
+            if of_its_own { &mut expired } else { &mut gone }.push(self.view.id(slot));
+        }
+        let mut effects = removals(&gone, Removal::Forgotten);
+        effects.extend(removals(&expired, Removal::Expired));
+        effects
     }
 
-    /// When the next memory expires.
-    pub fn next_expiry(&self) -> Option<Millis> {
+    /// The memories that have expired at `now`, chunks that are not shown yet apart.
+    fn expiring_until(&self, now: Millis) -> impl Iterator<Item = u32> {
+        let end: Key = (now.saturating_add(1), MemoryId::ZERO);
+        let expired = self
+            .shelves
+            .iter()
+            .flat_map(move |shelf| shelf.expiry.range((0, MemoryId::ZERO), end, |slot| self.view.expiry_key(slot)));
+        expired.filter(|slot| !is_staged(&self.view, *slot))
+    }
+
+    /// When the next memory expires: what nobody sees counts as well.
+    pub(crate) fn first_expiry(&self) -> Option<Millis> {
         self.shelves.iter().filter_map(|shelf| self.view.records.expires(shelf.expiry.first()?)).min()
+    }
+
+    /// When the next memory expires, or has gone already and is to be taken away.
+    pub fn next_expiry(&self) -> Option<Millis> {
+        match self.first_expiry() {
+            Some(STAGED) => {
+                self.expiring_until(limits::TIME_MS).filter_map(|slot| self.view.records.expires(slot)).min()
+            }
+            first => first,
+        }
+    }
+
+    /// How many places of a tier are taken at `now`: what a session holds takes none.
+    fn occupied(&self, tier: Tier, now: Millis) -> usize {
+        let held = self.shelves.get(tier.index()).map_or(0, |shelf| shelf.held);
+        self.live_count(tier.index(), now).saturating_sub(held)
     }
 
     /// The effects that free `bytes` bytes, if so many can be: first what is superseded, then from the working tier upward, the
@@ -138,7 +174,7 @@ impl Space {
         if entering > capacity {
             return Err(Error::new(format!("tier {tier} holds {capacity} memories: {entering} at once do not fit")));
         }
-        let excess = (self.live_count(tier.index(), now) + entering).saturating_sub(capacity).min(entering + AT_ONCE);
+        let excess = (self.occupied(tier, now) + entering).saturating_sub(capacity).min(entering + AT_ONCE);
         let victims = self.lowest(tier.index(), now, excess, spared);
         if victims.len() < excess {
             return Err(Error::new(format!(
@@ -196,7 +232,7 @@ impl Space {
                     "tier {tier} has {pinned} pinned memories: a capacity of {capacity} does not hold them"
                 )));
             }
-            let excess = self.live_count(tier.index(), now).saturating_sub(capacity);
+            let excess = self.occupied(tier, now).saturating_sub(capacity);
             let victims = self.lowest(tier.index(), now, excess.min(AT_ONCE), &BTreeSet::new());
             effects.extend(removals(&victims, Removal::Evicted));
         }

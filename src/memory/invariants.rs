@@ -3,7 +3,8 @@
 use crate::MemoryId;
 use crate::records::Link;
 use crate::reindex::Indexing;
-use crate::space::{SUPERSEDED, Space, duplicate_item, retention_key};
+use crate::session::GONE;
+use crate::space::{SUPERSEDED, Space, duplicate_item, is_staged, retention_key};
 use std::collections::BTreeMap;
 
 impl Space {
@@ -20,7 +21,8 @@ impl Space {
         let mut sessions: BTreeMap<Box<str>, Vec<(u64, MemoryId)>> = BTreeMap::new();
         let (mut rows, mut staged, mut staged_rows) = (0, 0, 0);
         let (mut vector_bytes, mut staged_bytes) = (vec![0; shelves], vec![0; shelves]);
-        let mut documents = 0;
+        let (mut documents, mut chunks, mut awaiting, mut turns) = (0, 0, 0, 0);
+        let (mut held, mut unkept) = (vec![0; shelves], vec![0; shelves]);
         assert_eq!(self.len(), records.iter().count(), "ids and slots");
         assert_eq!(self.len() + self.records.free(), records.count(), "free slots");
         let mut last = MemoryId::ZERO;
@@ -41,14 +43,22 @@ impl Space {
             let time = |slot| view.time_key(slot);
             let hash = duplicate_item(view.duplicate_hash(slot), slot);
             assert_eq!(self.timeline.find(time(slot), time), Some(slot), "timeline of {id}");
-            assert!(self.duplicates.find(hash, |item| item).is_some(), "duplicates of {id}");
+            let chunk = entry.passage.is_some();
+            assert_eq!(self.duplicates.find(hash, |item| item).is_none(), chunk, "duplicates of {id}");
+            chunks += usize::from(chunk);
+            let kept = records.is_kept(slot) || is_staged(view, slot);
             let key = |slot| retention_key(view, &self.retention, slot);
-            assert_eq!(shelf.retention.find(key(slot), key).is_none(), entry.pinned, "retention of {id}");
+            assert_eq!(shelf.retention.find(key(slot), key).is_none(), kept, "retention of {id}");
+            assert_eq!(self.awaiting.contains(&id), entry.awaits, "waiting of {id}");
             assert!(key(slot).0 <= view.retention(slot), "the retention key of {id} is no lower bound");
             let expiry = |slot| view.expiry_key(slot);
             assert_eq!(shelf.expiry.find(expiry(slot), expiry).is_some(), entry.expires.is_some(), "expiry of {id}");
             count[at] += 1;
             pinned[at] += usize::from(entry.pinned);
+            held[at] += usize::from(!entry.pinned && records.held(slot) == Some(true));
+            unkept[at] += usize::from(!kept);
+            awaiting += usize::from(entry.awaits);
+            turns += usize::from(records.held(slot).is_some());
             bytes[at] += self.slot_cost(slot);
             expiring[at] += usize::from(entry.expires.is_some());
             rows += own.len();
@@ -70,12 +80,14 @@ impl Space {
             for name in entry.meta.iter().flat_map(|meta| meta.keys()) {
                 *meta_names.entry(name.as_str().into()).or_default() += 1;
             }
-            match entry.session {
+            match entry.session.filter(|_| !chunk) {
                 Some(session) => sessions.entry(session).or_default().push((entry.at, id)),
                 None => assert_eq!((records.link(slot, Link::Previous), records.link(slot, Link::Next)), (None, None)),
             }
         }
-        assert_eq!((self.timeline.len(), self.duplicates.len()), (self.len(), self.len()));
+        assert_eq!((self.timeline.len(), self.duplicates.len()), (self.len(), self.len() - chunks));
+        assert_eq!(self.awaiting.len(), awaiting, "memories that wait for vectors");
+        self.check_records(turns, chunks);
         assert_eq!(documents, if view.indexing.lexical { self.len() } else { 0 }, "lexical documents");
         match &self.reindexing {
             Some(reindexing) => {
@@ -92,12 +104,9 @@ impl Space {
         assert_eq!((docs, self.lexical.documents()), (documents, documents), "counted lexical documents");
         assert_eq!((dead, size), (self.lexical.dead(), self.lexical.bytes()), "the lexical index");
         for (n, shelf) in self.shelves.iter().enumerate() {
-            assert_eq!((shelf.count, shelf.pinned, shelf.bytes), (count[n], pinned[n], bytes[n]), "shelf {n}");
-            assert_eq!(
-                (shelf.expiry.len(), shelf.retention.len()),
-                (expiring[n], count[n] - pinned[n]),
-                "indexes of shelf {n}"
-            );
+            let found = (count[n], pinned[n], held[n], bytes[n]);
+            assert_eq!((shelf.count, shelf.pinned, shelf.held, shelf.bytes), found, "shelf {n}");
+            assert_eq!((shelf.expiry.len(), shelf.retention.len()), (expiring[n], unkept[n]), "indexes of shelf {n}");
         }
         assert!(self.shelves.iter().map(|shelf| shelf.vectors).eq(vector_bytes), "bytes of vectors");
         if let Some(staging) = &self.staging {
@@ -120,12 +129,40 @@ impl Space {
         }
     }
 
+    /// The records of sessions and documents name memories that are what they say, each once, and none is left out.
+    fn check_records(&self, turns: usize, chunks: usize) {
+        let records = &self.view.records;
+        let (mut seen, mut held_turns) = (std::collections::BTreeSet::new(), 0);
+        for (name, slot, held) in self.record_turns() {
+            assert!(seen.insert(slot), "a turn of session {name} is named twice");
+            assert_eq!(records.held(slot), Some(held), "a turn of session {name}");
+            assert_eq!(records.record(slot).and_then(|record| record.session), Some(name));
+            held_turns += 1;
+        }
+        assert_eq!(held_turns, turns, "turns in records");
+        let ends = self.sessions.iter().filter_map(|(name, session)| Some((session.expires()?, name.clone())));
+        assert!(ends.collect::<std::collections::BTreeSet<_>>() == self.session_ends, "ends of sessions");
+        let mut named = 0;
+        for (staged, documents) in [(false, &self.documents), (true, &self.staged_documents)] {
+            for (name, shelved) in documents {
+                for slot in &shelved.slots {
+                    assert_eq!(records.record(*slot).and_then(|record| record.doc), Some(&**name));
+                    assert_eq!(is_staged(&self.view, *slot), staged, "a chunk of {name}");
+                    assert!(seen.insert(*slot), "a chunk of {name} is named twice");
+                    named += 1;
+                }
+            }
+        }
+        let gone = records.iter().filter(|slot| records.is_chunk(*slot) && records.expires(*slot) == Some(GONE));
+        assert_eq!(named + gone.count(), chunks, "chunks in records");
+    }
+
     /// The turns of each session, in time, and each with its neighbours.
     fn check_sessions(&self, sessions: BTreeMap<Box<str>, Vec<(u64, MemoryId)>>) {
-        assert_eq!(self.sessions.len(), sessions.len(), "sessions");
+        assert_eq!(self.by_session.len(), sessions.len(), "sessions");
         for (name, mut turns) in sessions {
             turns.sort_unstable();
-            let order: Vec<u32> = self.sessions.get(&name).into_iter().flat_map(|order| order.iter()).collect();
+            let order: Vec<u32> = self.by_session.get(&name).into_iter().flat_map(|order| order.iter()).collect();
             assert_eq!(order.iter().map(|slot| self.view.time_key(*slot)).collect::<Vec<_>>(), turns, "session {name}");
             for (n, slot) in order.iter().enumerate() {
                 let link = |link| self.view.records.link(*slot, link);

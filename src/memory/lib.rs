@@ -24,10 +24,12 @@
 
 pub mod limits;
 
+mod awaiting;
 mod bitmap;
 mod codec;
 mod columns;
 mod consolidate;
+mod document;
 mod effect;
 mod entry;
 mod error;
@@ -44,6 +46,7 @@ mod reembed;
 mod reindex;
 mod rows;
 mod save;
+mod session;
 mod settings;
 mod snapshot;
 mod sorted;
@@ -57,8 +60,9 @@ mod tokens;
 
 pub use codec::{VERSION, decode_batch, encode_batch};
 pub use consolidate::{Change, Consolidate, Plan, Step};
+pub use document::{ChunkFields, Document, NewChunk};
 pub use effect::{Applied, Counters, Effect, Patch, Removal, Staged};
-pub use entry::{Entry, Meta, Superseded};
+pub use entry::{Entry, Meta, Passage, Superseded};
 pub use error::{Error, Result};
 pub use filter::Filter;
 pub use id::{MemoryId, Millis};
@@ -67,6 +71,7 @@ pub use recall::{Admitted, Hit, Mode, Recall, Recalled, Weights, Whereabouts};
 pub use reembed::{Embedded, Missing, Retired, Way};
 pub use rows::{Precision, Vector};
 pub use save::Loader;
+pub use session::{NewSession, NewTurn, ROLES, Session, SessionPatch, Summary};
 pub use settings::{Eviction, NAMES as SETTINGS, Ranking, Settings, TierSettings, TokenVectors};
 pub use snapshot::{Selection, Snapshot, Timeline, VectorIndex};
 pub use space::Space;

@@ -35,6 +35,28 @@ pub const AUTO_TOKEN_VECTOR_BYTES: usize = 32 << 20;
 pub const TOKEN_VECTORS: usize = 65_536;
 /// Memories of one space.
 pub const MEMORIES: usize = 10_000_000;
+/// Records of sessions in one space.
+pub const SESSIONS: usize = 1_000_000;
+/// Turns of one session.
+pub const TURNS: usize = 100_000;
+/// Fields of one session.
+pub const SESSION_FIELDS: usize = 256;
+/// Bytes of the value of a session's field.
+pub const SESSION_FIELD_BYTES: usize = 64 * 1024;
+/// Bytes of a session's summary.
+pub const SUMMARY_BYTES: usize = 256 * 1024;
+/// Tokens of a session's summary.
+pub const SUMMARY_TOKENS: usize = 16_384;
+/// Tokens of an assembled context.
+pub const CONTEXT_TOKENS: usize = 1 << 20;
+/// Tokens of a chunk of a document.
+pub const CHUNK_TOKENS: usize = 8192;
+/// Bytes of a document that comes in at once.
+pub const DOCUMENT_BYTES: usize = 64 << 20;
+/// Documents of one space.
+pub const DOCUMENTS: usize = 1_000_000;
+/// Chunks of one document.
+pub const CHUNKS: usize = 100_000;
 /// Objects in one MEM.MSTORE.
 pub const BATCH: usize = 10_000;
 /// Results of one recall.

@@ -4,8 +4,8 @@
 //! (LEB128). The bytes are our own: whatever reads them trusts the form, and gets an empty record where it does not hold.
 
 use crate::MemoryId;
-use crate::codec::{KIND, has, put, put_id, put_text};
-use crate::entry::{Entry, Meta};
+use crate::codec::{KIND, has, put, put_id, put_passage, put_text};
+use crate::entry::{Entry, Meta, Passage};
 
 /// The texts of a memory, borrowed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,11 +17,14 @@ pub(crate) struct Record<'a> {
     pub speaker: Option<&'a str>,
     pub role: Option<&'a str>,
     pub source: Option<&'a str>,
+    pub doc: Option<&'a str>,
+    pub tokens: u32,
     pub supersedes: Option<MemoryId>,
     pub superseded_by: Option<MemoryId>,
     from: List<'a>,
     tags: List<'a>,
     meta: Option<&'a str>,
+    place: [u64; 4],
     /// Bytes of the record.
     pub len: usize,
 }
@@ -51,6 +54,14 @@ impl<'a> Record<'a> {
         let tags = if fields & has::TAGS == 0 { List::default() } else { reader.list(|r| r.text().map(drop))? };
         let mut id = |field: u64| if fields & field == 0 { Some(None) } else { reader.id().map(Some) };
         let (supersedes, superseded_by) = (id(has::SUPERSEDES)?, id(has::SUPERSEDED)?);
+        let (mut doc, mut place) = (None, [0; 4]);
+        if fields & has::PASSAGE != 0 {
+            doc = Some(reader.text()?);
+            for number in &mut place {
+                *number = reader.number()?;
+            }
+        }
+        let tokens = if fields & has::TOKENS == 0 { 0 } else { reader.number()? as u32 };
         let len = bytes.len() - reader.bytes.len();
         Some(Record {
             content,
@@ -60,11 +71,14 @@ impl<'a> Record<'a> {
             speaker,
             role,
             source,
+            doc,
+            tokens,
             supersedes,
             superseded_by,
             from,
             tags,
             meta,
+            place,
             len,
         })
     }
@@ -79,6 +93,12 @@ impl<'a> Record<'a> {
     pub(crate) fn from(&self) -> impl Iterator<Item = MemoryId> + use<'a> {
         let mut reader = Reader { bytes: self.from.bytes };
         (0..self.from.items).map_while(move |_| reader.id())
+    }
+
+    /// Where it stands in a document.
+    pub(crate) fn passage(&self) -> Option<Passage> {
+        let [position, total, start, end] = self.place;
+        Some(Passage { doc: self.doc?.into(), position: position as u32, total: total as u32, start, end })
     }
 
     /// META, parsed.
@@ -98,15 +118,17 @@ pub(crate) fn write(entry: &Entry, out: &mut Vec<u8>) {
         (has::ROLE, entry.role.as_deref()),
         (has::SOURCE, entry.source.as_deref()),
     ];
-    let lists = [
+    let others = [
         (has::FROM, !entry.from.is_empty()),
         (has::TAGS, !entry.tags.is_empty()),
         (has::META, entry.meta.is_some()),
         (has::SUPERSEDES, entry.supersedes.is_some()),
         (has::SUPERSEDED, superseded_by.is_some()),
+        (has::PASSAGE, entry.passage.is_some()),
+        (has::TOKENS, entry.tokens > 0),
     ];
     let texts = optional.iter().filter(|(_, text)| text.is_some()).map(|(bit, _)| bit);
-    put(out, texts.chain(lists.iter().filter(|(_, there)| *there).map(|(bit, _)| bit)).sum());
+    put(out, texts.chain(others.iter().filter(|(_, there)| *there).map(|(bit, _)| bit)).sum());
     put_text(out, &entry.content);
     optional.iter().filter_map(|(_, text)| *text).for_each(|text| put_text(out, text));
     if let Some(meta) = &entry.meta {
@@ -122,6 +144,12 @@ pub(crate) fn write(entry: &Entry, out: &mut Vec<u8>) {
         entry.tags.iter().for_each(|tag| put_text(out, tag));
     }
     [entry.supersedes, superseded_by].iter().flatten().for_each(|id| put_id(out, *id));
+    if let Some(passage) = &entry.passage {
+        put_passage(out, passage);
+    }
+    if entry.tokens > 0 {
+        put(out, entry.tokens.into());
+    }
 }
 
 struct Reader<'a> {

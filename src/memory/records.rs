@@ -14,7 +14,7 @@
 pub(crate) mod staged;
 
 use crate::columns::{Cell, Column, Tags};
-use crate::entry::{Entry, Meta, Superseded, block};
+use crate::entry::{Entry, Meta, Passage, Superseded, block};
 use crate::filter::{self, Field, FieldSource, List, MetaColumn, Value, Words};
 use crate::record::{self, Record};
 use crate::rows::RowId;
@@ -67,11 +67,19 @@ enum Name {
     Windows,
     /// The AT of what superseded it.
     SupersededAt,
+    /// The document that it is a chunk of, which of its chunks, and of how many.
+    Doc,
+    Position,
+    Total,
+    /// Whether its vectors are still to be made.
+    Awaits,
     /// Words of the content that count for something.
     Words,
+    /// Of a turn in the record of its session, whether the session holds it: see `session`.
+    Held,
 }
 
-const NAMES: usize = Name::Words as usize + 1;
+const NAMES: usize = Name::Held as usize + 1;
 
 /// The references of a chunk, by place.
 #[derive(Clone, Copy)]
@@ -401,6 +409,51 @@ impl Records {
         self.chunk(slot).is_some_and(|(chunk, row)| chunk.cell(Name::Pinned, row) == Cell::TRUE)
     }
 
+    /// Whether it is never evicted: pinned, or held by its session.
+    pub(crate) fn is_kept(&self, slot: u32) -> bool {
+        self.is_pinned(slot) || self.held(slot) == Some(true)
+    }
+
+    /// Of a turn in the record of its session, whether the session holds it; None for anything else.
+    pub(crate) fn held(&self, slot: u32) -> Option<bool> {
+        match self.cell(slot, Name::Held) {
+            Cell::TRUE => Some(true),
+            Cell::FALSE => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Notes that it is a turn in the record of its session, and whether that holds it; None: it is none.
+    pub(crate) fn set_held(&mut self, slot: u32, held: Option<bool>) {
+        let cell = held.map_or(Cell::MISSING, Cell::bool);
+        self.change(slot, |chunk, row| chunk.set(Name::Held, row, cell));
+    }
+
+    /// Whether its vectors are still to be made.
+    pub(crate) fn awaits(&self, slot: u32) -> bool {
+        self.cell(slot, Name::Awaits) == Cell::TRUE
+    }
+
+    /// Notes that its vectors are there, or will never be.
+    pub(crate) fn set_awaits(&mut self, slot: u32, awaits: bool) {
+        self.change(slot, |chunk, row| chunk.set(Name::Awaits, row, Cell::bool(awaits)));
+    }
+
+    /// Sets when it expires.
+    pub(crate) fn set_expires(&mut self, slot: u32, expires: Option<Millis>) {
+        self.change(slot, |chunk, row| chunk.set(Name::Expires, row, optional(expires)));
+    }
+
+    /// Whether it is a turn.
+    pub(crate) fn has_role(&self, slot: u32) -> bool {
+        self.cell(slot, Name::Role) != Cell::MISSING
+    }
+
+    /// Whether it is a chunk of a document.
+    pub(crate) fn is_chunk(&self, slot: u32) -> bool {
+        self.cell(slot, Name::Doc) != Cell::MISSING
+    }
+
     /// IMPORTANCE.
     pub(crate) fn importance(&self, slot: u32) -> f64 {
         self.chunk(slot).and_then(|(chunk, row)| chunk.cell(Name::Importance, row).as_number()).unwrap_or(0.0)
@@ -489,6 +542,9 @@ impl Records {
             meta: record.meta(),
             supersedes: record.supersedes,
             superseded: record.superseded_by.zip(superseded_at).map(|(by, at)| Superseded { by, at }),
+            passage: record.passage().map(Box::new),
+            tokens: record.tokens,
+            awaits: chunk.cell(Name::Awaits, row) == Cell::TRUE,
             template: number(Name::Template) as u16,
             windows: number(Name::Windows) as u16,
             accessed,
@@ -610,6 +666,7 @@ impl Records {
             chunk.uses.set(row, entry.accessed, entry.uses);
         }
         self.write(counts, slot, entry);
+        self.set_held(slot, None);
         slot
     }
 
@@ -705,8 +762,10 @@ impl Records {
     }
 }
 
-/// The cells of an entry; META, the number of windows and that of words apart.
-fn cells(entry: &Entry) -> [(Name, Cell); NAMES - 2] {
+/// The cells of an entry; META, the number of windows, that of words and what its session makes of it apart.
+fn cells(entry: &Entry) -> [(Name, Cell); NAMES - 3] {
+    let passage = entry.passage.as_deref();
+    let number = |part: fn(&Passage) -> u32| optional(passage.map(|passage| part(passage).into()));
     [
         (Name::Ms, Cell::whole(entry.id.ms)),
         (Name::Seq, Cell::whole(entry.id.seq)),
@@ -728,6 +787,10 @@ fn cells(entry: &Entry) -> [(Name, Cell); NAMES - 2] {
         (Name::Source, text_cell(entry.source.as_deref())),
         (Name::Template, Cell::whole(u64::from(entry.template))),
         (Name::SupersededAt, optional(entry.superseded.map(|superseded| superseded.at))),
+        (Name::Doc, text_cell(passage.map(|passage| &*passage.doc))),
+        (Name::Position, number(|passage| passage.position)),
+        (Name::Total, number(|passage| passage.total)),
+        (Name::Awaits, Cell::bool(entry.awaits)),
     ]
 }
 
@@ -799,6 +862,9 @@ impl filter::Chunk for ChunkView<'_> {
             Field::Role => Name::Role,
             Field::Source => Name::Source,
             Field::Superseded => Name::SupersededAt,
+            Field::Doc => Name::Doc,
+            Field::Position => Name::Position,
+            Field::Total => Name::Total,
             Field::Created => return Some(Cow::Owned(self.made(|chunk, row| chunk.created(row)))),
             // Use is live; a column of it is one of this moment.
             Field::Accessed => return Some(Cow::Owned(self.made(|chunk, row| chunk.uses.get(row).0))),
@@ -879,6 +945,9 @@ impl FieldSource for MemoryView<'_> {
             Field::Source => Value::optional(self.record.source),
             Field::Tags => Value::List(self.tags.get_or_init(|| self.record.tags().collect())),
             Field::Superseded => number(Name::SupersededAt),
+            Field::Doc => Value::optional(self.record.doc),
+            Field::Position => number(Name::Position),
+            Field::Total => number(Name::Total),
         }
     }
 

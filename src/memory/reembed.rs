@@ -186,11 +186,9 @@ impl Space {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let words = self.stages_words();
         let cursor = self.walk_missing(cursor, |slot| {
-            if let Some((text, content_at)) = self.embedded_text(slot) {
-                bytes += text.len();
-                let own = self.view.records.windows(slot) > 0 && self.view.records.template(slot) == 0;
-                let words = words.then(|| (self.config().language, content_at));
-                found.push(Missing { id: self.view.id(slot), text, words, own });
+            if let Some(missing) = self.missing_of(slot, words) {
+                bytes += missing.text.len();
+                found.push(missing);
             }
             found.len() < limit && bytes < TEXT_BYTES
         });
@@ -293,6 +291,18 @@ impl Space {
         if behind.next().is_none() { MemoryId::ZERO } else { last }
     }
 
+    /// A memory to be embedded for the vectors that are in force.
+    pub(crate) fn missing(&self, slot: u32) -> Option<Missing> {
+        self.missing_of(slot, self.config().lexical && self.takes_token_vectors())
+    }
+
+    fn missing_of(&self, slot: u32, words: bool) -> Option<Missing> {
+        let (text, content_at) = self.embedded_text(slot)?;
+        let own = self.view.records.windows(slot) > 0 && self.view.records.template(slot) == 0;
+        let words = words.then(|| (self.config().language, content_at));
+        Some(Missing { id: self.view.id(slot), text, words, own })
+    }
+
     /// The text that is embedded of a memory, and where in it the content begins.
     fn embedded_text(&self, slot: u32) -> Option<(String, usize)> {
         let record = self.view.records.record(slot)?;
@@ -381,6 +391,15 @@ impl Space {
         for (shelf, vectors) in self.shelves.iter_mut().zip(bytes) {
             shelf.bytes = shelf.bytes - shelf.vectors + vectors;
             shelf.vectors = vectors;
+        }
+        let made: Vec<MemoryId> = std::mem::take(&mut self.awaiting).into_iter().collect();
+        for id in made {
+            let Some(slot) = self.slot(id) else { continue };
+            if self.view.records.windows(slot) > 0 {
+                self.view.records.set_awaits(slot, false);
+            } else {
+                self.awaiting.insert(id);
+            }
         }
         Ok(memories)
     }

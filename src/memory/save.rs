@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::codec::{self, VERSION, decode_batch, encode_put, put_entry_data};
 use crate::effect::Effect;
-use crate::space::Space;
+use crate::space::{Space, is_hidden};
 
 /// A space on its way in. It takes the batches that [`Space::encode_state`] gave, or any others, and builds at the end what is
 /// built faster of all memories at once.
@@ -53,6 +53,10 @@ impl Space {
             }
             out.append(effect);
         };
+        self.save_documents(&mut |saved| {
+            saved.encode(&mut effect);
+            write(&mut out, &mut effect);
+        });
         for slot in self.ids.iter() {
             let Some(entry) = self.view.records.entry(slot) else { continue };
             encode_put(&mut effect, &entry, |out| self.put_vectors(slot, out));
@@ -68,6 +72,10 @@ impl Space {
                 write(&mut out, &mut effect);
             }
         }
+        self.save_sessions(&mut |saved| {
+            saved.encode(&mut effect);
+            write(&mut out, &mut effect);
+        });
         // Behind the memories: putting them counts.
         Effect::Counters(self.counters()).encode(&mut out);
         if self.last_id.is_valid() {
@@ -76,8 +84,8 @@ impl Space {
         sink(&out);
     }
 
-    /// Gives the bytes that two spaces of the same content share: settings, model, ids seen, memories in order with their
-    /// vectors. Use, counters, what is staged and the place in memory are not in it.
+    /// Gives the bytes that two spaces of the same content share: settings, model, ids seen, sessions, documents, memories in order with their
+    /// vectors. Use, counters, what is staged or hidden and the place in memory are not in it.
     pub fn digest(&self, sink: &mut dyn FnMut(&[u8])) {
         let mut out = Vec::new();
         for (name, value) in self.settings("*") {
@@ -87,7 +95,16 @@ impl Space {
         Effect::Model { model: self.model().map(String::from), dim, precision: self.view.precision() }.encode(&mut out);
         Effect::LastId(self.last_id).encode(&mut out);
         sink(&out);
-        for slot in self.ids.iter() {
+        let mut record = |effect: Effect| {
+            out.clear();
+            effect.encode(&mut out);
+            sink(&out);
+        };
+        self.save_sessions(&mut record);
+        for document in self.documents.values() {
+            record(Effect::Document(Box::new(document.document.clone())));
+        }
+        for slot in self.ids.iter().filter(|slot| !is_hidden(&self.view, *slot)) {
             let Some(entry) = self.view.records.entry(slot) else { continue };
             out.clear();
             put_entry_data(&mut out, &entry);

@@ -123,10 +123,30 @@ pub struct Settings {
     pub consolidate_interval: u64,
     /// Importance from which consolidation promotes.
     pub consolidate_threshold: f64,
+    /// Seconds that the record of a session lives after it was last used; 0 = unlimited.
+    pub session_ttl: u64,
+    /// The last turns of a session that are kept whole.
+    pub session_turns: u64,
+    /// Tokens of an assembled context.
+    pub context_tokens: u64,
+    /// Seconds that an assembled context is kept; 0 = not at all.
+    pub context_cache_ttl: u64,
+    /// Turns that the summary of a session does not cover, from which it moves forward; 0 = never by itself.
+    pub summarize_at: u64,
+    /// Turns that it then leaves uncovered.
+    pub summarize_keep: u64,
+    /// Tokens of a summary.
+    pub summary_tokens: u64,
+    /// The language model that writes summaries; empty = sentences are taken from the turns.
+    pub summary_model: Box<str>,
+    /// Tokens of a chunk of a document.
+    pub chunk: u64,
+    /// Tokens that a chunk repeats of the one before it.
+    pub overlap: u64,
 }
 
 /// Every setting, in the order in which they are listed.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 31] = [
     "working.capacity",
     "working.ttl",
     "short_term.capacity",
@@ -148,6 +168,16 @@ pub const NAMES: [&str; 21] = [
     "dedup",
     "consolidate-interval",
     "consolidate-threshold",
+    "session.ttl",
+    "session.turns",
+    "context-tokens",
+    "context-cache-ttl",
+    "summarize-at",
+    "summarize-keep",
+    "summary-tokens",
+    "summary-model",
+    "chunk",
+    "overlap",
 ];
 
 /// The presets and what they set besides the defaults (requirements, "Tiers").
@@ -209,6 +239,16 @@ impl Default for Settings {
             dedup: 0.0,
             consolidate_interval: 300,
             consolidate_threshold: 0.7,
+            session_ttl: DAY,
+            session_turns: 100,
+            context_tokens: 4000,
+            context_cache_ttl: 300,
+            summarize_at: 25,
+            summarize_keep: 15,
+            summary_tokens: 1000,
+            summary_model: "".into(),
+            chunk: 512,
+            overlap: 50,
         }
     }
 }
@@ -278,6 +318,23 @@ impl Settings {
             "consolidate-threshold" => {
                 self.consolidate_threshold = unit(value).ok_or_else(|| bad(known, value, UNIT_FORM))?
             }
+            "session.ttl" => self.session_ttl = seconds(value).ok_or_else(|| bad(known, value, SECONDS_FORM))?,
+            "session.turns" => self.session_turns = within(known, value, 0, limits::TURNS)?,
+            "context-tokens" => self.context_tokens = within(known, value, 1, limits::CONTEXT_TOKENS)?,
+            "context-cache-ttl" => {
+                self.context_cache_ttl = seconds(value).ok_or_else(|| bad(known, value, SECONDS_FORM))?
+            }
+            "summarize-at" => self.summarize_at = within(known, value, 0, limits::TURNS)?,
+            "summarize-keep" => self.summarize_keep = within(known, value, 0, limits::TURNS)?,
+            "summary-tokens" => self.summary_tokens = within(known, value, 1, limits::SUMMARY_TOKENS)?,
+            "summary-model" => {
+                if value.len() > limits::NAME_BYTES {
+                    return Err(bad(known, value, "the name of a loaded model, or nothing"));
+                }
+                self.summary_model = value.into();
+            }
+            "chunk" => self.chunk = within(known, value, 1, limits::CHUNK_TOKENS)?,
+            "overlap" => self.overlap = within(known, value, 0, limits::CHUNK_TOKENS)?,
             _ => {
                 let (tier, field) = known.split_once('.').ok_or_else(|| unknown(name))?;
                 let tier = &mut self.tiers[Tier::parse(tier)?.index()];
@@ -311,6 +368,16 @@ impl Settings {
             "dedup" => self.dedup.to_string(),
             "consolidate-interval" => self.consolidate_interval.to_string(),
             "consolidate-threshold" => self.consolidate_threshold.to_string(),
+            "session.ttl" => self.session_ttl.to_string(),
+            "session.turns" => self.session_turns.to_string(),
+            "context-tokens" => self.context_tokens.to_string(),
+            "context-cache-ttl" => self.context_cache_ttl.to_string(),
+            "summarize-at" => self.summarize_at.to_string(),
+            "summarize-keep" => self.summarize_keep.to_string(),
+            "summary-tokens" => self.summary_tokens.to_string(),
+            "summary-model" => self.summary_model.to_string(),
+            "chunk" => self.chunk.to_string(),
+            "overlap" => self.overlap.to_string(),
             _ => {
                 let (tier, field) = name.split_once('.')?;
                 let tier = self.tier(Tier::parse(tier).ok()?);
@@ -378,6 +445,12 @@ fn bad(name: &str, value: &str, accepted: &str) -> Error {
 
 fn whole(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+}
+
+/// A whole number between two, both included.
+fn within(name: &str, value: &str, least: u64, most: usize) -> Result<u64> {
+    let number = whole(value).filter(|n| (least..=most as u64).contains(n));
+    number.ok_or_else(|| bad(name, value, &format!("a number from {least} to {most}")))
 }
 
 /// A number with one of the given units behind it; without one, the number.

@@ -8,6 +8,7 @@
 //!
 //! A memory that another has superseded leaves the shelf of its tier for one of its own: it counts against no capacity.
 
+use crate::document::{STAGED, Shelved};
 use crate::effect::{Applied, Counters, Effect, Patch, Removal};
 use crate::entry::{Entry, check_time, check_unit};
 use crate::filter::{self, Filter};
@@ -17,6 +18,7 @@ use crate::records::{Link, RecordCounts};
 use crate::reembed::{Retired, Staging};
 use crate::reindex::Reindexing;
 use crate::rows::{RowCounts, RowId, Rows, Vector};
+use crate::session::Session;
 use crate::settings::{Settings, TokenVectors};
 use crate::snapshot::{Selection, Snapshot, Timeline, VectorIndex, check_dimension};
 use crate::sorted::Sorted;
@@ -42,6 +44,8 @@ const LEXICAL_DENOMINATOR: usize = 5;
 pub(crate) struct Shelf {
     pub count: usize,
     pub pinned: usize,
+    /// Turns that their session holds, pinned ones apart: they take no place.
+    pub held: usize,
     pub bytes: usize,
     /// Bytes of vectors, which are in `bytes` too.
     pub vectors: usize,
@@ -49,7 +53,7 @@ pub(crate) struct Shelf {
     pub words: usize,
     /// By expiry, those that have one.
     pub expiry: Sorted<u32, Key>,
-    /// By a lower bound of the retention key, those that are not pinned.
+    /// By a lower bound of the retention key, those that can be evicted.
     pub retention: Sorted<u32, Key>,
 }
 
@@ -75,8 +79,16 @@ pub struct Space {
     pub(crate) duplicates: Sorted<u64, u64>,
     /// Whether the space is being loaded, and its orders by text and by value are left for the end (see [`crate::Loader`]).
     pub(crate) loading: bool,
-    /// The turns of each session by time.
-    pub(crate) sessions: BTreeMap<Box<str>, Sorted<u32, Key>>,
+    /// The memories of each session by time, chunks of documents apart.
+    pub(crate) by_session: BTreeMap<Box<str>, Sorted<u32, Key>>,
+    /// The records of sessions, and which of them ends when.
+    pub(crate) sessions: BTreeMap<Box<str>, Session>,
+    pub(crate) session_ends: BTreeSet<(Millis, Box<str>)>,
+    /// Documents that are shown, and those that are being staged.
+    pub(crate) documents: BTreeMap<Box<str>, Shelved>,
+    pub(crate) staged_documents: BTreeMap<Box<str>, Shelved>,
+    /// Memories whose vectors are still to be made.
+    pub(crate) awaiting: BTreeSet<MemoryId>,
     /// The key under which a slot stands in the retention index.
     pub(crate) retention: Vec<u64>,
     pub(crate) shelves: [Shelf; TIERS + 1],
@@ -111,7 +123,12 @@ impl Space {
             timeline: self.timeline.clone(),
             duplicates: self.duplicates.clone(),
             loading: self.loading,
+            by_session: self.by_session.clone(),
             sessions: self.sessions.clone(),
+            session_ends: self.session_ends.clone(),
+            documents: self.documents.clone(),
+            staged_documents: self.staged_documents.clone(),
+            awaiting: self.awaiting.clone(),
             retention: self.retention.clone(),
             shelves: self.shelves.clone(),
             meta_names: self.meta_names.clone(),
@@ -158,7 +175,7 @@ impl Space {
     /// What it is now, frozen.
     pub fn snapshot(&self) -> Snapshot {
         let mut view = self.view.clone();
-        view.next_expiry = self.next_expiry();
+        view.next_expiry = self.first_expiry();
         view.superseded = self.shelves[SUPERSEDED].count;
         view
     }
@@ -372,10 +389,10 @@ impl Space {
         size_of::<Space>() + self.memory_parts().iter().map(|(_, bytes)| bytes).sum::<usize>()
     }
 
-    /// The same by part: columns, texts, vectors, word vectors, the words' index, and the indexes by id, time, expiry, value, text and session.
-    pub fn memory_parts(&self) -> [(&'static str, usize); 7] {
+    /// The same by part: columns, texts, vectors, word vectors, the words' index, and the indexes by id, time, expiry, value, text and session, records of sessions and documents.
+    pub fn memory_parts(&self) -> [(&'static str, usize); 8] {
         let shelves = self.shelves.iter().map(|shelf| shelf.expiry.bytes() + shelf.retention.bytes());
-        let sessions = self.sessions.iter().map(|(name, order)| 64 + name.len() + order.bytes());
+        let sessions = self.by_session.iter().map(|(name, order)| 64 + name.len() + order.bytes());
         let names = self.meta_names.keys().map(|name| 48 + name.len());
         let orders = self.ids.bytes() + self.timeline.bytes() + self.duplicates.bytes();
         let keys = self.retention.capacity() * size_of::<u64>();
@@ -388,13 +405,14 @@ impl Space {
             ("token_vectors", self.records.signs.bytes),
             ("words", self.lexical.bytes()),
             ("indexes", orders + keys + shelves.sum::<usize>() + sessions.sum::<usize>() + names.sum::<usize>()),
+            ("sessions", self.sessions_bytes() + self.documents_bytes() + 32 * self.awaiting.len()),
             ("staged", staged + reindexed),
         ]
     }
 
     /// How many allocations freeing the space takes, nearly.
     pub fn free_effort(&self) -> usize {
-        self.view.records.slots() / 32 + self.sessions.len() + 1
+        self.view.records.slots() / 32 + self.by_session.len() + self.sessions.len() + self.documents.len() + 1
     }
 
     /// Bytes of one row, now or once a first vector of `dim` is there.
@@ -508,6 +526,12 @@ impl Space {
                 self.drop_staged();
                 0
             }
+            Effect::Session(patch) => self.patch_session(patch).map(|()| 0)?,
+            Effect::Turns { session, ids } => self.add_turns(session, ids).map(|()| 0)?,
+            Effect::EndSession { name, turns } => self.end_session(name, *turns),
+            Effect::Document(document) => self.begin_staging_document(document).map(|()| 0)?,
+            Effect::ShowDocument { name, expires } => self.show_staged_document(name, *expires)?,
+            Effect::DropDocument { name, staged } => self.drop_document(name, *staged),
         };
         Ok(Applied { memories })
     }
@@ -543,6 +567,7 @@ impl Space {
     fn put(&mut self, entry: &Entry, vectors: &[Vector], signs: &Signs) -> Result<()> {
         entry.check()?;
         self.check_vectors(vectors, entry.template, signs)?;
+        self.check_passage(entry)?;
         if usize::from(entry.windows) != vectors.len() {
             return Err(Error::new(format!("a memory of {} vectors came with {}", entry.windows, vectors.len())));
         }
@@ -564,6 +589,7 @@ impl Space {
         self.view.records.set_signs(&mut self.records, slot, signs);
         self.add_document(slot);
         self.enter(slot);
+        self.join_document(entry, slot);
         self.last_id = self.last_id.max(entry.id);
         self.counters.stores = self.counters.stores.saturating_add(1);
         self.refresh_retention(self.shelf_of(slot));
@@ -592,6 +618,9 @@ impl Space {
             self.check_vectors(vectors, *template, signs)?;
         }
         let indexed = old.content != new.content || (old.at, &old.speaker) != (new.at, &new.speaker);
+        if old.session != new.session {
+            self.leave_record(slot, false);
+        }
         self.leave(slot);
         if indexed {
             self.remove_document(slot);
@@ -622,6 +651,8 @@ impl Space {
         for id in ids {
             let Some(slot) = self.slot(*id) else { continue };
             let shelf = self.shelf_of(slot);
+            self.leave_record(slot, reason == Removal::Forgotten);
+            self.leave_document(slot);
             self.leave(slot);
             self.remove_document(slot);
             self.kill_all(slot);
@@ -664,6 +695,9 @@ impl Space {
             // What is staged is of other texts: all over again.
             self.restage();
         }
+        if settings.session_turns != old.session_turns {
+            self.hold_all_turns();
+        }
         self.reindex();
         Ok(())
     }
@@ -705,12 +739,18 @@ impl Space {
         if view.records.expires(slot).is_some() {
             index.expiry.insert(slot, |slot| view.expiry_key(slot));
         }
-        if view.records.is_pinned(slot) {
-            index.pinned += 1;
+        let (pinned, kept) = (view.records.is_pinned(slot), view.records.is_kept(slot));
+        index.pinned += usize::from(pinned);
+        index.held += usize::from(kept && !pinned);
+        if view.records.awaits(slot) {
+            self.awaiting.insert(view.id(slot));
         }
+        let chunk = view.records.is_chunk(slot);
         if !self.loading {
-            self.duplicates.insert(duplicate_item(view.duplicate_hash(slot), slot), |item| item);
-            if !view.records.is_pinned(slot) {
+            if !chunk {
+                self.duplicates.insert(duplicate_item(view.duplicate_hash(slot), slot), |item| item);
+            }
+            if !kept && !is_staged(view, slot) {
                 let keys = &self.retention;
                 index.retention.insert(slot, |slot| retention_key(view, keys, slot));
             }
@@ -724,7 +764,7 @@ impl Space {
                 }
             }
         }
-        if let Some(session) = record.session.map(Box::from) {
+        if let Some(session) = record.session.filter(|_| !chunk).map(Box::from) {
             self.join_session(session, slot);
         }
     }
@@ -741,7 +781,13 @@ impl Space {
         let view = &self.view;
         self.ids.remove(slot, |slot| view.id(slot));
         self.timeline.remove(slot, |slot| view.time_key(slot));
-        self.duplicates.remove(duplicate_item(view.duplicate_hash(slot), slot), |item| item);
+        let chunk = view.records.is_chunk(slot);
+        if !chunk {
+            self.duplicates.remove(duplicate_item(view.duplicate_hash(slot), slot), |item| item);
+        }
+        if view.records.awaits(slot) {
+            self.awaiting.remove(&view.id(slot));
+        }
         let index = &mut self.shelves[shelf];
         index.count -= 1;
         index.bytes -= cost;
@@ -750,9 +796,10 @@ impl Space {
         if view.records.expires(slot).is_some() {
             index.expiry.remove(slot, |slot| view.expiry_key(slot));
         }
-        if view.records.is_pinned(slot) {
-            index.pinned -= 1;
-        } else {
+        let (pinned, kept) = (view.records.is_pinned(slot), view.records.is_kept(slot));
+        index.pinned -= usize::from(pinned);
+        index.held -= usize::from(kept && !pinned);
+        if !kept && !is_staged(view, slot) {
             let keys = &self.retention;
             index.retention.remove(slot, |slot| retention_key(view, keys, slot));
         }
@@ -765,14 +812,14 @@ impl Space {
                 }
             }
         }
-        if let Some(session) = record.session.map(Box::<str>::from) {
+        if let Some(session) = record.session.filter(|_| !chunk).map(Box::<str>::from) {
             self.leave_session(&session, slot);
         }
     }
 
     /// Puts a turn between its neighbours in time.
     fn join_session(&mut self, session: Box<str>, slot: u32) {
-        let order = self.sessions.entry(session).or_default();
+        let order = self.by_session.entry(session).or_default();
         let view = &self.view;
         let key = |slot| view.time_key(slot);
         order.insert(slot, key);
@@ -787,10 +834,10 @@ impl Space {
     }
 
     fn leave_session(&mut self, session: &str, slot: u32) {
-        let Some(order) = self.sessions.get_mut(session) else { return };
+        let Some(order) = self.by_session.get_mut(session) else { return };
         order.remove(slot, |slot| self.view.time_key(slot));
         if order.len() == 0 {
-            self.sessions.remove(session);
+            self.by_session.remove(session);
         }
         let records = &mut self.view.records;
         let (previous, next) = (records.link(slot, Link::Previous), records.link(slot, Link::Next));
@@ -806,6 +853,44 @@ impl Space {
         }
         if let Some(next) = next {
             self.view.records.set_link(next, Link::Previous, previous);
+        }
+    }
+
+    /// Sets whether a session holds a memory; see [`crate::records::Records::set_held`].
+    pub(crate) fn hold(&mut self, slot: u32, held: Option<bool>) {
+        let was = self.view.records.held(slot) == Some(true);
+        self.view.records.set_held(slot, held);
+        let is = held == Some(true);
+        if was == is || self.view.records.is_pinned(slot) {
+            return;
+        }
+        let shelf = self.shelf_of(slot);
+        if !is && let Some(key) = self.retention.get_mut(slot as usize) {
+            *key = self.view.retention(slot);
+        }
+        let (view, keys) = (&self.view, &self.retention);
+        let index = &mut self.shelves[shelf];
+        let key = |slot| retention_key(view, keys, slot);
+        if is {
+            index.held += 1;
+            index.retention.remove(slot, key);
+        } else {
+            index.held -= 1;
+            index.retention.insert(slot, key);
+        }
+    }
+
+    /// Sets when a memory expires, as no patch does: of chunks that are hidden or shown, and turns that go with their session.
+    pub(crate) fn reexpire(&mut self, slot: u32, expires: Option<Millis>) {
+        let shelf = self.shelf_of(slot);
+        if self.view.records.expires(slot).is_some() {
+            let view = &self.view;
+            self.shelves[shelf].expiry.remove(slot, |slot| view.expiry_key(slot));
+        }
+        self.view.records.set_expires(slot, expires);
+        if expires.is_some() {
+            let view = &self.view;
+            self.shelves[shelf].expiry.insert(slot, |slot| view.expiry_key(slot));
         }
     }
 
@@ -852,8 +937,10 @@ impl Space {
         let mut shelves: [Vec<u32>; TIERS + 1] = Default::default();
         let mut duplicates = Vec::with_capacity(self.len());
         for slot in view.records.iter() {
-            duplicates.push(duplicate_item(view.duplicate_hash(slot), slot));
-            if !view.records.is_pinned(slot) {
+            if !view.records.is_chunk(slot) {
+                duplicates.push(duplicate_item(view.duplicate_hash(slot), slot));
+            }
+            if !view.records.is_kept(slot) && !is_staged(view, slot) {
                 shelves[self.shelf_of(slot)].push(slot);
             }
         }
@@ -872,6 +959,16 @@ fn words_cost(content: usize) -> usize {
 pub(crate) fn vectors_cost(windows: usize, row_bytes: usize, signs: usize) -> usize {
     let places = if windows > 1 { 48 + windows * size_of::<RowId>() } else { 0 };
     places + windows * row_bytes + signs
+}
+
+/// Whether a memory is not shown yet, or has gone already: nobody sees it, and the digest neither.
+pub(crate) fn is_hidden(view: &Snapshot, slot: u32) -> bool {
+    view.records.expires(slot).is_some_and(|expires| expires <= STAGED)
+}
+
+/// Whether a memory is a chunk of a document that is not shown yet: nothing decides about it.
+pub(crate) fn is_staged(view: &Snapshot, slot: u32) -> bool {
+    view.records.expires(slot) == Some(STAGED) && view.records.is_chunk(slot)
 }
 
 /// The key of a slot in the retention index.

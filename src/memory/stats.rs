@@ -35,7 +35,13 @@ pub struct Stats {
     /// Bytes that the space takes in all: [`Space::memory_usage`].
     pub memory: usize,
     /// The same by part: see [`Space::memory_parts`].
-    pub memory_parts: [(&'static str, usize); 7],
+    pub memory_parts: [(&'static str, usize); 8],
+    /// Records of sessions.
+    pub sessions: usize,
+    /// Documents that are shown.
+    pub documents: usize,
+    /// Memories whose vectors are still to be made.
+    pub awaiting: usize,
     /// What it counted.
     pub counters: Counters,
     /// Hits by recalls; None before the first.
@@ -63,6 +69,9 @@ impl Space {
             memory: self.memory_usage(),
             memory_parts: self.memory_parts(),
             hit_rate: (recalls > 0).then(|| counters.hits as f64 / recalls as f64),
+            sessions: self.sessions(now).count(),
+            documents: self.documents().count(),
+            awaiting: self.awaiting.len(),
             counters,
             vectors: self.rows.live,
             dim: self.dim(),

@@ -3,9 +3,9 @@
 //! A store of one memory is a batch of one. A batch is decided against the space as it stands plus what the batch has decided
 //! so far (ids, duplicates, the model), and what must give way is found once, at its end; so all of it is applied or nothing.
 
+use crate::document::STAGED;
 use crate::effect::{Effect, Patch, Removal};
-use crate::entry::Superseded;
-use crate::entry::{Entry, Meta, check_time};
+use crate::entry::{Entry, Meta, Passage, Superseded, check_time};
 use crate::filter::Filter;
 use crate::record;
 use crate::rows::{self, Among, Effort, Precision, Search, Vector};
@@ -91,6 +91,14 @@ pub struct NewMemory {
     /// The memory whose place it takes: that one goes out of recall and stays readable. Never a duplicate of it.
     pub supersedes: Option<MemoryId>,
     pub dedup: Dedup,
+    /// Tokens of the content; 0 = not counted.
+    pub tokens: u32,
+    /// Whether its vectors will be made later: it comes without them.
+    pub awaits: bool,
+    /// Where it stands in a document that is being staged: nobody sees it until that is shown.
+    pub passage: Option<Passage>,
+    /// Whether it is a turn that the record of its session will hold: it takes no place of its tier.
+    pub held: bool,
 }
 
 /// What a store decided.
@@ -221,6 +229,7 @@ struct Pending {
     signs: Signs,
     text: String,
     hash: u32,
+    held: bool,
 }
 
 struct Batch<'a> {
@@ -306,7 +315,10 @@ impl Space {
         }
         let vectors = update.vectors.map(|vectors| fixed.take(vectors)).transpose()?;
         let vectors = vectors.filter(|(template, vectors, signs)| {
-            *template != entry.template || self.stored_vectors(slot) != *vectors || self.stored_signs(slot) != *signs
+            entry.awaits
+                || *template != entry.template
+                || self.stored_vectors(slot) != *vectors
+                || self.stored_signs(slot) != *signs
         });
         let tier = changed(update.tier, &entry.tier);
         let settings = self.config();
@@ -382,7 +394,10 @@ impl Batch<'_> {
             Dedup::Exact | Dedup::Off => None,
         };
         let tier = new.tier.unwrap_or(Tier::ShortTerm);
-        let (expires, own_expiry) = expiry(self.space.config().expiry(tier, self.now), new.ttl, self.now)?;
+        let (expires, own_expiry) = match new.passage {
+            Some(_) => (Some(STAGED), false),
+            None => expiry(self.space.config().expiry(tier, self.now), new.ttl, self.now)?,
+        };
         let entry = Entry {
             // A place until it is certain that the memory is new; valid, so that the checks see the other fields.
             id: new.id.unwrap_or(MemoryId { ms: 0, seq: 1 }),
@@ -407,6 +422,9 @@ impl Batch<'_> {
             meta: new.meta,
             supersedes: new.supersedes,
             superseded: None,
+            passage: new.passage.map(Box::new),
+            tokens: new.tokens,
+            awaits: new.awaits && vectors.is_empty(),
             template,
             windows: vectors.len() as u16,
             accessed: self.now,
@@ -420,7 +438,7 @@ impl Batch<'_> {
         }
         let text = normalised(&entry.content);
         let hash = hash_of(&entry.content, entry.session.as_deref(), entry.speaker.as_deref());
-        let mut pending = Pending { entry, vectors, signs, text, hash };
+        let mut pending = Pending { entry, vectors, signs, text, hash, held: new.held };
         if new.dedup != Dedup::Off
             && new.supersedes.is_none()
             && let Some(id) = self.equal(&pending).or_else(|| self.similar(&pending, similar?))
@@ -564,8 +582,9 @@ impl Batch<'_> {
         let mut spared: BTreeSet<MemoryId> = self.standing.keys().chain(self.superseded.keys()).copied().collect();
         let mut victims = Vec::new();
         for tier in Tier::ALL {
-            let of_tier = |entry: &Entry| entry.tier == tier && entry.superseded.is_none();
-            let entering = self.pending.iter().filter(|pending| of_tier(&pending.entry)).count();
+            // A turn is held by its session, a chunk is not there yet: neither takes a place now.
+            let of_tier = |entry: &Entry| entry.tier == tier && entry.superseded.is_none() && entry.passage.is_none();
+            let entering = self.pending.iter().filter(|pending| !pending.held && of_tier(&pending.entry)).count();
             // What is superseded leaves its place in the tier.
             let leaves = |id: &&MemoryId| space.slot(**id).is_some_and(|slot| space.shelf_of(slot) == tier.index());
             let leaving = self.superseded.keys().filter(leaves).count();

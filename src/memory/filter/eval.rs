@@ -151,6 +151,9 @@ impl FieldSource for Entry {
             Field::Superseded => {
                 self.superseded.map_or(Value::Missing, |superseded| Value::Number(superseded.at as f64))
             }
+            Field::Doc => Value::optional(self.passage.as_deref().map(|passage| &*passage.doc)),
+            Field::Position => Value::whole(self.passage.as_deref().map(|passage| passage.position)),
+            Field::Total => Value::whole(self.passage.as_deref().map(|passage| passage.total)),
         }
     }
 
@@ -173,6 +176,11 @@ impl<'a> Value<'a> {
     /// A text.
     pub(crate) fn text(text: &'a str) -> Value<'a> {
         Value::Text(Cow::Borrowed(text))
+    }
+
+    /// A number that a memory need not have.
+    fn whole(number: Option<u32>) -> Value<'a> {
+        number.map_or(Value::Missing, |number| Value::Number(number.into()))
     }
 
     /// A text that a memory need not have.

@@ -142,9 +142,9 @@ pub(crate) const BUILT_IN: [BuiltIn; 23] = [
     built_in("role", Field::Role, "use SPEAKER, or another name"),
     built_in("source", Field::Source, "use the option SOURCE"),
     built_in("tags", Field::Tags, "use the option TAGS"),
-    BuiltIn { name: "doc", field: None, instead: "use the option SOURCE" },
-    reserved("position"),
-    reserved("total"),
+    built_in("doc", Field::Doc, "use the option SOURCE"),
+    built_in("position", Field::Position, "use another name"),
+    built_in("total", Field::Total, "use another name"),
     reserved("heat"),
     built_in("superseded", Field::Superseded, "use the option SUPERSEDES"),
 ];
@@ -177,6 +177,10 @@ pub(crate) enum Field {
     Tags,
     /// The AT of what superseded it.
     Superseded,
+    /// The document that it is a chunk of, which of its chunks, and of how many.
+    Doc,
+    Position,
+    Total,
 }
 
 /// A value written in the filter.

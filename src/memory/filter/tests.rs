@@ -6,7 +6,7 @@ use super::plan::{Cells, relate};
 use super::table::Part;
 use super::{BUILT_IN, Comparison, Field, FieldSource, Filter, Value, Words};
 use crate::columns::{Cell, Column};
-use crate::entry::{Entry, Meta, Superseded};
+use crate::entry::{Entry, Meta, Passage, Superseded};
 use crate::{MemoryId, Tier};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -86,6 +86,12 @@ fn any_entry() -> impl Strategy<Value = Arc<Entry>> {
             meta,
             supersedes: None,
             superseded: expires.filter(|n| n % 3 == 0).map(|n| Superseded { by: MemoryId { ms: 1, seq: 1 }, at: n }),
+            passage: (uses % 2 == 0).then(|| {
+                let doc = if uses % 4 == 0 { "a" } else { "b" };
+                Box::new(Passage { doc: doc.into(), position: uses, total: 9, start: 0, end: 1 })
+            }),
+            tokens: 0,
+            awaits: false,
             template: 0,
             windows: 0,
             accessed: NOW + created,

@@ -5,6 +5,7 @@
 mod codec;
 mod concurrency;
 mod consolidate;
+mod conversations;
 mod counting;
 mod filter;
 mod ranking;

@@ -51,6 +51,10 @@ fn every_field_is_kept_and_saved() {
         meta: meta(json!({"x": 0.1, "y": [1, {"z": null}], "big": 9007199254740993u64})),
         supersedes: None,
         dedup: Dedup::Off,
+        tokens: 7,
+        awaits: false,
+        passage: None,
+        held: false,
     };
     let id = store(&mut space, T0, new);
     let loaded = load(&state(&space, 10));

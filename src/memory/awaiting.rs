@@ -1,0 +1,55 @@
+//! Memories whose vectors are made after they are stored.
+//!
+//! A turn of a conversation is stored, and its writer answered, before its content is embedded; so is what is imported without vectors. Until
+//! then it is in the timeline, in the history of its session and in recall by words. That it waits is part of the memory: a server that
+//! is killed in between, or a replica that becomes the primary, finds it and has the vectors made.
+
+use crate::effect::Effect;
+use crate::reembed::{Embedded, Missing};
+use crate::space::Space;
+use crate::store::{Update, Vectors};
+use crate::{MemoryId, Millis, Result};
+
+impl Space {
+    /// How many memories wait for their vectors.
+    pub fn awaiting(&self) -> usize {
+        self.awaiting.len()
+    }
+
+    /// Whether a memory waits for its vectors.
+    pub fn awaits(&self, id: MemoryId) -> bool {
+        self.awaiting.contains(&id)
+    }
+
+    /// Up to `limit` memories behind `cursor`, in the order of ids, that wait for their vectors.
+    pub fn awaiting_behind(&self, cursor: MemoryId, limit: usize) -> Vec<Missing> {
+        let ids = self.awaiting.range(cursor.next()..).take(limit);
+        ids.filter_map(|id| self.missing(self.slot(*id)?)).collect()
+    }
+
+    /// Decides to give memories the vectors that `model` made of their texts; one whose text cannot be embedded waits no longer. What is
+    /// gone, has its vectors or has another text by now is passed over.
+    ///
+    /// Errors: vectors that do not fit the space.
+    pub fn fill(&self, now: Millis, model: &str, made: Vec<Embedded>) -> Result<Vec<Effect>> {
+        let template = self.config().template.version();
+        let mut effects: Vec<Effect> = Vec::new();
+        for Embedded { memory, windows, words } in made {
+            let text = self.slot(memory.id).filter(|_| self.awaits(memory.id)).and_then(|slot| self.missing(slot));
+            if self.standing(now, memory.id).is_none() || text.is_none_or(|now| now.text != memory.text) {
+                continue;
+            }
+            let vectors = if windows.is_empty() {
+                Vectors::None
+            } else {
+                Vectors::Embedded { model: model.into(), template, windows, words }
+            };
+            let update = Update { vectors: Some(vectors), ..Update::default() };
+            let fixes = effects.iter().any(|effect| matches!(effect, Effect::Model { .. }));
+            let decided = self.update(now, memory.id, update)?;
+            // The first of several fixes the model for all.
+            effects.extend(decided.into_iter().filter(|effect| !(fixes && matches!(effect, Effect::Model { .. }))));
+        }
+        Ok(effects)
+    }
+}
