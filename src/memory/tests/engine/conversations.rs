@@ -174,8 +174,7 @@ fn step(random: &mut Random, space: &Space, model: &mut Model, now: Millis) -> V
         6 | 7 => {
             let Some(talk) = model.talks.get_mut(&name) else { return Vec::new() };
             talk.covered = random.below(talk.turns.len() + 1);
-            let effects = space.summarize(now, &name, summary(talk.covered)).unwrap();
-            effects
+            space.summarize(now, &name, summary(talk.covered)).unwrap()
         }
         8 => {
             let Some(talk) = model.talks.get_mut(&name).filter(|talk| !talk.turns.is_empty()) else {
