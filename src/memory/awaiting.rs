@@ -16,6 +16,11 @@ impl Space {
         self.awaiting.len()
     }
 
+    /// The last memory, by id, that waits for its vectors.
+    pub fn last_awaiting(&self) -> Option<MemoryId> {
+        self.awaiting.last().copied()
+    }
+
     /// Whether a memory waits for its vectors.
     pub fn awaits(&self, id: MemoryId) -> bool {
         self.awaiting.contains(&id)

@@ -329,6 +329,12 @@ impl Space {
         (turns, vec![Effect::EndSession { name: name.into(), turns: true }])
     }
 
+    /// The effects that end the record of a session and leave its turns alone.
+    pub fn end_record(&self, name: &str) -> Vec<Effect> {
+        let there = self.sessions.contains_key(name);
+        there.then(|| Effect::EndSession { name: name.into(), turns: false }).into_iter().collect()
+    }
+
     /// Decides to take all turns and the summary from a session; the fields stay, and the record is renewed.
     pub fn clear_session(&self, now: Millis, name: &str) -> Result<(usize, Vec<Effect>)> {
         let session = self.existing_session(now, name)?;

@@ -214,11 +214,13 @@ fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
 /// The keyspace event that an effect is worth. An eviction and a merge are forgetting too: the memory is gone, and not because its time was over.
 fn event_of(effect: &Effect) -> Option<&'static CStr> {
     match effect {
-        Effect::Put { .. } => Some(c"mem.store"),
+        Effect::Put { .. } if effect.is_visible() => Some(c"mem.store"),
         Effect::Patch { patch, .. } if patch.tier.is_some() => Some(c"mem.promote"),
         Effect::Remove { reason: Removal::Expired, .. } => Some(c"mem.expire"),
         Effect::Remove { .. } => Some(c"mem.forget"),
         Effect::Switch => Some(c"mem.reembed"),
+        Effect::ShowDocument { .. } => Some(c"mem.store"),
+        Effect::EndSession { turns: true, .. } | Effect::DropDocument { staged: false, .. } => Some(c"mem.forget"),
         _ => None,
     }
 }
@@ -235,6 +237,13 @@ fn size_of_encoded(effect: &Effect) -> usize {
         }
         Effect::Remove { ids, .. } => 16 * ids.len(),
         Effect::Use(uses) => 28 * uses.len(),
+        Effect::Turns { ids, .. } => 64 + 16 * ids.len(),
+        Effect::Session(patch) => {
+            let fields: usize =
+                patch.fields.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, |v| v.len())).sum();
+            let summary = patch.summary.iter().flatten().map(|summary| summary.text.len()).sum::<usize>();
+            512 + fields + summary
+        }
         _ => 128,
     }
 }

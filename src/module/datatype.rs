@@ -8,6 +8,7 @@
 //! A value is freed by the main thread, by the server's lazy-free thread, or by our reaper: a large space is always handed to the reaper, because DEL
 //! frees in place and dropping a hundred thousand memories takes far longer than a client should wait.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,6 +55,9 @@ pub struct Held {
     pub stop_index: Arc<AtomicBool>,
     /// From when on another index is worth the while that it takes to build, though the one that there is finds nearly all at once. Not saved.
     pub index_rests_until: Option<Instant>,
+    /// Whether vectors are being made that memories wait for, and until when nothing is tried after that has failed. Not saved.
+    pub filling: Mark,
+    pub fill_rests_until: Cell<Option<Instant>>,
     /// Memories whose use was noted since then. Not saved.
     pub used: BTreeSet<MemoryId>,
 }
@@ -107,6 +111,8 @@ impl Held {
             indexing: Mark::default(),
             stop_index: Arc::default(),
             index_rests_until: None,
+            filling: Mark::default(),
+            fill_rests_until: Cell::new(None),
             used: BTreeSet::new(),
         }
     }

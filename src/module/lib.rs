@@ -15,6 +15,7 @@ pub mod config;
 mod datatype;
 pub mod describe;
 mod ffi;
+mod fill;
 pub mod grammar;
 mod info;
 mod jobs;

@@ -1,7 +1,7 @@
 //! The timer: every [`TICK_MS`] on the main thread it commits what waited for a pause to end, and walks the spaces in turn, at most [`SLICE`] at a time.
 //!
 //! On a primary, per space: what has expired and what is beyond a capacity goes, the space is brought under its `max-memory`, consolidation is started when it is due (planned on a
-//! pool thread over a snapshot, committed step by step), use counters are sent to the replicas at most once a minute, vectors staged by a job that is no more are dropped. Every write goes through
+//! pool thread over a snapshot, committed step by step), vectors are made for memories that wait for them, use counters are sent to the replicas at most once a minute, vectors staged by a job that is no more are dropped. Every write goes through
 //! [`commit`], as background work that began on this incarnation. On any server: rows of forgotten vectors are compacted, except beside a fork child,
 //! where moving memory would copy pages; and words are indexed anew where a setting asks for it, a step per turn, with turns that follow each other closely.
 //!
@@ -22,6 +22,7 @@ use crate::commands::consolidate;
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
 use crate::datatype::{self, Found, Held, Underway};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, api, flags};
+use crate::fill;
 use crate::keyspace;
 
 /// How often the timer runs, in milliseconds.
@@ -132,6 +133,8 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
         } else {
             BTreeSet::new()
         };
+        // Of a server that died, or became a replica, before it had made them; or that had no encoder.
+        fill::begin(held, place.db, &place.key);
         let over = over_limit(held.space.live_bytes(), held.space.config().max_memory);
         // Of a job that ended with its server, or with this one's being a replica.
         let abandoned = held.space.staged().is_some() && !held.reembedding.is_set();

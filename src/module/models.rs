@@ -394,6 +394,50 @@ fn cached(encoder: &Encoder, text: &Text) -> Option<Vectors> {
     cache().get(encoder.name(), &text.cache_key())
 }
 
+/// Whether a text has more windows than a memory may have vectors.
+pub fn is_too_long(text: &str) -> bool {
+    embedder().is_ok_and(|encoder| encoder.windows(text).len() > engram_memory::limits::WINDOWS)
+}
+
+/// What counts tokens.
+pub enum Counter {
+    /// The tokenizer of the default language model, under its name.
+    Gemma(String, Arc<Gemma>),
+    /// That of the text encoder.
+    Encoder(Arc<Encoder>),
+    /// Characters by four.
+    Estimate,
+}
+
+impl Counter {
+    /// What counts now: the default language model's tokenizer, else the encoder's, else an estimate.
+    pub fn current() -> Counter {
+        match (gemma(None), embedder()) {
+            (Ok((name, gemma)), _) => Counter::Gemma(name, gemma),
+            (Err(_), Ok(encoder)) => Counter::Encoder(encoder),
+            _ => Counter::Estimate,
+        }
+    }
+
+    /// Its name, as replies show it.
+    pub fn name(&self) -> String {
+        match self {
+            Counter::Gemma(name, _) => name.clone(),
+            Counter::Encoder(encoder) => encoder.name().to_owned(),
+            Counter::Estimate => "estimated".to_owned(),
+        }
+    }
+
+    /// The tokens of a text.
+    pub fn count(&self, text: &str) -> usize {
+        match self {
+            Counter::Gemma(_, gemma) => gemma.tokenizer().encode(text).len(),
+            Counter::Encoder(encoder) => encoder.tokens(text).len(),
+            Counter::Estimate => text.chars().count().div_ceil(4),
+        }
+    }
+}
+
 /// What embedding texts came to.
 pub struct Embedded {
     /// The encoder's name.

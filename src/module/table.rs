@@ -9,6 +9,7 @@
 //! * `getkeys-api`: after GENERATE's free text a keyword such as MEMORY may stand as a value too, so the server asks the parser where the keys are.
 //! * `blocking` marks commands that are all waiting for a model or a job. The server uses it for the ACL category @blocking only.
 
+mod conversations;
 mod memories;
 mod models;
 
@@ -45,7 +46,7 @@ const BASE: Command = Command {
 
 /// Every command of the module, containers included.
 pub fn commands() -> impl Iterator<Item = &'static Command> {
-    memories::COMMANDS.iter().chain(models::COMMANDS)
+    memories::COMMANDS.iter().chain(conversations::COMMANDS).chain(models::COMMANDS)
 }
 
 /// Every row that can be called: commands without subcommands, and subcommands.

@@ -35,6 +35,7 @@ mod ranking;
 mod recall;
 mod reembed;
 mod serve;
+mod sessions;
 mod store;
 mod streams;
 mod text;

@@ -1,6 +1,6 @@
 //! Commands that change a space without a model: FORGET, PROMOTE, CONFIG and the internal APPLY.
 
-use engram_memory::{Entry, MemoryId, Selection, Space, Tier};
+use engram_memory::{Effect, Entry, MemoryId, Selection, Space, Tier};
 
 use super::{Flow, Outcome, SELECT_INLINE, fields, read, target, write};
 use crate::commit::{self, Needs, Ran, Stop};
@@ -12,8 +12,11 @@ use crate::keyspace;
 use crate::models;
 use crate::reply::{Error, Value};
 
-/// `MEM.FORGET key id... | FILTER expr | TIER t | SESSION s [DRYRUN]`
+/// `MEM.FORGET key id... | FILTER expr | TIER t | DOC d | SESSION s [DRYRUN]`
 pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
+    if let Some(doc) = args.opt_text("doc") {
+        return forget_document(ctx, args.key("key"), doc, args.flag("dryrun"));
+    }
     fields::check_filter(args)?;
     let tier = args.opt_text("tier").map(Tier::parse).transpose()?;
     let select = |space: &Space| -> Result<Selection, Error> {
@@ -39,7 +42,8 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
         drop(snapshot);
         let count = write(ctx, key, Needs::FREE, |space, now| {
             let ids = space.forget(now, &selection);
-            let effects = space.forget_effects(&ids);
+            let mut effects = space.forget_effects(&ids);
+            effects.extend(end_of_record(space, &selection));
             Ok((ids.len(), effects))
         })?;
         return Ok(Value::from(count).into());
@@ -73,7 +77,8 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
                     .copied()
                     .filter(|id| space.get(now, *id).is_some_and(|entry| selects(&selection, &entry)))
                     .collect();
-                let effects = space.forget_effects(&ids);
+                let mut effects = space.forget_effects(&ids);
+                effects.extend(end_of_record(space, &selection));
                 Ok((ids.len(), effects))
             });
             let answer = match committed {
@@ -95,6 +100,26 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
         });
     });
     Ok(Flow::Later)
+}
+
+/// Forgetting a session is forgetting what its record says of it too: the summary, the fields.
+fn end_of_record(space: &Space, selection: &Selection) -> Vec<Effect> {
+    match selection {
+        Selection::Session(session) => space.end_record(session),
+        _ => Vec::new(),
+    }
+}
+
+/// A document goes at once, however large: its chunks are hidden, and taken away bit by bit.
+fn forget_document(ctx: Ctx, key: &[u8], doc: &str, dry: bool) -> Outcome {
+    let ids = read(ctx, key, |held| Ok(held.space.forget_document(ffi::now(), doc).0))?.unwrap_or_default();
+    if dry {
+        return Ok(listed(ids).into());
+    }
+    if !ids.is_empty() {
+        write(ctx, key, Needs::FREE, |space, now| Ok(((), space.forget_document(now, doc).1)))?;
+    }
+    Ok(Value::from(ids.len()).into())
 }
 
 /// Memories that go in one unit of a large MEM.FORGET.

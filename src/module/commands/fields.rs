@@ -37,6 +37,7 @@ pub fn from_options(args: &Parsed, content: &str) -> Result<NewMemory, Error> {
             None if args.flag("nodedup") => Dedup::Off,
             None => Dedup::Default,
         },
+        ..NewMemory::default()
     })
 }
 
@@ -146,29 +147,29 @@ pub fn from_json(object: &Meta) -> Result<(NewMemory, bool), Error> {
     Ok((memory, noembed))
 }
 
-fn wrong(name: &str, wanted: &str, got: &Json) -> Error {
+pub fn wrong(name: &str, wanted: &str, got: &Json) -> Error {
     Error::err(format!("the field '{name}' takes {wanted}, not {}", kind_of(got)))
 }
 
-fn string(name: &str, value: Json) -> Result<String, Error> {
+pub fn string(name: &str, value: Json) -> Result<String, Error> {
     match value {
         Json::String(text) => Ok(text),
         other => Err(wrong(name, "a string", &other)),
     }
 }
 
-fn strings(name: &str, value: Json) -> Result<Vec<String>, Error> {
+pub fn strings(name: &str, value: Json) -> Result<Vec<String>, Error> {
     match value {
         Json::Array(items) => items.into_iter().map(|item| string(name, item)).collect(),
         other => Err(wrong(name, "an array of strings", &other)),
     }
 }
 
-fn number(name: &str, value: &Json) -> Result<f64, Error> {
+pub fn number(name: &str, value: &Json) -> Result<f64, Error> {
     value.as_f64().ok_or_else(|| wrong(name, "a number", value))
 }
 
-fn whole(name: &str, value: &Json) -> Result<u64, Error> {
+pub fn whole(name: &str, value: &Json) -> Result<u64, Error> {
     value.as_u64().ok_or_else(|| wrong(name, "a whole number from 0", value))
 }
 
@@ -223,6 +224,16 @@ fn common(fields: &mut Fields, entry: Entry) {
         if let Some(text) = text {
             push(fields, name, String::from(text));
         }
+    }
+    if let Some(passage) = entry.passage {
+        push(fields, "doc", String::from(passage.doc));
+        push(fields, "position", u64::from(passage.position));
+        push(fields, "total", u64::from(passage.total));
+        push(fields, "start", passage.start);
+        push(fields, "end", passage.end);
+    }
+    if entry.tokens > 0 {
+        push(fields, "tokens", u64::from(entry.tokens));
     }
     if !entry.tags.is_empty() {
         push(fields, "tags", Value::Array(entry.tags.into_iter().map(|tag| Value::from(String::from(tag))).collect()));

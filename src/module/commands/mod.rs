@@ -8,7 +8,9 @@ mod models;
 mod read;
 pub mod recall;
 mod reembed;
+mod session;
 mod store;
+mod transcript;
 
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -81,6 +83,19 @@ handlers! {
     "mem.config|set" => edit::config_set,
     "mem.config|preset" => edit::config_preset,
     "mem.apply" => edit::apply,
+    "mem.session|append" => session::append,
+    "mem.session|history" => session::history,
+    "mem.session|list" => session::list,
+    "mem.session|info" => session::info,
+    "mem.session|set" => session::set,
+    "mem.session|get" => session::get,
+    "mem.session|touch" => session::touch,
+    "mem.session|copy" => session::copy,
+    "mem.session|clear" => session::clear,
+    "mem.session|export" => session::export,
+    "mem.session|import" => session::import,
+    "mem.session|summary" => session::summary,
+    "mem.session|del" => session::delete,
     "mem.consolidate" => consolidate::consolidate,
     "mem.reembed" => reembed::reembed,
     "gemma.load" => models::load,

@@ -186,6 +186,9 @@ pub fn stats(ctx: Ctx, args: &Parsed) -> Outcome {
         Ok(Value::map(vec![
             ("memories", Value::from(stats.count)),
             ("superseded", Value::from(stats.superseded)),
+            ("sessions", Value::from(stats.sessions)),
+            ("documents", Value::from(stats.documents)),
+            ("awaiting", Value::from(stats.awaiting)),
             ("vectors", Value::from(stats.vectors)),
             ("bytes", Value::from(stats.memory)),
             (

@@ -20,6 +20,7 @@ use engram_memory::{Admitted, Hit, Mode as By, Recall, Recalled, Snapshot, Tier,
 use super::{Flow, Outcome, check_size, fields, read};
 use crate::datatype::{self, Found};
 use crate::ffi::{self, Ctx, Key, Mode, Str};
+use crate::fill;
 use crate::grammar::Parsed;
 use crate::jobs::{Place, Waiter};
 use crate::models::{self, Text, Vectors};
@@ -331,6 +332,15 @@ fn micros(since: Instant) -> u64 {
 
 /// `MEM.RECALL key text | TEXT text | VECTOR blob | VALUES n v... | LIKE id [...]`
 pub fn recall(ctx: Ctx, args: &Parsed) -> Outcome {
+    // Words are found at once.
+    if args.opt_text("mode") == Some("lexical") {
+        return run(ctx, args, &mut None);
+    }
+    fill::searched(ctx, args.key("key"), args, run)
+}
+
+/// The same for a client that waits already, or for the one of `ctx`.
+fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
     let text = args.opt_text("text").map(str::to_owned);
     text.as_deref().map_or(Ok(()), |text| check_size(text, "the text"))?;
     if args.opt_text("mode") != Some("lexical")
@@ -348,21 +358,21 @@ pub fn recall(ctx: Ctx, args: &Parsed) -> Outcome {
     if let Some(text) = &text {
         search.look_for(text.clone())?;
     }
-    let inline = ctx.must_not_block();
+    let inline = waiting.is_none() && ctx.must_not_block();
     if let Some(text) = text.filter(|_| search.wants_vectors()) {
         let texts = [search.question(&text)];
         let embedded = if inline { Some(models::embed_inline(ctx, &texts)?) } else { models::all_cached(&texts) };
         let Some((model, vectors)) = embedded.and_then(|e| Some((e.model, e.texts.into_iter().next()?))) else {
             let [text] = texts;
-            return later(ctx, search, Some(text), options, None);
+            return later(ctx, search, Some(text), options, None, waiting);
         };
         search.embedded(Ok((model, vectors)))?;
     }
     if !inline {
         match search.lane() {
             Lane::Here => {}
-            Lane::Pool => return later(ctx, search, None, options, None),
-            Lane::Moved(moved) => return later(ctx, search, None, options, Some(moved)),
+            Lane::Pool => return later(ctx, search, None, options, None, waiting),
+            Lane::Moved(moved) => return later(ctx, search, None, options, Some(moved), waiting),
         }
     }
     let (reply, found) = search.answer(options.with_vectors)?;
@@ -405,9 +415,16 @@ struct Options {
 }
 
 /// Runs the search on the pool, once `text`, if there is one, has been embedded there.
-fn later(ctx: Ctx, search: Search, text: Option<Text>, options: Options, moved: Option<Moved>) -> Outcome {
+fn later(
+    ctx: Ctx,
+    search: Search,
+    text: Option<Text>,
+    options: Options,
+    moved: Option<Moved>,
+    waiting: &mut Option<Waiter>,
+) -> Outcome {
     let place = if moved.is_some() { None } else { Some(Place::take()?) };
-    let waiter = Waiter::block(ctx, 0, || {});
+    let waiter = waiting.take().unwrap_or_else(|| Waiter::block(ctx, 0, || {}));
     let finish = move |mut search: Search, waiter: Waiter| {
         waiter.work_begins();
         let answered = search.answer(options.with_vectors);

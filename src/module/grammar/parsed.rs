@@ -251,6 +251,11 @@ impl<'a> Parsed<'a> {
         }
     }
 
+    /// The arguments as they came, to be parsed again later.
+    pub fn owned(&self) -> Vec<Vec<u8>> {
+        self.argv.iter().map(|word| word.to_vec()).collect()
+    }
+
     /// A fingerprint of what is asked for: command and arguments, but not the job's name and whether the client waits.
     pub fn fingerprint(&self) -> u128 {
         let mut hasher = SipHasher13::new();

@@ -300,7 +300,7 @@ pub(super) static COMMANDS: &[Command] = &[
     },
     Command {
         name: "mem.forget",
-        summary: "Removes memories: by id, by filter, or a whole tier or session.",
+        summary: "Removes memories: by id, by filter, or a whole tier, document or session.",
         group: MEMORIES,
         complexity: "O(M log N) for M memories removed; O(N) to find them by filter or session",
         reply: "How many were removed; with DRYRUN the ids that would be.",
@@ -312,10 +312,17 @@ pub(super) static COMMANDS: &[Command] = &[
             IDS.or_none(),
             FILTER,
             Arg::option("tier", "TIER", "tier", Kind::Choice(TIERS), "All of this tier"),
-            Arg::option("session", "SESSION", "session", Kind::Text, "All of this session"),
+            Arg::option("doc", "DOC", "doc", Kind::Text, "This document"),
+            Arg::option(
+                "session",
+                "SESSION",
+                "session",
+                Kind::Text,
+                "All of this session, with its summary and fields",
+            ),
             DRYRUN,
         ],
-        one_of: &[OneOf { names: &["id", "filter", "tier", "session"], required: true }],
+        one_of: &[OneOf { names: &["id", "filter", "tier", "doc", "session"], required: true }],
         ..BASE
     },
     Command {
