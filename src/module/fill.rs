@@ -37,10 +37,12 @@ const REST: Duration = Duration::from_secs(5);
 type Then = Box<dyn FnOnce(Ctx) + Send>;
 
 /// What waits, by incarnation of the space, each with the last memory that it waits for.
-static WAITING: LazyLock<Mutex<HashMap<u64, Vec<(MemoryId, Then)>>>> = LazyLock::new(Mutex::default);
+type Waiting = HashMap<u64, Vec<(MemoryId, Then)>>;
+
+static WAITING: LazyLock<Mutex<Waiting>> = LazyLock::new(Mutex::default);
 
 /// Held for a few plain operations only.
-fn waiting() -> MutexGuard<'static, HashMap<u64, Vec<(MemoryId, Then)>>> {
+fn waiting() -> MutexGuard<'static, Waiting> {
     WAITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

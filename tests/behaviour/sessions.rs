@@ -192,7 +192,7 @@ fn what_is_no_session_is_refused_with_a_reason_and_changes_nothing() {
         (json!({"history": [], "conversation": []}), "unknown field 'conversation'"),
         (
             json!({"history": [{"role": "user", "content": "x", "id": "7-7"}, {"role": "user", "content": "y", "id": "7-7"}]}),
-            "7-7",
+            "the same id",
         ),
         (json!({"history": [{"role": "user", "content": "x", "id": id}]}), "id exists"),
     ] {
