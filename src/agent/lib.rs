@@ -3,8 +3,11 @@
 //!
 //! The shape of the prompt is a contract with the small copying model under `tests/models`, which is trained on exactly this text; a test holds it.
 
+mod date;
+mod sentences;
 mod words;
 
+pub use sentences::sentences;
 pub use words::{WindowTokens, WordVector, word_vectors};
 
 use engram_memory::Entry;
