@@ -3,10 +3,12 @@
 //!
 //! The shape of the prompt is a contract with the small copying model under `tests/models`, which is trained on exactly this text; a test holds it.
 
+mod chunks;
 mod date;
 mod sentences;
 mod words;
 
+pub use chunks::{Chunk, Chunker, Spans};
 pub use sentences::sentences;
 pub use words::{WindowTokens, WordVector, word_vectors};
 
