@@ -127,7 +127,7 @@ fn headings_travel_with_their_chunks() {
         [
             "# Guide\n\nHello there.",
             "Guide\n## Install ##\n\nRun it twice now, you all.",
-            "Guide > Install\nThen run it again and again.",
+            "Guide > Install\nyou all. Then run it again and again.",
             "Guide\n## Use\nOpen it.",
             "Other\n=====\n\nEnd.",
         ]
