@@ -4,11 +4,15 @@
 //! The shape of the prompt is a contract with the small copying model under `tests/models`, which is trained on exactly this text; a test holds it.
 
 mod chunks;
+mod context;
 mod date;
+mod fence;
 mod sentences;
+mod summary;
 mod words;
 
 pub use chunks::{Chunk, Chunker, Spans};
+pub use context::{Context, Dropped, IMPORTANT, Memory, Parts, Role, Turn, assemble, chat_turns};
 pub use sentences::sentences;
 pub use words::{WindowTokens, WordVector, word_vectors};
 
