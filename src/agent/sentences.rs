@@ -92,6 +92,11 @@ fn is_terminator(char: char) -> bool {
         || is_unspaced_terminator(char)
 }
 
+/// Whether a text ends as a sentence does.
+pub(crate) fn is_terminated(text: &str) -> bool {
+    text.trim_end_matches(is_closer).ends_with(is_terminator)
+}
+
 /// Those of scripts that put no space behind a sentence.
 fn is_unspaced_terminator(char: char) -> bool {
     matches!(char, '。' | '！' | '？' | '｡' | '．' | '︒')
