@@ -1,10 +1,22 @@
-//! Where memory and models meet, without Redis and without threads: how recalled memories become part of a prompt, and what an encoder says of tokens
-//! vectors of words.
+//! Where memory and models meet, without Redis and without threads: how documents become chunks, conversations summaries, and all of it with recalled memories part of a
+//! prompt; and how what an encoder says of tokens becomes vectors of words.
+//!
+//! Everything here is pure: tokenizers and counts of tokens come in as closures, vectors as values, and the same input gives the same output.
 //!
 //! The shape of the prompt is a contract with the small copying model under `tests/models`, which is trained on exactly this text; a test holds it.
 
+mod chunks;
+mod context;
+mod date;
+mod fence;
+mod sentences;
+mod summary;
 mod words;
 
+pub use chunks::{Chunk, Chunker, Spans};
+pub use context::{Context, Dropped, IMPORTANT, Memory, Parts, Role, Turn, assemble, chat_turns};
+pub use sentences::sentences;
+pub use summary::Candidates;
 pub use words::{WindowTokens, WordVector, word_vectors};
 
 use engram_memory::Entry;
@@ -20,7 +32,8 @@ use engram_memory::Entry;
 ///
 /// {question}
 /// ```
-/// Parts that are not there leave no trace. A memory is one line: runs of whitespace become a space, so that no memory can look like a second one.
+/// Parts that are not there leave no trace. A memory is an item on lines of its own, which nothing in it can end: runs of white space in a memory of one line
+/// become a space, in one of several the lines behind the first are indented by two.
 /// The result is plain text: whoever tokenises it must not let it become control tokens.
 pub fn user_turn<'a>(system: Option<&str>, memories: impl IntoIterator<Item = &'a Entry>, question: &str) -> String {
     let mut turn = String::new();
@@ -36,10 +49,10 @@ pub fn user_turn<'a>(system: Option<&str>, memories: impl IntoIterator<Item = &'
         }
         turn.push_str("- ");
         if let Some(speaker) = &memory.speaker {
-            push_line(&mut turn, speaker);
+            fence::push_line(&mut turn, speaker);
             turn.push_str(": ");
         }
-        push_line(&mut turn, &memory.content);
+        fence::push_fenced(&mut turn, &memory.content);
         turn.push('\n');
     }
     if listed {
@@ -47,13 +60,4 @@ pub fn user_turn<'a>(system: Option<&str>, memories: impl IntoIterator<Item = &'
     }
     turn.push_str(question);
     turn
-}
-
-fn push_line(turn: &mut String, text: &str) {
-    for (i, word) in text.split_whitespace().enumerate() {
-        if i > 0 {
-            turn.push(' ');
-        }
-        turn.push_str(word);
-    }
 }
