@@ -20,6 +20,7 @@ use std::time::Instant;
 use engram_memory::{Loader, MemoryId, Space, Whereabouts, decode_batch};
 use redis_module::raw;
 
+use crate::commands::ingest::Ingesting;
 use crate::ffi::{self, Ctx, Key, Level, api};
 use crate::keyspace;
 use crate::reply::Error;
@@ -58,6 +59,8 @@ pub struct Held {
     /// Whether vectors are being made that memories wait for, and until when nothing is tried after that has failed. Not saved.
     pub filling: Mark,
     pub fill_rests_until: Cell<Option<Instant>>,
+    /// The documents that jobs are working on. Not saved.
+    pub ingesting: Ingesting,
     /// Memories whose use was noted since then. Not saved.
     pub used: BTreeSet<MemoryId>,
 }
@@ -111,6 +114,7 @@ impl Held {
             indexing: Mark::default(),
             stop_index: Arc::default(),
             index_rests_until: None,
+            ingesting: Ingesting::default(),
             filling: Mark::default(),
             fill_rests_until: Cell::new(None),
             used: BTreeSet::new(),

@@ -248,6 +248,16 @@ pub fn embedder() -> Result<Arc<Encoder>, Error> {
     }
 }
 
+/// The encoder, waiting while it is being loaded, unless `stop` says so. Not on the main thread, and not on one of the pool, which loads it.
+pub fn wait_for_embedder(stop: impl Fn() -> bool) -> Result<Arc<Encoder>, Error> {
+    loop {
+        match embedder() {
+            Err(error) if error.code == "LOADING" && !stop() => std::thread::sleep(Duration::from_millis(5)),
+            other => return other,
+        }
+    }
+}
+
 /// An error if there is no encoder and none is being loaded.
 pub fn expect_embedder() -> Result<(), Error> {
     match &*lock(&EMBEDDER) {

@@ -4,6 +4,7 @@ pub mod consolidate;
 mod edit;
 mod fields;
 pub mod generate;
+pub mod ingest;
 mod models;
 mod read;
 pub mod recall;
@@ -96,6 +97,8 @@ handlers! {
     "mem.session|import" => session::import,
     "mem.session|summary" => session::summary,
     "mem.session|del" => session::delete,
+    "mem.ingest" => ingest::ingest,
+    "mem.docs" => ingest::docs,
     "mem.consolidate" => consolidate::consolidate,
     "mem.reembed" => reembed::reembed,
     "gemma.load" => models::load,
