@@ -124,7 +124,7 @@ fn documents_are_saved_and_replicated() {
 
 #[test]
 fn the_old_document_is_found_until_the_new_one_is_whole() {
-    let server = Server::with_text(&[]);
+    let server = Server::with_text(&["engram.threads 1"]);
     let mut client = server.client();
     ingest(&mut client, "book", &handbook(2, "red"));
     let before = client.digest("k");
@@ -157,7 +157,7 @@ fn the_old_document_is_found_until_the_new_one_is_whole() {
 
 #[test]
 fn a_document_that_fails_leaves_nothing() {
-    let mut server = Server::with_text(&["appendonly yes", "appendfsync always"]);
+    let mut server = Server::with_text(&["engram.threads 1", "appendonly yes", "appendfsync always"]);
     let mut client = server.client();
     ingest(&mut client, "book", &handbook(2, "red"));
     client.ok("MEM.STORE k 'the last id' ID 9999999999999-0 NOEMBED");
