@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::client::words;
+use crate::client::{Reply, words};
 use crate::harness::{Server, wait_until};
 
 const RANDOM: &str = "random-q4_0.gguf";
