@@ -275,6 +275,15 @@ impl Tokenizer {
         ((id as usize) < self.kinds.len()).then(|| self.slice(id))
     }
 
+    /// The bytes that a piece adds to a text; none for a piece that is no text.
+    pub fn written(&self, id: u32) -> Option<Vec<u8>> {
+        match self.kind(id)? {
+            Kind::Byte => byte_value(self.slice(id)).map(|byte| vec![byte]),
+            Kind::Normal | Kind::UserDefined => Some(self.slice(id).replace(SPACE, " ").into_bytes()),
+            Kind::Unknown | Kind::Control | Kind::Unused => None,
+        }
+    }
+
     /// What the piece is for, or none if there is no such id.
     pub fn kind(&self, id: u32) -> Option<Kind> {
         self.kinds.get(id as usize).copied()

@@ -21,6 +21,7 @@ mod bad_input;
 mod config;
 mod consolidate;
 mod documents;
+mod constrained;
 mod failover;
 mod filters;
 mod generate;
