@@ -20,6 +20,7 @@ use std::time::Instant;
 use engram_memory::{Loader, MemoryId, Space, Whereabouts, decode_batch};
 use redis_module::raw;
 
+use crate::commands::context::Contexts;
 use crate::commands::ingest::Ingesting;
 use crate::ffi::{self, Ctx, Key, Level, api};
 use crate::keyspace;
@@ -59,6 +60,8 @@ pub struct Held {
     /// Whether vectors are being made that memories wait for, and until when nothing is tried after that has failed. Not saved.
     pub filling: Mark,
     pub fill_rests_until: Cell<Option<Instant>>,
+    /// Contexts that were assembled of it. Not saved.
+    pub contexts: Contexts,
     /// The documents that jobs are working on. Not saved.
     pub ingesting: Ingesting,
     /// Memories whose use was noted since then. Not saved.
@@ -114,6 +117,7 @@ impl Held {
             indexing: Mark::default(),
             stop_index: Arc::default(),
             index_rests_until: None,
+            contexts: Contexts::default(),
             ingesting: Ingesting::default(),
             filling: Mark::default(),
             fill_rests_until: Cell::new(None),

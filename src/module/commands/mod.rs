@@ -1,6 +1,7 @@
 //! The handlers of the commands: each takes parsed arguments, asks the engine, and answers. What blocks is handed to `jobs`, what writes to `commit`.
 
 pub mod consolidate;
+pub mod context;
 mod edit;
 mod fields;
 pub mod generate;
@@ -97,6 +98,7 @@ handlers! {
     "mem.session|import" => session::import,
     "mem.session|summary" => session::summary,
     "mem.session|del" => session::delete,
+    "mem.context" => context::context,
     "mem.ingest" => ingest::ingest,
     "mem.docs" => ingest::docs,
     "mem.consolidate" => consolidate::consolidate,

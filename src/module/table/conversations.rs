@@ -8,6 +8,7 @@ use crate::grammar::{Access, Arg, Command, KeySpec, Kind, Place, Shape};
 /// Sections of the reference page.
 const SESSIONS: &str = "Sessions";
 const DOCUMENTS: &str = "Documents";
+const CONTEXT: &str = "Context";
 
 const TIERS: &[&str] = &["working", "short_term", "long_term", "episodic", "semantic"];
 
@@ -20,6 +21,39 @@ const fn second_key(access: Access) -> KeySpec {
 }
 
 pub(super) static COMMANDS: &[Command] = &[
+    Command {
+        name: "mem.context",
+        summary: "What to show a model: summary and turns of a conversation, and memories, within a budget of tokens.",
+        group: CONTEXT,
+        complexity: "That of MEM.RECALL and O(M) for M turns; O(1) if the space has not changed since the same was asked",
+        reply: "The text, its tokens and what counted them, the ids of the memories and turns in it, and what was left out and why; with                 FORMAT json all that as one JSON text, the parts apart.",
+        tips: "nondeterministic_output",
+        keys: &[first_key(Access::Read)],
+        args: &[
+            KEY,
+            Arg::option("query", "QUERY", "text", Kind::Text, "What to remember (the newest turn of the user)"),
+            Arg::option("session", "SESSION", "session", Kind::Text, "The conversation"),
+            Arg::option(
+                "tokens",
+                "TOKENS",
+                "tokens",
+                Kind::Int(1, at_most(limits::CONTEXT_TOKENS)),
+                "The budget of the whole text, never exceeded (4000)",
+            ),
+            Arg::option("k", "K", "count", Kind::Int(1, at_most(limits::K)), "Memories to recall (as many as may fit)"),
+            Arg::option("filter", "FILTER", "expression", Kind::Text, "Only memories for which this holds"),
+            Arg::option(
+                "minscore",
+                "MINSCORE",
+                "similarity",
+                Kind::Float(-1.0, 1.0),
+                "Only memories at least as similar",
+            ),
+            Arg::option("instruction", "INSTRUCTION", "text", Kind::Text, "Stands in front, as it is"),
+            Arg::option("format", "FORMAT", "format", Kind::Choice(&["text", "json"]), "How to reply (text)"),
+        ],
+        ..BASE
+    },
     Command {
         name: "mem.ingest",
         summary: "Takes a document in: cuts it into chunks, embeds them, and shows them at once in place of what had its name.",
