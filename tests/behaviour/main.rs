@@ -41,5 +41,6 @@ mod serve;
 mod sessions;
 mod store;
 mod streams;
+mod summaries;
 mod text;
 mod versions;

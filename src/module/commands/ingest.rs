@@ -9,7 +9,6 @@
 //!
 //! Rejected: staging in the order of the document (the tasks would wait for each other), and one commit at the end (see `document` in the engine).
 
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +20,7 @@ use engram_memory::{ChunkFields, Document, NewChunk, Tier, Vectors, limits};
 use super::store::{Wording, vectors_of_text};
 use super::{Outcome, answer_for, expect_memory, read, target};
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
-use crate::datatype::{self, Found};
+use crate::datatype::{self, Found, Names, Worked};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str};
 use crate::grammar::Parsed;
 use crate::jobs::{self, Job, Started};
@@ -32,36 +31,6 @@ use crate::reply::{Error, Value};
 const UNIT: usize = 8;
 /// How far the thread that cuts a document stands back.
 const CUT_NICE: i32 = 5;
-
-/// The documents of a space that jobs are working on.
-#[derive(Clone, Default)]
-pub struct Ingesting(Arc<Mutex<BTreeSet<Box<str>>>>);
-
-impl Ingesting {
-    fn names(&self) -> MutexGuard<'_, BTreeSet<Box<str>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a job works on this document.
-    pub fn has(&self, name: &str) -> bool {
-        self.names().contains(name)
-    }
-
-    /// From now on one does, until what this gives is dropped.
-    fn begin(&self, name: &str) -> Mark {
-        self.names().insert(name.into());
-        Mark(self.clone(), name.into())
-    }
-}
-
-/// Keeps a document's name among those that are worked on.
-struct Mark(Ingesting, Box<str>);
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        self.0.names().remove(&self.1);
-    }
-}
 
 /// `MEM.INGEST key doc|* text [...]`
 pub fn ingest(ctx: Ctx, args: &Parsed) -> Outcome {
@@ -81,7 +50,7 @@ pub fn ingest(ctx: Ctx, args: &Parsed) -> Outcome {
         Ok((settings.chunk, settings.overlap, held.ingesting.clone()))
     })?;
     let default = engram_memory::Settings::default();
-    let (chunk, overlap, ingesting) = settings.unwrap_or((default.chunk, default.overlap, Ingesting::default()));
+    let (chunk, overlap, ingesting) = settings.unwrap_or((default.chunk, default.overlap, Names::default()));
     let size = args.opt_usize("chunk").unwrap_or(usize::try_from(chunk).unwrap_or(usize::MAX));
     let overlap = args.opt_usize("overlap").unwrap_or(usize::try_from(overlap).unwrap_or(usize::MAX));
     if overlap >= size {
@@ -211,7 +180,7 @@ impl Run {
             let Some((mut run, chunks)) = work.take() else { return Ran::Done };
             let job = run.job.clone();
             match run.begin_document(ctx) {
-                Ok(mark) => Ingest::start(run, chunks, mark),
+                Ok(worked) => Ingest::start(run, chunks, worked),
                 Err(Stop::Never(error)) => job.finish(Err(error)),
                 // Cannot be: the pause was looked at above, under the same lock.
                 Err(Stop::Later) => job.finish(Err(Error::err("the server is paused: retry"))),
@@ -220,7 +189,7 @@ impl Run {
         });
     }
 
-    fn begin_document(&mut self, ctx: Ctx) -> Result<Mark, Stop> {
+    fn begin_document(&mut self, ctx: Ctx) -> Result<Worked, Stop> {
         let name = Str::new(&self.target.key);
         let tier = self.fields.tier.unwrap_or(Tier::LongTerm);
         if ctx.select(self.target.db)
@@ -236,7 +205,7 @@ impl Run {
         match datatype::find(&mut Key::open(ctx, &name, Mode::Peek)) {
             Found::Space(held) => {
                 self.target.expect = Expect::Incarnation(held.incarnation);
-                Ok(held.ingesting.begin(&self.document.name))
+                Ok(held.ingesting.begin(&self.document.name).ok_or_else(|| in_work(&self.document.name))?)
             }
             _ => Err(Error::err("no such space").into()),
         }
@@ -251,7 +220,7 @@ fn cancelled() -> Error {
 struct Ingest {
     run: Run,
     state: Mutex<State>,
-    _mark: Mark,
+    _worked: Worked,
 }
 
 struct State {
@@ -267,7 +236,7 @@ struct State {
 }
 
 impl Ingest {
-    fn start(run: Run, chunks: Vec<Chunk>, mark: Mark) {
+    fn start(run: Run, chunks: Vec<Chunk>, worked: Worked) {
         let (_, _, threads) = models::pool_load();
         let tasks = threads.min(chunks.len()).max(1);
         let state = State {
@@ -278,7 +247,7 @@ impl Ingest {
             committing: false,
             failed: None,
         };
-        let ingest = Arc::new(Ingest { run, state: Mutex::new(state), _mark: mark });
+        let ingest = Arc::new(Ingest { run, state: Mutex::new(state), _worked: worked });
         for _ in 0..tasks {
             models::spawn(Priority::Normal, Embed { ingest: ingest.clone(), current: None, ended: false });
         }

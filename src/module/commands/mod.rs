@@ -12,6 +12,7 @@ pub mod recall;
 mod reembed;
 mod session;
 mod store;
+pub mod summarize;
 mod transcript;
 
 use std::ffi::c_int;
@@ -96,6 +97,7 @@ handlers! {
     "mem.session|clear" => session::clear,
     "mem.session|export" => session::export,
     "mem.session|import" => session::import,
+    "mem.session|summarize" => summarize::summarize,
     "mem.session|summary" => session::summary,
     "mem.session|del" => session::delete,
     "mem.context" => context::context,

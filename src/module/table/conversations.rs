@@ -316,6 +316,38 @@ pub(super) static COMMANDS: &[Command] = &[
                 ..BASE
             },
             Command {
+                name: "mem.session|summarize",
+                summary: "Moves the running summary of a session forward now, as it moves by itself when enough turns are not in it.",
+                group: SESSIONS,
+                complexity: "O(M*M) for the sentences of M turns, in the background",
+                reply: "As MEM.SESSION SUMMARY, with notes on how it was made. With NOWAIT the job's id.",
+                flags: "write deny-oom blocking",
+                categories: "engram write slow blocking",
+                tips: "nondeterministic_output",
+                keys: &[second_key(Access::ReadUpdate)],
+                args: &[
+                    KEY,
+                    SESSION,
+                    Arg::option(
+                        "keep",
+                        "KEEP",
+                        "count",
+                        Kind::Int(0, at_most(limits::TURNS)),
+                        "Newest turns to leave out (15)",
+                    ),
+                    Arg::option(
+                        "model",
+                        "MODEL",
+                        "name",
+                        Kind::Text,
+                        "The loaded model that writes it (the setting summary-model; none = sentences of the turns)",
+                    ),
+                    JOB,
+                    NOWAIT,
+                ],
+                ..BASE
+            },
+            Command {
                 name: "mem.session|summary",
                 summary: "The running summary of a session: what its older turns come to.",
                 group: SESSIONS,
