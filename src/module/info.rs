@@ -5,7 +5,7 @@ use std::panic::catch_unwind;
 
 use redis_module::raw;
 
-use crate::commands::{consolidate, generate, recall, summarize};
+use crate::commands::{chat, consolidate, generate, recall, summarize};
 use crate::ffi::{Ctx, api};
 use crate::{commit, config, jobs, keyspace, maintain, models};
 use std::sync::atomic::Ordering::Relaxed;
@@ -58,6 +58,7 @@ unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, for_crash_report: c
 
         section(ctx, "generation");
         number(ctx, "generations", generate::ENDED.load(Relaxed));
+        number(ctx, "chats_waiting", chat::waiting_chats() as u64);
         number(ctx, "tokens", generate::TOKENS.load(Relaxed));
         number(ctx, "decode_usec", generate::DECODE_MICROS.load(Relaxed));
     });

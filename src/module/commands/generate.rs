@@ -13,8 +13,9 @@ use engram_inference::gemma::{Gemma, Role, Turn};
 use engram_inference::generation::{Finish, Generation, Step};
 use engram_inference::pool::{Advance, Priority, Task};
 use engram_inference::sampler::Sampling;
-use engram_memory::{Hit, Whereabouts};
+use engram_memory::{Hit, MemoryId, Whereabouts};
 
+use super::chat::{self, Chat};
 use super::recall::Search;
 use super::{Outcome, answer_for, fields};
 use crate::commit::{self, Ran};
@@ -72,20 +73,9 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
         ));
     }
     let prompt = args.text("prompt");
-    let profile = args.opt_text("profile").and_then(|name| PROFILES.into_iter().find(|p| p.name == name));
-    let form = form(args)?;
-    let (model, gemma) = model(args, profile)?;
-    let context = gemma.info().context;
-    let longest = context.saturating_mul(LONGEST_PIECE);
-    if prompt.len() > longest {
-        return Err(Error::err(format!(
-            "the prompt has {} bytes, more than the context of {context} tokens can hold",
-            prompt.len()
-        )));
-    }
-    let sampling = sampling(args, profile)?;
+    let start = Start::of(ctx, args, prompt)?;
     let search = match args.opt_key("memory") {
-        Some(key) => match Search::begin(ctx, key, args, profile.map_or(MEMORIES, |p| p.memories))? {
+        Some(key) => match Search::begin(ctx, key, args, start.memories())? {
             Some(mut search) => {
                 search.look_for(prompt.to_owned())?;
                 Some(search)
@@ -105,36 +95,126 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
             job
         }
         Started::New(job) => {
-            let stream = args.opt_key("stream").map(|key| StreamWriter::new(ctx, key, &job.id));
-            let run = Run {
-                job: job.clone(),
-                request: Request {
-                    prompt: prompt.to_owned(),
-                    system: args.opt_text("system").map(str::to_owned),
-                    raw: args.flag("raw"),
-                    asked_max: args.opt_usize("maxtokens"),
-                    profile,
-                    form,
-                    sampling,
-                    memory_key_missing: args.opt_key("memory").is_some() && search.is_none(),
-                },
-                model,
-                gemma,
-                search,
-                stream,
-                deadline: args.opt_u64("timeout").map(|ms| Instant::now() + Duration::from_millis(ms)),
-                phase: Phase::Prepare(Embedding::of(question)),
-                hits: Vec::new(),
-                notes: Vec::new(),
-                steps: 0,
-            };
+            let mut start = start.with_stream(ctx, args, &job);
+            start.request.memory_key_missing = args.opt_key("memory").is_some() && search.is_none();
             // Block first: a job that ended before its client waited would still be found, but one that fails at once should answer this client.
             let flow = answer_for(ctx, &job, nowait);
-            models::spawn(Priority::Normal, run);
+            start.run(job, search, Embedding::of(question), None);
             return flow;
         }
     };
     answer_for(ctx, &job, nowait)
+}
+
+/// A generation that has been asked for, before it begins.
+pub struct Start {
+    request: Request,
+    model: String,
+    gemma: Arc<Gemma>,
+    stream: Option<Arc<StreamWriter>>,
+    deadline: Option<Instant>,
+}
+
+impl Start {
+    /// Reads the options that GEMMA.GENERATE and GEMMA.CHAT share.
+    pub fn of(_ctx: Ctx, args: &Parsed, prompt: &str) -> Result<Start, Error> {
+        let profile = args.opt_text("profile").and_then(|name| PROFILES.into_iter().find(|p| p.name == name));
+        let form = form(args)?;
+        let (model, gemma) = model(args, profile)?;
+        let context = gemma.info().context;
+        let longest = context.saturating_mul(LONGEST_PIECE);
+        if prompt.len() > longest {
+            return Err(Error::err(format!(
+                "the prompt has {} bytes, more than the context of {context} tokens can hold",
+                prompt.len()
+            )));
+        }
+        let request = Request {
+            prompt: prompt.to_owned(),
+            system: args.opt_text("system").map(str::to_owned),
+            raw: args.flag("raw"),
+            asked_max: args.opt_usize("maxtokens"),
+            profile,
+            form,
+            sampling: sampling(args, profile)?,
+            memory_key_missing: false,
+        };
+        let deadline = args.opt_u64("timeout").map(|ms| Instant::now() + Duration::from_millis(ms));
+        Ok(Start { request, model, gemma, stream: None, deadline })
+    }
+
+    /// The same with the stream that is asked for: written as the client of `ctx` could.
+    pub fn with_stream(mut self, ctx: Ctx, args: &Parsed, job: &Job) -> Start {
+        self.stream = args.opt_key("stream").map(|key| StreamWriter::new(ctx, key, &job.id));
+        self
+    }
+
+    /// The model's name.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The model.
+    pub fn gemma(&self) -> Arc<Gemma> {
+        self.gemma.clone()
+    }
+
+    /// Memories to recall where K is not given.
+    pub fn memories(&self) -> usize {
+        self.request.profile.map_or(MEMORIES, |profile| profile.memories)
+    }
+
+    /// Hands it to the pool.
+    pub fn run(self, job: Arc<Job>, search: Option<Search>, question: Embedding, chat: Option<Chat>) {
+        let Start { request, model, gemma, stream, deadline } = self;
+        let run = Run {
+            job,
+            request,
+            model,
+            gemma,
+            search,
+            stream,
+            deadline,
+            phase: Phase::Prepare(question),
+            hits: Vec::new(),
+            chat,
+            notes: Vec::new(),
+            steps: 0,
+        };
+        models::spawn(Priority::Normal, run);
+    }
+}
+
+/// What a chat's prompt is fitted into.
+pub struct Prompt<'a> {
+    /// Tokens that it may take, the template's included.
+    pub most: usize,
+    /// What was recalled.
+    pub hits: &'a [Hit],
+    gemma: &'a Gemma,
+}
+
+impl Prompt<'_> {
+    /// The tokens of a conversation.
+    pub fn tokens(&self, turns: &[(engram_agent::Role, String)]) -> Result<Vec<u32>, Error> {
+        let turn = |(role, text): &(engram_agent::Role, String)| (*role == engram_agent::Role::Assistant, text.clone());
+        let turns: Vec<(bool, String)> = turns.iter().map(turn).collect();
+        let spoken: Vec<Turn> = turns
+            .iter()
+            .map(|(model, text)| Turn { role: if *model { Role::Model } else { Role::User }, text })
+            .collect();
+        self.gemma.prompt(&spoken).map_err(|e| Error::err(e.to_string()))
+    }
+}
+
+/// A chat's prompt.
+pub struct Fitted {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// The memories in it.
+    pub shown: Vec<MemoryId>,
+    /// What had no room, by kind.
+    pub left_out: Vec<&'static str>,
 }
 
 /// The model that MODEL names, else the one that the settings name for the profile, else the default.
@@ -250,6 +330,8 @@ struct Run {
     deadline: Option<Instant>,
     phase: Phase,
     hits: Vec<Hit>,
+    /// If it is a turn of a conversation.
+    chat: Option<Chat>,
     notes: Vec<String>,
     steps: u64,
 }
@@ -311,6 +393,11 @@ impl Run {
             }
             self.hits = search.run()?.hits;
         }
+        if self.request.memory_key_missing {
+            self.notes.push("the MEMORY key does not exist: nothing was recalled".to_owned());
+        }
+        let context = self.context();
+        let prompt = if self.chat.is_some() { self.fit_chat(context)? } else { self.fit(context)? };
         if let Some(search) = self.search.take() {
             let origin = search.origin.clone();
             let found: Vec<Whereabouts> = self.hits.iter().map(Hit::whereabouts).collect();
@@ -320,11 +407,6 @@ impl Run {
                 Ran::Done
             });
         }
-        if self.request.memory_key_missing {
-            self.notes.push("the MEMORY key does not exist: nothing was recalled".to_owned());
-        }
-        let context = self.context();
-        let prompt = self.fit(context)?;
         if let Some(profile) = self.request.profile
             && prompt.len() >= context
         {
@@ -372,6 +454,21 @@ impl Run {
             ));
         }
         context.min(holds)
+    }
+
+    /// The tokens of a chat's prompt, and of the memories only those that are in it.
+    fn fit_chat(&mut self, context: usize) -> Result<Vec<u32>, Error> {
+        let Some(chat) = &self.chat else { return Err(Error::err("this is no chat")) };
+        let prompt = Prompt { most: context * PROMPT_TENTHS / 10, hits: &self.hits, gemma: &self.gemma };
+        let Fitted { tokens, shown, left_out } = chat::prompt(chat, &prompt)?;
+        self.hits.retain(|hit| shown.contains(&hit.entry.id));
+        for what in ["summary", "turn", "memory", "older turn"] {
+            let count = left_out.iter().filter(|kind| **kind == what).count();
+            if count > 0 {
+                self.notes.push(format!("no room in the prompt: {count} x {what}"));
+            }
+        }
+        Ok(tokens)
     }
 
     /// The prompt's tokens; memories that do not fit into their part of the context are left out, the lowest ranked first, and noted.
@@ -468,32 +565,51 @@ impl Run {
     /// Ends the job: the stream's last entry first, then everybody who waits.
     fn end(&mut self, result: Result<&'static str, Error>) {
         ENDED.fetch_add(1, Ordering::Relaxed);
+        // What was cancelled, or ran out of time, is no answer.
+        let whole = matches!(result, Ok("stop" | "stop_string" | "length"));
+        let text = match &self.phase {
+            Phase::Answer(generation) if whole => Some(generation.text().to_owned()),
+            _ => None,
+        };
         let outcome = result.map(|reason| self.reply(reason));
         self.phase = Phase::Ended;
         #[cfg(feature = "latch")]
         crate::latch::pass();
-        let job = self.job.clone();
-        let Some(stream) = self.stream.take() else { return job.finish(outcome) };
-        let mut notes = std::mem::take(&mut self.notes);
+        let (job, stream, mut chat) = (self.job.clone(), self.stream.take(), self.chat.take());
+        if stream.is_none() && chat.is_none() {
+            return job.finish(outcome);
+        }
+        let mut outcome = Some(outcome);
         commit::submit(move |ctx| {
-            let fields = match &outcome {
-                Ok(reply) => streams::entry_fields(reply),
-                Err(error) => vec![("error".to_owned(), error.line())],
-            };
-            match stream.end(ctx, &fields) {
-                Err(ran) => ran,
-                Ok(stopped) => {
-                    let mut outcome = outcome.clone();
-                    if let (Some(reason), Ok(Value::Map(fields))) = (stopped, &mut outcome)
-                        && let Some((_, value)) = fields.iter_mut().find(|(name, _)| name == "notes")
-                    {
-                        notes.push(format!("the stream is incomplete: {reason}"));
-                        *value = texts(&notes);
+            if ffi::is_paused() {
+                return Ran::Later;
+            }
+            // The answer is stored once, however often the stream has to be tried.
+            if let (Some(settled), Some(made)) = (chat.take(), outcome.take()) {
+                outcome = Some(settled.settle.settle(ctx, made, text.as_deref()).1);
+            }
+            let Some(made) = &mut outcome else { return Ran::Done };
+            if let Some(stream) = &stream {
+                let fields = match &*made {
+                    Ok(reply) => streams::entry_fields(reply),
+                    Err(error) => vec![("error".to_owned(), error.line())],
+                };
+                match stream.end(ctx, &fields) {
+                    Err(ran) => return ran,
+                    Ok(Some(reason)) => {
+                        if let Ok(Value::Map(fields)) = made
+                            && let Some((_, Value::Array(notes))) = fields.iter_mut().find(|(name, _)| name == "notes")
+                        {
+                            notes.push(Value::from(format!("the stream is incomplete: {reason}")));
+                        }
                     }
-                    job.finish(outcome);
-                    Ran::Done
+                    Ok(None) => {}
                 }
             }
+            if let Some(made) = outcome.take() {
+                job.finish(made);
+            }
+            Ran::Done
         });
     }
 

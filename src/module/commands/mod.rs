@@ -1,5 +1,6 @@
 //! The handlers of the commands: each takes parsed arguments, asks the engine, and answers. What blocks is handed to `jobs`, what writes to `commit`.
 
+pub mod chat;
 pub mod consolidate;
 pub mod context;
 mod edit;
@@ -113,6 +114,7 @@ handlers! {
     "gemma.jobs" => models::jobs,
     "gemma.result" => models::result,
     "gemma.cancel" => models::cancel,
+    "gemma.chat" => chat::chat,
     "gemma.generate" => generate::generate,
     "gemma.generate_ro" => generate::generate,
 }
