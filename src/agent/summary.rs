@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(all.select(Some(&vectors), Language::English, 26, &tokens), made);
         // Importance decides between equals.
         let heavy = [turns[0], Turn { importance: 1.0, ..turns[1] }];
-        assert!(summary(None, &heavy, 13).starts_with("Bo"), "{}", summary(None, &heavy, 13));
+        assert!(summary(None, &heavy, 17).starts_with("Bo"), "{}", summary(None, &heavy, 17));
     }
 
     proptest! {

@@ -128,8 +128,7 @@ fn headings_travel_with_their_chunks() {
             "# Guide\n\nHello there.",
             "Guide\n## Install ##\n\nRun it twice now, you all.",
             "Guide > Install\nyou all. Then run it again and again.",
-            "Guide\n## Use\nOpen it.",
-            "Other\n=====\n\nEnd.",
+            "Guide\n## Use\nOpen it.\n\nOther\n=====\n\nEnd.",
         ]
     );
     // The last title counts most, and no more than half of a chunk goes to titles.
