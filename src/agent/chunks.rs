@@ -195,7 +195,7 @@ impl<'a> Chunker<'a> {
             self.tokenise();
         }
         let hard = self.tokens.get(room).map_or(self.text.len(), |token| token.start);
-        let hard = self.text.floor_char_boundary(hard.min(self.start.saturating_add(most_bytes)));
+        let hard = floor(self.text, hard.min(self.start.saturating_add(most_bytes)));
         // White space behind it costs nothing, and a paragraph that ends there has ended.
         let rest = self.slice(hard..self.text.len());
         if hard > self.start { hard + rest.len() - rest.trim_start().len() } else { hard }
@@ -203,11 +203,11 @@ impl<'a> Chunker<'a> {
 
     /// Takes in the tokens of the next piece of the text, which ends in front of white space if it can.
     fn tokenise(&mut self) {
-        let most = self.text.floor_char_boundary(self.read + PIECE);
+        let most = floor(self.text, self.read + PIECE);
         let end = if most == self.text.len() {
             most
         } else {
-            let half = self.text.floor_char_boundary(self.read + PIECE / 2);
+            let half = floor(self.text, self.read + PIECE / 2);
             self.slice(half..most).rfind(char::is_whitespace).map_or(most, |at| half + at)
         };
         for span in (self.spans_of)(self.slice(self.read..end)) {
@@ -261,7 +261,7 @@ impl<'a> Chunker<'a> {
         if let Some(border) = self.latest_border(last, behind(FULL_BEFORE_ANY), false) {
             return Some(border);
         }
-        let least = self.text.floor_char_boundary(behind(FULL_BEFORE_WORD));
+        let least = floor(self.text, behind(FULL_BEFORE_WORD));
         let tail = self.slice(least..hard);
         if let Some((at, space)) = tail.char_indices().rev().find(|(_, char)| char.is_whitespace())
             && least + at > covered
@@ -277,15 +277,15 @@ impl<'a> Chunker<'a> {
         (0..before)
             .rev()
             .map_while(|at| Some((at, self.blocks.get(at)?.range.start)).filter(|(_, start)| *start > least))
-            .find(|(at, _)| !(only_headings && !is_heading(*at)) && !at.checked_sub(1).is_some_and(is_heading))
+            .find(|(at, _)| (!only_headings || is_heading(*at)) && !at.checked_sub(1).is_some_and(is_heading))
             .map(|(_, start)| start)
     }
 
     /// The last place up to `hard` between two characters as readers see them, if there is one behind `least`.
     fn whole_character(&self, least: usize, hard: usize) -> usize {
         // Nobody looks further back or ahead: a "character" may be a megabyte of accents.
-        let from = self.text.floor_char_boundary(hard.saturating_sub(128).max(least));
-        let around = self.slice(from..self.text.floor_char_boundary(hard + 64));
+        let from = floor(self.text, hard.saturating_sub(128).max(least));
+        let around = self.slice(from..floor(self.text, hard + 64));
         let mut cursor = GraphemeCursor::new(hard - from, around.len(), true);
         match cursor.is_boundary(around, 0) {
             Ok(false) => match cursor.prev_boundary(around, 0) {
@@ -345,7 +345,7 @@ impl<'a> Chunker<'a> {
             && let Some(block) = next.checked_sub(1).and_then(|at| self.blocks.get(at))
             && !block.is_heading()
         {
-            let from = self.text.floor_char_boundary(earliest.max(block.range.start) - 1);
+            let from = floor(self.text, earliest.max(block.range.start) - 1);
             let spaces = self.slice(from..end).char_indices().filter(|(_, char)| char.is_whitespace());
             starts =
                 spaces.map(|(at, space)| from + at + space.len_utf8()).filter(|start| *start > self.start).collect();
@@ -399,11 +399,11 @@ impl<'a> Chunker<'a> {
         }
         let Some(last) = titles.last() else { return String::new() };
         let last = self.slice(last.clone());
-        let last = last.get(..last.floor_char_boundary(most.saturating_mul(TOKEN_BYTES))).unwrap_or_default();
+        let last = last.get(..floor(last, most.saturating_mul(TOKEN_BYTES))).unwrap_or_default();
         let spans = (self.spans_of)(last);
         (0..most.min(spans.len()))
             .rev()
-            .filter_map(|at| spans.get(at).map(|span| last.floor_char_boundary(span.end)))
+            .filter_map(|at| spans.get(at).map(|span| floor(last, span.end)))
             .map(|end| last.get(..end).unwrap_or_default().trim_end())
             .filter(|title| !title.is_empty())
             .map(|title| format!("{title}\n"))
@@ -442,6 +442,11 @@ impl Block {
     fn is_heading(&self) -> bool {
         matches!(self.kind, Kind::Heading { .. })
     }
+}
+
+/// The last place up to `at` between two characters.
+fn floor(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
 }
 
 struct Line<'a> {

@@ -400,6 +400,69 @@ mod tests {
         assert!(summary(None, &heavy, 17).starts_with("Bo"), "{}", summary(None, &heavy, 17));
     }
 
+    /// A conversation of `tests/data`: the turns that questions ask about are in its summary, more than among its first sentences.
+    #[test]
+    fn real_conversations() {
+        for file in [include_str!("../../tests/data/kitchen.json"), include_str!("../../tests/data/garden.json")] {
+            let file: serde_json::Value = serde_json::from_str(file).unwrap();
+            let said =
+                file["sessions"].as_array().unwrap().iter().flat_map(|session| session["turns"].as_array().unwrap());
+            let said: Vec<&serde_json::Value> = said.collect();
+            let turns: Vec<Turn> = said
+                .iter()
+                .map(|turn| Turn {
+                    id: MemoryId::ZERO,
+                    role: Role::parse(turn["role"].as_str().unwrap()).unwrap(),
+                    speaker: turn["speaker"].as_str(),
+                    at: turn["at"].as_u64().unwrap(),
+                    importance: 0.5,
+                    content: turn["content"].as_str().unwrap(),
+                })
+                .collect();
+            let asked: Vec<&str> = file["questions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .flat_map(|question| question["evidence"].as_array().unwrap())
+                .map(|id| id.as_str().unwrap())
+                .collect();
+            let held = |summary: &str| {
+                let turns = said.iter().zip(&turns).filter(|(turn, _)| asked.contains(&turn["id"].as_str().unwrap()));
+                turns
+                    .filter(|(_, turn)| {
+                        sentences(turn.content).into_iter().any(|range| summary.contains(&turn.content[range]))
+                    })
+                    .count()
+            };
+            // As it runs: ten more turns at a time.
+            let mut running = String::new();
+            for turns in turns.chunks(10) {
+                running = summary(Some(&running), turns, 220);
+                assert!(tokens(&running) <= 220);
+            }
+            let mut first = String::new();
+            for turn in &turns {
+                if tokens(&first) + tokens(turn.content) <= 220 {
+                    first.push_str(turn.content);
+                    first.push('\n');
+                }
+            }
+            assert!(
+                held(&running) > held(&first),
+                "{} and {} of {}:\n{running}",
+                held(&running),
+                held(&first),
+                asked.len()
+            );
+            // In order of time, every line with who and when.
+            let days: Vec<usize> = running
+                .lines()
+                .map(|line| turns.iter().position(|turn| line.contains(&date::words(turn.at))).unwrap())
+                .collect();
+            assert!(days.is_sorted());
+        }
+    }
+
     proptest! {
         #[test]
         fn a_summary_keeps_its_budget(
