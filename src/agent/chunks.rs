@@ -1,19 +1,21 @@
 //! From a document to chunks that an encoder can take.
 //!
-//! A chunk is a piece of the text of at most so many tokens, counted by the encoder's own tokenizer on the very content that will be embedded. It ends where a reader
-//! would pause: in front of a heading, between paragraphs, else between sentences, else between words, else between tokens; whichever of the first is found in the
-//! last part of what fits. Where a section goes on in the next chunk, that one repeats the last whole sentences, and every chunk begins with the path of the headings
-//! above it, because neither a search nor a reader knows otherwise what "It takes two hours" is about.
+//! A chunk is a piece of the text of at most so many tokens, counted by the encoder's own tokenizer on the very content that will be embedded. It
+//! ends where a reader would pause: in front of a heading, between paragraphs, else between sentences, else between words, else between tokens;
+//! whichever of the first is found in the last part of what fits. Where a section goes on in the next chunk, that one repeats the last whole
+//! sentences, and every chunk begins with the path of the headings above it, because neither a search nor a reader knows otherwise what "It takes two
+//! hours" is about.
 //!
-//! **Passes.** One pass over the lines finds the blocks: headings, fenced code and tables (kept whole where they fit), and paragraphs. Then [`Chunker::next`] makes one
-//! chunk after the other. The tokenizer sees the text in pieces of some kilobytes, each once, to find how far a chunk can reach, and each finished chunk once, because
-//! the tokens of a piece are not those of the same words elsewhere: a chunk that turns out too large gets a nearer end. So a megabyte takes linear time and memory for
-//! a few pieces, and whoever drives it can stop, or say how far it is, between two chunks.
+//! **Passes.** One pass over the lines finds the blocks: headings, fenced code and tables (kept whole where they fit), and paragraphs. Then
+//! [`Chunker::next`] makes one chunk after the other. The tokenizer sees the text in pieces of some kilobytes, each once, to find how far a chunk can
+//! reach, and each finished chunk once, because the tokens of a piece are not those of the same words elsewhere: a chunk that turns out too large
+//! gets a nearer end. So a megabyte takes linear time and memory for a few pieces, and whoever drives it can stop, or say how far it is, between two
+//! chunks.
 //!
 //! A byte limit stands beside that of tokens: a tokenizer may take ten kilobytes without a space for one token, and such a chunk serves nobody.
 //!
-//! Rejected: a Markdown library (the blocks are all that matters, and a document may be anything), splitting recursively by separators (it counts what it cuts again and
-//! again, and knows no heading), and counting the tokens of sentences and adding them up (not exact).
+//! Rejected: a Markdown library (the blocks are all that matters, and a document may be anything), splitting recursively by separators (it counts
+//! what it cuts again and again, and knows no heading), and counting the tokens of sentences and adding them up (not exact).
 
 use crate::sentences::sentences;
 use engram_memory::{Error, Result};

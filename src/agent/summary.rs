@@ -1,18 +1,19 @@
 //! Extractive summaries: the sentences of a conversation that say most, within a number of tokens, without a language model.
 //!
-//! A summary runs: what it is made of are the turns that it shall cover now and its own sentences so far. So it is text with a shape that is read back: a line
-//! per speaker and day, `Ann (8 May 2023): I adopted a dog. He is old.`, in order of time. A summary that a language model or a person wrote is read too: its lines have no label
-//! then, and keep none.
+//! A summary runs: what it is made of are the turns that it shall cover now and its own sentences so far. So it is text with a shape that is read
+//! back: a line per speaker and day, `Ann (8 May 2023): I adopted a dog. He is old.`, in order of time. A summary that a language model or a person
+//! wrote is read too: its lines have no label then, and keep none.
 //!
-//! **What a sentence is worth** is mostly a matter of the sentence itself, so that an old one is not measured by what has come since: how many different words say
-//! something in it, whether it has numbers, names, speaks of the speaker or of who listens, is a question; how important its turn is; and how far it is from the middle of
-//! all. Then sentences are taken one by one, the best per square root of tokens first (per token would take nothing but scraps), each made less by how much it repeats what is
-//! taken.
+//! **What a sentence is worth** is mostly a matter of the sentence itself, so that an old one is not measured by what has come since: how many
+//! different words say something in it, whether it has numbers, names, speaks of the speaker or of who listens, is a question; how important its turn
+//! is; and how far it is from the middle of all. Then sentences are taken one by one, the best per square root of tokens first (per token would take
+//! nothing but scraps), each made less by how much it repeats what is taken.
 //!
-//! **Far from the middle is better.** Summaries are usually taken from the middle, where sentences resemble most others (LexRank, centroids): right for an article, where all
-//! talk about one thing. In a conversation the middle is what is said all the time, thanks and wishes. On LoCoMo each step from centrality to its opposite covers more of
-//! the turns that questions ask about, in the half of the conversations that weights were chosen on and in the other (`tests/bench/summaries.rs` measures it). Where each
-//! sentence stood in its turn, and how rare its words are, made no difference and is not looked at.
+//! **Far from the middle is better.** Summaries are usually taken from the middle, where sentences resemble most others (LexRank, centroids): right
+//! for an article, where all talk about one thing. In a conversation the middle is what is said all the time, thanks and wishes. On LoCoMo each step
+//! from centrality to its opposite covers more of the turns that questions ask about, in the half of the conversations that weights were chosen on
+//! and in the other (`tests/bench/summaries.rs` measures it). Where each sentence stood in its turn, and how rare its words are, made no difference
+//! and is not looked at.
 //!
 //! Sentences are compared by their vectors, or by their words (TF-IDF) where there is no encoder; that costs little.
 
@@ -45,7 +46,8 @@ const YOU: [&str; 7] = ["you", "you're", "you've", "you'll", "you'd", "your", "y
 
 /// The sentences that a summary can be made of.
 ///
-/// Made from the summary so far and the turns to cover; the caller has [`texts`](Candidates::texts) embedded, if it can, and [`select`](Candidates::select)s.
+/// Made from the summary so far and the turns to cover; the caller has [`texts`](Candidates::texts) embedded, if it can, and
+/// [`select`](Candidates::select)s.
 pub struct Candidates {
     sentences: Vec<Sentence>,
     labels: Vec<String>,
@@ -112,8 +114,8 @@ impl Candidates {
         self.sentences.iter().map(|sentence| sentence.text.as_str())
     }
 
-    /// The summary: at most `budget` tokens by `count`. `vectors` are those of [`texts`](Candidates::texts), one for each, of any length; without them, or with
-    /// another number of them, words are compared. The same candidates give the same summary.
+    /// The summary: at most `budget` tokens by `count`. `vectors` are those of [`texts`](Candidates::texts), one for each, of any length; without
+    /// them, or with another number of them, words are compared. The same candidates give the same summary.
     pub fn select(
         &self,
         vectors: Option<&[Vec<f32>]>,

@@ -1,12 +1,13 @@
-//! How much of what is asked about later an extractive summary holds, on LoCoMo (`--locomo FILE`; the format is that of `quality.rs`), in this process: nothing but
-//! the summaries themselves, by MiniLM's tokens and vectors.
+//! How much of what is asked about later an extractive summary holds, on LoCoMo (`--locomo FILE`; the format is that of `quality.rs`), in this
+//! process: nothing but the summaries themselves, by MiniLM's tokens and vectors.
 //!
-//! A question's evidence are turns. Of each, two figures: whether a sentence of it is in the summary (touched), and the share of its words that say something which
-//! are there with it (words); means over all questions but those with a false premise. The first alone could be had by collecting scraps, the second alone by keeping a few long turns whole.
+//! A question's evidence are turns. Of each, two figures: whether a sentence of it is in the summary (touched), and the share of its words that say
+//! something which are there with it (words); means over all questions but those with a false premise. The first alone could be had by collecting
+//! scraps, the second alone by keeping a few long turns whole.
 //!
-//! Summaries are made of a whole conversation at once, of a conversation as it runs (at 25 turns that are not covered, ten are, by a summary of the summary so far and
-//! of them), and of each session by itself. Beside them, with the same labels and the same budget: the first sentences, and sentences at random. Weights were chosen
-//! on the conversations named in `CHOSEN_ON`; the others are apart.
+//! Summaries are made of a whole conversation at once, of a conversation as it runs (at 25 turns that are not covered, ten are, by a summary of the
+//! summary so far and of them), and of each session by itself. Beside them, with the same labels and the same budget: the first sentences, and
+//! sentences at random. Weights were chosen on the conversations named in `CHOSEN_ON`; the others are apart.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
