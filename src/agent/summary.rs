@@ -11,8 +11,8 @@
 //!
 //! **Far from the middle is better.** Summaries are usually taken from the middle, where sentences resemble most others (LexRank, centroids): right
 //! for an article, where all talk about one thing. In a conversation the middle is what is said all the time, thanks and wishes. On LoCoMo each step
-//! from centrality to its opposite covers more of the turns that questions ask about, in the half of the conversations that weights were chosen on
-//! and in the other (`tests/bench/summaries.rs` measures it). Where each sentence stood in its turn, and how rare its words are, made no difference
+//! from centrality to its opposite covers more of the turns that questions ask about, in the conversations that weights were searched on
+//! and in the others (`tests/bench/summaries.rs` measures it). Where each sentence stood in its turn, and how rare its words are, made little difference
 //! and is not looked at.
 //!
 //! Sentences are compared by their vectors, or by their words (TF-IDF) where there is no encoder; that costs little.
