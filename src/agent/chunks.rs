@@ -1,19 +1,21 @@
 //! From a document to chunks that an encoder can take.
 //!
-//! A chunk is a piece of the text of at most so many tokens, counted by the encoder's own tokenizer on the very content that will be embedded. It ends where a reader
-//! would pause: in front of a heading, between paragraphs, else between sentences, else between words, else between tokens; whichever of the first is found in the
-//! last part of what fits. Where a section goes on in the next chunk, that one repeats the last whole sentences, and every chunk begins with the path of the headings
-//! above it, because neither a search nor a reader knows otherwise what "It takes two hours" is about.
+//! A chunk is a piece of the text of at most so many tokens, counted by the encoder's own tokenizer on the very content that will be embedded. It
+//! ends where a reader would pause: in front of a heading, between paragraphs, else between sentences, else between words, else between tokens;
+//! whichever of the first is found in the last part of what fits. Where a section goes on in the next chunk, that one repeats the last whole
+//! sentences, and every chunk begins with the path of the headings above it, because neither a search nor a reader knows otherwise what "It takes two
+//! hours" is about.
 //!
-//! **Passes.** One pass over the lines finds the blocks: headings, fenced code and tables (kept whole where they fit), and paragraphs. Then [`Chunker::next`] makes one
-//! chunk after the other. The tokenizer sees the text in pieces of some kilobytes, each once, to find how far a chunk can reach, and each finished chunk once, because
-//! the tokens of a piece are not those of the same words elsewhere: a chunk that turns out too large gets a nearer end. So a megabyte takes linear time and memory for
-//! a few pieces, and whoever drives it can stop, or say how far it is, between two chunks.
+//! **Passes.** One pass over the lines finds the blocks: headings, fenced code and tables (kept whole where they fit), and paragraphs. Then
+//! [`Chunker::next`] makes one chunk after the other. The tokenizer sees the text in pieces of some kilobytes, each once, to find how far a chunk can
+//! reach, and each finished chunk once, because the tokens of a piece are not those of the same words elsewhere: a chunk that turns out too large
+//! gets a nearer end. So a megabyte takes linear time and memory for a few pieces, and whoever drives it can stop, or say how far it is, between two
+//! chunks.
 //!
 //! A byte limit stands beside that of tokens: a tokenizer may take ten kilobytes without a space for one token, and such a chunk serves nobody.
 //!
-//! Rejected: a Markdown library (the blocks are all that matters, and a document may be anything), splitting recursively by separators (it counts what it cuts again and
-//! again, and knows no heading), and counting the tokens of sentences and adding them up (not exact).
+//! Rejected: a Markdown library (the blocks are all that matters, and a document may be anything), splitting recursively by separators (it counts
+//! what it cuts again and again, and knows no heading), and counting the tokens of sentences and adding them up (not exact).
 
 use crate::sentences::sentences;
 use engram_memory::{Error, Result};
@@ -195,7 +197,7 @@ impl<'a> Chunker<'a> {
             self.tokenise();
         }
         let hard = self.tokens.get(room).map_or(self.text.len(), |token| token.start);
-        let hard = self.text.floor_char_boundary(hard.min(self.start.saturating_add(most_bytes)));
+        let hard = floor(self.text, hard.min(self.start.saturating_add(most_bytes)));
         // White space behind it costs nothing, and a paragraph that ends there has ended.
         let rest = self.slice(hard..self.text.len());
         if hard > self.start { hard + rest.len() - rest.trim_start().len() } else { hard }
@@ -203,11 +205,11 @@ impl<'a> Chunker<'a> {
 
     /// Takes in the tokens of the next piece of the text, which ends in front of white space if it can.
     fn tokenise(&mut self) {
-        let most = self.text.floor_char_boundary(self.read + PIECE);
+        let most = floor(self.text, self.read + PIECE);
         let end = if most == self.text.len() {
             most
         } else {
-            let half = self.text.floor_char_boundary(self.read + PIECE / 2);
+            let half = floor(self.text, self.read + PIECE / 2);
             self.slice(half..most).rfind(char::is_whitespace).map_or(most, |at| half + at)
         };
         for span in (self.spans_of)(self.slice(self.read..end)) {
@@ -261,7 +263,7 @@ impl<'a> Chunker<'a> {
         if let Some(border) = self.latest_border(last, behind(FULL_BEFORE_ANY), false) {
             return Some(border);
         }
-        let least = self.text.floor_char_boundary(behind(FULL_BEFORE_WORD));
+        let least = floor(self.text, behind(FULL_BEFORE_WORD));
         let tail = self.slice(least..hard);
         if let Some((at, space)) = tail.char_indices().rev().find(|(_, char)| char.is_whitespace())
             && least + at > covered
@@ -277,15 +279,15 @@ impl<'a> Chunker<'a> {
         (0..before)
             .rev()
             .map_while(|at| Some((at, self.blocks.get(at)?.range.start)).filter(|(_, start)| *start > least))
-            .find(|(at, _)| !(only_headings && !is_heading(*at)) && !at.checked_sub(1).is_some_and(is_heading))
+            .find(|(at, _)| (!only_headings || is_heading(*at)) && !at.checked_sub(1).is_some_and(is_heading))
             .map(|(_, start)| start)
     }
 
     /// The last place up to `hard` between two characters as readers see them, if there is one behind `least`.
     fn whole_character(&self, least: usize, hard: usize) -> usize {
         // Nobody looks further back or ahead: a "character" may be a megabyte of accents.
-        let from = self.text.floor_char_boundary(hard.saturating_sub(128).max(least));
-        let around = self.slice(from..self.text.floor_char_boundary(hard + 64));
+        let from = floor(self.text, hard.saturating_sub(128).max(least));
+        let around = self.slice(from..floor(self.text, hard + 64));
         let mut cursor = GraphemeCursor::new(hard - from, around.len(), true);
         match cursor.is_boundary(around, 0) {
             Ok(false) => match cursor.prev_boundary(around, 0) {
@@ -345,7 +347,7 @@ impl<'a> Chunker<'a> {
             && let Some(block) = next.checked_sub(1).and_then(|at| self.blocks.get(at))
             && !block.is_heading()
         {
-            let from = self.text.floor_char_boundary(earliest.max(block.range.start) - 1);
+            let from = floor(self.text, earliest.max(block.range.start) - 1);
             let spaces = self.slice(from..end).char_indices().filter(|(_, char)| char.is_whitespace());
             starts =
                 spaces.map(|(at, space)| from + at + space.len_utf8()).filter(|start| *start > self.start).collect();
@@ -399,11 +401,11 @@ impl<'a> Chunker<'a> {
         }
         let Some(last) = titles.last() else { return String::new() };
         let last = self.slice(last.clone());
-        let last = last.get(..last.floor_char_boundary(most.saturating_mul(TOKEN_BYTES))).unwrap_or_default();
+        let last = last.get(..floor(last, most.saturating_mul(TOKEN_BYTES))).unwrap_or_default();
         let spans = (self.spans_of)(last);
         (0..most.min(spans.len()))
             .rev()
-            .filter_map(|at| spans.get(at).map(|span| last.floor_char_boundary(span.end)))
+            .filter_map(|at| spans.get(at).map(|span| floor(last, span.end)))
             .map(|end| last.get(..end).unwrap_or_default().trim_end())
             .filter(|title| !title.is_empty())
             .map(|title| format!("{title}\n"))
@@ -442,6 +444,11 @@ impl Block {
     fn is_heading(&self) -> bool {
         matches!(self.kind, Kind::Heading { .. })
     }
+}
+
+/// The last place up to `at` between two characters.
+fn floor(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
 }
 
 struct Line<'a> {

@@ -1,12 +1,13 @@
 //! The context of a prompt: what a model is shown of a conversation and of what is remembered, within a budget of tokens.
 //!
-//! **Order of claims.** The caller's instruction, the newest turn and the question are always in; if they alone exceed the budget, that is an error which says
-//! who takes what. Then come the running summary, the newest turns up to half of what is left, the memories by rank (one that is too long is passed over), the remaining
-//! turns from new to old without a gap, and older turns that matter. Whatever stays out is in [`Context::dropped`] with the reason.
+//! **Order of claims.** The caller's instruction, the newest turn and the question are always in; if they alone exceed the budget, that is an error
+//! which says who takes what. Then come the running summary, the newest turns up to half of what is left, the memories by rank (one that is too long
+//! is passed over), the remaining turns from new to old without a gap, and older turns that matter. Whatever stays out is in [`Context::dropped`]
+//! with the reason.
 //!
-//! **The budget is a hard limit of the whole text.** Each part is counted once and their sum decides who gets in; but the tokens of a text are not the sum of those of its
-//! parts, so the whole is counted at the end, and while it is too long the last claims are given up. So it holds for any tokenizer, and one that adds up exactly costs one
-//! count of each part and one of the whole.
+//! **The budget is a hard limit of the whole text.** Each part is counted once and their sum decides who gets in; but the tokens of a text are not
+//! the sum of those of its parts, so the whole is counted at the end, and while it is too long the last claims are given up. So it holds for any
+//! tokenizer, and one that adds up exactly costs one count of each part and one of the whole.
 //!
 //! **How it reads.** One list per kind of part, every item on lines of its own ([`crate::fence`]):
 //!
@@ -30,9 +31,10 @@
 //! Question: What does the dog like?
 //! ```
 //!
-//! Memories stand in the order of time, not of rank: "the next day" and "not any more" are understood only in that order, the rank has done its work by choosing, and one date
-//! serves all items of a day (a date is up to twelve tokens). Parts of documents stand first, each document's in its own order. Rejected: rank order (a newer
-//! statement above the older one that it corrects), and the best memory last (it helps some models and breaks the order of time for all).
+//! Memories stand in the order of time, not of rank: "the next day" and "not any more" are understood only in that order, the rank has done its work
+//! by choosing, and one date serves all items of a day (a date is up to twelve tokens). Parts of documents stand first, each document's in its own
+//! order. Rejected: rank order (a newer statement above the older one that it corrects), and the best memory last (it helps some models and breaks
+//! the order of time for all).
 
 use crate::date;
 use crate::fence::{push_fenced, push_line};
@@ -623,10 +625,11 @@ impl Context<'_> {
     }
 }
 
-/// The context as turns of a chat in which [`Role::User`] and [`Role::Assistant`] alternate, the user first; the texts are plain, the model's template is the tokenizer's matter.
+/// The context as turns of a chat in which [`Role::User`] and [`Role::Assistant`] alternate, the user first; the texts are plain, the model's
+/// template is the tokenizer's matter.
 ///
-/// Instruction, summary, memories and earlier turns open the first turn. What a system or a tool said stands in a user's turn with its role named. Where a turn holds more than
-/// the words of one speaker, each piece is fenced as in [`Context::text`] and an empty line stands between two.
+/// Instruction, summary, memories and earlier turns open the first turn. What a system or a tool said stands in a user's turn with its role named.
+/// Where a turn holds more than the words of one speaker, each piece is fenced as in [`Context::text`] and an empty line stands between two.
 pub fn chat_turns(context: &Context) -> Vec<(Role, String)> {
     /// Words of one speaker; `named` if the text says whose.
     struct Piece<'a> {

@@ -1,11 +1,12 @@
 //! How text that others wrote stands in a prompt: as an item of a list, which nothing in it can end.
 //!
-//! What a reader, or a model, takes for structure begins at the start of a line: a heading, the `- ` of the next item, the name of who speaks. So every line of an item but
-//! its first is indented by two spaces, with a line being whatever any program takes for one (CR, LF, vertical tab, form feed, NEL, U+2028, U+2029). Other
-//! control characters say nothing to a model and are dropped. Control tokens are the tokenizer's matter: it must read the whole as plain text.
+//! What a reader, or a model, takes for structure begins at the start of a line: a heading, the `- ` of the next item, the name of who speaks. So
+//! every line of an item but its first is indented by two spaces, with a line being whatever any program takes for one (CR, LF, vertical tab, form
+//! feed, NEL, U+2028, U+2029). Other control characters say nothing to a model and are dropped. Control tokens are the tokenizer's matter: it must
+//! read the whole as plain text.
 //!
-//! Rejected: markers around the text (`<memory>…</memory>`), because the text can contain them, and escaping them costs tokens and reads badly; and joining all
-//! lines into one, which destroys lists and code.
+//! Rejected: markers around the text (`<memory>…</memory>`), because the text can contain them, and escaping them costs tokens and reads badly; and
+//! joining all lines into one, which destroys lists and code.
 
 use crate::sentences::is_line_break;
 
@@ -24,8 +25,8 @@ pub(crate) fn push_line(out: &mut String, text: &str) {
     }
 }
 
-/// Appends a text so that it stays one item: a text of one line as [`push_line`] does, of one with more the lines behind the first indented by two spaces, with at
-/// most one empty line between two.
+/// Appends a text so that it stays one item: a text of one line as [`push_line`] does, of one with more the lines behind the first indented by two
+/// spaces, with at most one empty line between two.
 pub(crate) fn push_fenced(out: &mut String, text: &str) {
     let clean = |line: &str| line.chars().filter(|char| *char == '\t' || !char.is_control()).collect::<String>();
     let mut lines = text.split(is_line_break).map(clean).filter(|line| !line.trim().is_empty()).peekable();

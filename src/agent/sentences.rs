@@ -1,12 +1,12 @@
 //! Where the sentences of a text begin and end.
 //!
-//! One pass over the characters. A sentence ends behind a terminator (`.`, `!`, `?`, `…`, those of Chinese, Japanese, Hindi, Arabic …) with the quotes and
-//! brackets that close behind it, if white space or the end follows, or at once where a script puts no spaces; and at a line break that is one of meaning:
-//! an empty line, a list item, a line that was not merely wrapped. A full stop is none behind an abbreviation, an initial, the number of a list item, or in
-//! front of a small letter.
+//! One pass over the characters. A sentence ends behind a terminator (`.`, `!`, `?`, `…`, those of Chinese, Japanese, Hindi, Arabic …) with the
+//! quotes and brackets that close behind it, if white space or the end follows, or at once where a script puts no spaces; and at a line break that is
+//! one of meaning: an empty line, a list item, a line that was not merely wrapped. A full stop is none behind an abbreviation, an initial, the number
+//! of a list item, or in front of a small letter.
 //!
-//! Rejected: the sentence borders of UAX 29 as they are (a border behind `Dr.` and at every wrapped line; correcting them takes the same rules as finding them),
-//! and trained models (megabytes for a few points).
+//! Rejected: the sentence borders of UAX 29 as they are (a border behind `Dr.` and at every wrapped line; correcting them takes the same rules as
+//! finding them), and trained models (megabytes for a few points).
 
 use std::ops::Range;
 
@@ -111,6 +111,7 @@ fn is_closer(char: char) -> bool {
 
 /// Whether the full stop at the end of `before` ends no sentence; `line` is where its line begins, `follows` what stands behind it.
 fn is_abbreviated(text: &str, before: Range<usize>, line: usize, follows: Option<char>) -> bool {
+    let end = before.end;
     let part = text.get(before).unwrap_or_default();
     // The word that the stop belongs to. Longer ones are no abbreviations, so nobody looks back further.
     let from = part.char_indices().rev().take(12).find(|(_, char)| !(char.is_alphanumeric() || *char == '.'));
@@ -126,10 +127,9 @@ fn is_abbreviated(text: &str, before: Range<usize>, line: usize, follows: Option
         (Some(only), None) if only.is_uppercase() && only != 'I' => return follows.is_some_and(char::is_uppercase),
         _ => {}
     }
-    // The number of a list item, which begins its line.
+    // The number of a list item, which begins its line. What is in front of it is looked at from its end, where most numbers are told apart at once.
     if word.len() <= 3 && word.bytes().all(|byte| byte.is_ascii_digit()) {
-        let line = rest(text, line);
-        return line.trim_start().starts_with(word) && is_marker(line);
+        return text.get(line..end - word.len()).unwrap_or_default().trim_end().is_empty();
     }
     let small = word.to_lowercase();
     if ABBREVIATIONS.binary_search(&small.as_str()).is_ok() {
@@ -218,6 +218,14 @@ mod tests {
         assert_eq!(split(wrapped), [wrapped]);
         assert_eq!(split("milk\nEggs\rBread\u{2028}Salt"), ["milk", "Eggs", "Bread", "Salt"]);
         assert_eq!(split(" \n\t "), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_large_text_takes_linear_time() {
+        let spaces = " ".repeat(1 << 19);
+        for text in ["1. ".repeat(1 << 17), ". ! ".repeat(1 << 17), "\n- ".repeat(1 << 17), "a".repeat(1 << 19)] {
+            sentences(&format!("{spaces}{text}{spaces}"));
+        }
     }
 
     proptest! {

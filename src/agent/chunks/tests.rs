@@ -128,8 +128,7 @@ fn headings_travel_with_their_chunks() {
             "# Guide\n\nHello there.",
             "Guide\n## Install ##\n\nRun it twice now, you all.",
             "Guide > Install\nyou all. Then run it again and again.",
-            "Guide\n## Use\nOpen it.",
-            "Other\n=====\n\nEnd.",
+            "Guide\n## Use\nOpen it.\n\nOther\n=====\n\nEnd.",
         ]
     );
     // The last title counts most, and no more than half of a chunk goes to titles.
@@ -196,6 +195,39 @@ fn characters_are_not_cut() {
     assert!(chunks.iter().all(|chunk| chunk.content == family), "{chunks:?}");
     let error = Chunker::new("ab😀", 1, 0, &pairs).unwrap().find_map(Result::err).unwrap();
     assert_eq!(error.to_string(), "the character at byte 2 has 2 tokens, more than a chunk of 1 takes");
+}
+
+/// The documents of `tests/data`, whole.
+#[test]
+fn real_documents() {
+    let handbook = include_str!("../../../tests/data/handbook.md");
+    let account = include_str!("../../../tests/data/lighthouse.txt");
+    for (text, size, overlap) in
+        [(handbook, 128, 16), (handbook, 512, 50), (account, 128, 16), (account, 512, 50), (account, 20, 5)]
+    {
+        check(text, size, overlap, &words).unwrap();
+        check(&text.replace('\n', "\r\n"), size, overlap, &words).unwrap();
+    }
+    let chunks = cut(handbook, 256, 30);
+    let holding = |what: &str| chunks.iter().find(|chunk| chunk.content.contains(what)).unwrap().content.as_str();
+    let first_line = |what: &str| holding(what).lines().next().unwrap();
+    let top = "Handbook of the Harrow Ferry Company";
+    // A section that is longer than a chunk: its later parts say where they belong.
+    assert_eq!(first_line("Passwords are changed when"), format!("{top} > Terminals > The booking system"));
+    let code = holding("tern departures cancel");
+    assert!(code.contains("```sh\n# On the terminal") && code.contains("--departure 1800H\n```"), "{code}");
+    // Tables are whole, and prose ends with a sentence.
+    assert!(holding("| Puffin").contains("| ship"));
+    let ends = |chunk: &&Chunk| {
+        chunk.content.ends_with(['.', '|', '`', '!', ')'])
+            || chunk.content.lines().last().unwrap().starts_with(['-', '*'])
+    };
+    let broken: Vec<&Chunk> = chunks.iter().filter(|chunk| !ends(chunk)).collect();
+    assert!(broken.is_empty(), "{broken:?}");
+    let chunks = cut(account, 200, 40);
+    assert!(chunks.iter().all(|chunk| chunk.content.ends_with(['.', '"', 'N'])), "{chunks:?}");
+    // The rest of the text repeats sentences.
+    assert!(chunks.windows(2).any(|pair| pair[1].start < pair[0].end));
 }
 
 fn document() -> impl Strategy<Value = String> {
