@@ -367,7 +367,7 @@ proptest! {
                 None => constraint.pieces.ends().contains(&id) && constraint.complete(),
             };
             let found = constraint.set[id as usize / 32] >> (id % 32) & 1 == 1;
-            prop_assert!(found == expected || name && !found, "{:?} after {:?} of {}", tokenizer.piece(id), &text[..0], schema);
+            prop_assert!(found == expected || name && !found, "{:?} is in the set: {}, after {:?} of {}", tokenizer.piece(id), found, String::from_utf8_lossy(&text.as_bytes()[..cut]), schema);
         }
     }
 }
