@@ -347,8 +347,12 @@ impl Machine {
             Shape::Number(number) => number.shortest().map_or(NEVER, |text| text.len() as u32),
             Shape::Array { .. } | Shape::Object { .. } if level == 0 => NEVER,
             Shape::Array { prefix, rest, least, .. } => {
-                let items = (0..*least as usize).map(|i| prefix.get(i).copied().or(*rest).unwrap_or(NOTHING));
-                items.fold(2, |sum: u32, item| sum.saturating_add(self.cost(item, level - 1)).saturating_add(1))
+                let sum = |sum: u32, item: Id| sum.saturating_add(self.cost(item, level - 1)).saturating_add(1);
+                let start = prefix.iter().take(*least as usize).fold(2, |so_far, item| sum(so_far, *item));
+                match least.saturating_sub(prefix.len() as u32) {
+                    0 => start,
+                    more => start.saturating_add(sum(0, rest.unwrap_or(NOTHING)).saturating_mul(more)),
+                }
             }
             Shape::Object { members, rest, least, most } => {
                 let place = Place { shape: 0, next: 0, count: 0, used: None };
