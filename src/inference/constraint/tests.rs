@@ -266,6 +266,10 @@ fn a_schema_that_cannot_be_kept_is_refused_with_the_place() {
         (json!({"type": []}), "type is an empty list"),
         (json!({"minLength": -1}), "an integer of 0 or more"),
         (json!({"minItems": 100000}), "at most 4096"),
+        (
+            json!({"type": "array", "minItems": 4096, "items": {"type": "array", "minItems": 4096, "items": {"type": "array", "minItems": 4096}}}),
+            "has more than 1048576 bytes",
+        ),
         (json!([]), "is a list; a schema is an object"),
         (json!({"items": [true]}), "prefixItems for a list"),
         (json!({"anyOf": vec![json!({"type": "array"}); 100]}), "at most 64"),
