@@ -239,6 +239,11 @@ impl Lex {
     }
 }
 
+/// The bytes of two texts, or of none where one cannot be.
+fn plus(a: u32, b: u32) -> u32 {
+    if a == NEVER || b == NEVER { NEVER } else { a.saturating_add(b).min(NEVER - 1) }
+}
+
 /// Levels that are left below these frames.
 fn levels(above: &Option<Arc<Frame>>) -> usize {
     DEEPEST.saturating_sub(above.as_ref().map_or(0, |frame| frame.depth as usize))
@@ -347,15 +352,20 @@ impl Machine {
             Shape::Number(number) => number.shortest().map_or(NEVER, |text| text.len() as u32),
             Shape::Array { .. } | Shape::Object { .. } if level == 0 => NEVER,
             Shape::Array { prefix, rest, least, .. } => {
-                let items = (0..*least as usize).map(|i| prefix.get(i).copied().or(*rest).unwrap_or(NOTHING));
-                items.fold(2, |sum: u32, item| sum.saturating_add(self.cost(item, level - 1)).saturating_add(1))
+                let item = |item: Id| plus(self.cost(item, level - 1), 1);
+                let start = prefix.iter().take(*least as usize).fold(2, |sum, id| plus(sum, item(*id)));
+                match (least.saturating_sub(prefix.len() as u32), item(rest.unwrap_or(NOTHING))) {
+                    (0, _) => start,
+                    (_, NEVER) => NEVER,
+                    (more, each) => plus(start, each.saturating_mul(more).min(NEVER - 1)),
+                }
             }
             Shape::Object { members, rest, least, most } => {
                 let place = Place { shape: 0, next: 0, count: 0, used: None };
                 let Some(wanted) = self.missing(members, *rest, *least, *most, &place, level) else { return NEVER };
-                wanted.into_iter().fold(2, |sum: u32, (member, schema)| {
+                wanted.into_iter().fold(2, |sum, (member, schema)| {
                     let key = member.map_or(8, |member| member.key.len() as u32);
-                    sum.saturating_add(self.cost(schema, level - 1)).saturating_add(key + 2)
+                    plus(sum, plus(self.cost(schema, level - 1), key.saturating_add(2)))
                 })
             }
         }

@@ -81,7 +81,9 @@ impl Pieces {
         let mut plain = MappedVec::zeroed((size as usize).div_ceil(32))?;
         let (mut start, mut slots) = (0, order.iter_mut());
         for id in 0..size {
-            if let (Some(bytes), Some(slot)) = (written(id).filter(|b| start + b.len() <= total), slots.next()) {
+            if let Some(bytes) = written(id)
+                && let Some(slot) = slots.next()
+            {
                 *slot = id;
                 texts.bytes[start..start + bytes.len()].copy_from_slice(&bytes);
                 start += bytes.len();

@@ -76,8 +76,12 @@ const MOST_WORK: usize = 200_000;
 const DEEPEST: usize = 64;
 /// Alternatives of one schema that are not plain values of an enum.
 const MOST_ALTERNATIVES: usize = 64;
-/// The most that `minItems` and `minProperties` may ask for.
-const MOST_LEAST: u32 = 4_096;
+/// The most that `minItems` may ask for.
+const MOST_ITEMS: u32 = 4_096;
+/// The most that `minProperties` may ask for.
+const MOST_MEMBERS: u32 = 256;
+/// The most that `minLength` may ask for.
+const MOST_CHARACTERS: u32 = 1 << 16;
 
 /// The number of a schema.
 pub(super) type Id = u32;
@@ -358,7 +362,7 @@ impl<'a> Reader<'a> {
         }
         // All are read, so that a mistake in one is found even where another type is asked for.
         let (array, object) = (self.array(keywords, place, depth)?, self.object(keywords, place, depth)?);
-        let (text_least, text_most) = counts(keywords, "minLength", "maxLength", 1 << 16, place)?;
+        let (text_least, text_most) = counts(keywords, "minLength", "maxLength", MOST_CHARACTERS, place)?;
         let has = |name: &str| names.contains(&name);
         let mut plain = Vec::new();
         if has("null") {
@@ -389,7 +393,7 @@ impl<'a> Reader<'a> {
     }
 
     fn array(&mut self, keywords: &'a Map<String, Value>, place: &str, depth: usize) -> Result<Array, Error> {
-        let (least, most) = counts(keywords, "minItems", "maxItems", MOST_LEAST, place)?;
+        let (least, most) = counts(keywords, "minItems", "maxItems", MOST_ITEMS, place)?;
         let mut prefix = Vec::new();
         if let Some(schemas) = keywords.get("prefixItems") {
             for (i, schema) in list(schemas, "prefixItems", place)?.iter().enumerate() {
@@ -409,7 +413,7 @@ impl<'a> Reader<'a> {
     }
 
     fn object(&mut self, keywords: &'a Map<String, Value>, place: &str, depth: usize) -> Result<Object, Error> {
-        let (least, most) = counts(keywords, "minProperties", "maxProperties", MOST_LEAST, place)?;
+        let (least, most) = counts(keywords, "minProperties", "maxProperties", MOST_MEMBERS, place)?;
         let mut members: Vec<Member> = Vec::new();
         let properties = keywords.get("properties");
         if let Some(properties) = properties {
@@ -508,7 +512,7 @@ impl<'a> Reader<'a> {
                 let mut either = Vec::new();
                 for id in ids {
                     let more = self.alternatives_of(id, depth + 1)?;
-                    self.spend(more.len())?;
+                    self.spend(more.iter().map(weight).sum())?;
                     either.extend(more.iter().cloned());
                 }
                 tidy(&either)
@@ -531,7 +535,7 @@ impl<'a> Reader<'a> {
         let mut made = Vec::new();
         for a in a {
             for b in b {
-                self.spend(1)?;
+                self.spend(weight(a) + weight(b))?;
                 made.extend(self.both(a, b)?);
             }
         }
@@ -542,7 +546,6 @@ impl<'a> Reader<'a> {
         use Alternative::{Array as A, Number as N, Object as O, Scalars as S, Text as T};
         Ok(match (a, b) {
             (S(values), other) | (other, S(values)) => {
-                self.spend(values.len())?;
                 let kept: Vec<Scalar> = values.iter().filter(|v| takes(other, &v.value)).cloned().collect();
                 (!kept.is_empty()).then_some(S(kept))
             }
@@ -557,14 +560,12 @@ impl<'a> Reader<'a> {
                     let of = |array: &Array| array.prefix.get(i).copied().unwrap_or(array.rest);
                     prefix.push(self.conjunction(of(a), of(b))?);
                 }
-                self.spend(prefix.len())?;
                 let (least, most) = (a.least.max(b.least), a.most.min(b.most));
                 let open = a.open && b.open || least as usize > prefix.len();
                 let rest = self.conjunction(a.rest, b.rest)?;
                 (least <= most).then_some(A(Array { prefix, rest, open, least, most }))
             }
             (O(a), O(b)) => {
-                self.spend(a.members.len() + b.members.len())?;
                 let of_b: HashMap<&str, &Member> = b.members.iter().map(|m| (&*m.name, m)).collect();
                 let of_a: HashMap<&str, ()> = a.members.iter().map(|m| (&*m.name, ())).collect();
                 let mut members = Vec::new();
@@ -657,7 +658,7 @@ impl<'a> Reader<'a> {
         let (a, b) = (self.alternatives_of(written, 0)?, self.alternatives_of(other, 0)?);
         for a in a.iter() {
             for b in b.iter() {
-                self.spend(1)?;
+                self.spend(weight(a) + weight(b))?;
                 if !self.apart(a, b, depth)? {
                     return Ok(false);
                 }
@@ -688,7 +689,6 @@ impl<'a> Reader<'a> {
                 if a.least.max(b.least) > a.most.min(b.most) {
                     return Ok(true);
                 }
-                self.spend(a.members.len() + b.members.len())?;
                 let of_a: HashMap<&str, &Member> = a.members.iter().map(|m| (&*m.name, m)).collect();
                 if !a.open && b.members.iter().any(|m| m.required && !of_a.contains_key(&*m.name)) {
                     return Ok(true);
@@ -704,6 +704,16 @@ impl<'a> Reader<'a> {
             }
             _ => true,
         })
+    }
+}
+
+/// How much work an alternative is.
+fn weight(alternative: &Alternative) -> usize {
+    1 + match alternative {
+        Alternative::Scalars(values) => values.len(),
+        Alternative::Array(array) => array.prefix.len(),
+        Alternative::Object(object) => object.members.len(),
+        Alternative::Text { .. } | Alternative::Number(_) => 0,
     }
 }
 

@@ -266,6 +266,10 @@ fn a_schema_that_cannot_be_kept_is_refused_with_the_place() {
         (json!({"type": []}), "type is an empty list"),
         (json!({"minLength": -1}), "an integer of 0 or more"),
         (json!({"minItems": 100000}), "at most 4096"),
+        (
+            json!({"type": "array", "minItems": 4096, "items": {"type": "array", "minItems": 4096, "items": {"type": "array", "minItems": 4096}}}),
+            "has more than 1048576 bytes",
+        ),
         (json!([]), "is a list; a schema is an object"),
         (json!({"items": [true]}), "prefixItems for a list"),
         (json!({"anyOf": vec![json!({"type": "array"}); 100]}), "at most 64"),
@@ -367,7 +371,7 @@ proptest! {
                 None => constraint.pieces.ends().contains(&id) && constraint.complete(),
             };
             let found = constraint.set[id as usize / 32] >> (id % 32) & 1 == 1;
-            prop_assert!(found == expected || name && !found, "{:?} after {:?} of {}", tokenizer.piece(id), &text[..0], schema);
+            prop_assert!(found == expected || name && !found, "{:?} is in the set: {}, after {:?} of {}", tokenizer.piece(id), found, String::from_utf8_lossy(&text.as_bytes()[..cut]), schema);
         }
     }
 }

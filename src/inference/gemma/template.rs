@@ -159,7 +159,8 @@ mod tests {
             .run(&text(spellings(&t)), |text| {
                 let ids = t.encode(&text);
                 prop_assert_eq!(control(&t, &ids), Vec::<u32>::new(), "{:?}", text);
-                prop_assert_eq!(t.decode(&ids), text.replace('▁', " "));
+                // A `▁` that had to be written byte by byte comes back as it was, others as spaces.
+                prop_assert_eq!(t.decode(&ids).replace('▁', " "), text.replace('▁', " "));
                 Ok(())
             })
             .unwrap();
