@@ -18,6 +18,7 @@ mod harness;
 mod access;
 mod bad_files;
 mod bad_input;
+mod chat;
 mod config;
 mod consolidate;
 mod constrained;
