@@ -212,8 +212,7 @@ impl Asked {
                 self.start.run(self.job, search, Embedding::of(question), Some(Chat { material, settle }));
             }
             Err(error) => {
-                let (_, outcome) = settle.settle(ctx, Err(error), None);
-                self.job.finish(outcome);
+                self.job.finish(settle.settle(ctx, Err(error), None));
             }
         }
     }
@@ -265,14 +264,9 @@ pub struct Settle {
 }
 
 impl Settle {
-    /// Stores the answer, or marks the turn as unanswered, on the main thread and not while the server is paused. `text` is the answer if it is whole. Gives the answer's
-    /// id, and the outcome with what is to be said.
-    pub fn settle(
-        &self,
-        ctx: Ctx,
-        outcome: Result<Value, Error>,
-        text: Option<&str>,
-    ) -> (Option<MemoryId>, Result<Value, Error>) {
+    /// Stores the answer, or marks the turn as unanswered, on the main thread and not while the server is paused. `text` is the answer if it is whole. Gives the
+    /// outcome with what is to be said.
+    pub fn settle(&self, ctx: Ctx, outcome: Result<Value, Error>, text: Option<&str>) -> Result<Value, Error> {
         let (stored, note) = match text.filter(|text| !text.trim().is_empty()) {
             Some(text) => match self.store(ctx, text) {
                 Ok((id, note)) => (id, note),
@@ -287,7 +281,7 @@ impl Settle {
                 (None, Some(self.unanswered()))
             }
         };
-        let outcome = match outcome {
+        match outcome {
             Ok(Value::Map(mut fields)) => {
                 let at = fields.iter().position(|(name, _)| name == "notes").unwrap_or(fields.len());
                 if let (Some(note), Some((_, Value::Array(notes)))) = (note, fields.get_mut(at)) {
@@ -303,8 +297,7 @@ impl Settle {
                 error.message.push_str(&format!("; {}", note.unwrap_or_default()));
                 Err(error)
             }
-        };
-        (stored, outcome)
+        }
     }
 
     fn unanswered(&self) -> String {

@@ -585,8 +585,8 @@ impl Run {
                 return Ran::Later;
             }
             // The answer is stored once, however often the stream has to be tried.
-            if let (Some(settled), Some(made)) = (chat.take(), outcome.take()) {
-                outcome = Some(settled.settle.settle(ctx, made, text.as_deref()).1);
+            if let Some(chat) = chat.take() {
+                outcome = outcome.take().map(|made| chat.settle.settle(ctx, made, text.as_deref()));
             }
             let Some(made) = &mut outcome else { return Ran::Done };
             if let Some(stream) = &stream {
