@@ -23,6 +23,7 @@ mod config;
 mod consolidate;
 mod constrained;
 mod context;
+mod conversations;
 mod documents;
 mod failover;
 mod filters;

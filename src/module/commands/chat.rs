@@ -180,7 +180,7 @@ impl Asked {
         if let Found::Space(held) = datatype::find(&mut Key::open(ctx, &name, Mode::Peek)) {
             self.target.expect = Expect::Incarnation(held.incarnation);
         }
-        after_append(ctx, &self.target.key, &self.session);
+        after_append(ctx, &self.target.key, &self.session, None);
         Ok(turn)
     }
 
@@ -205,6 +205,7 @@ impl Asked {
             session: self.session,
             turn,
             counter: Counter::of(self.start.model().to_owned(), self.start.gemma()),
+            fitted: None,
             _order: order,
         };
         match gathered {
@@ -260,6 +261,8 @@ pub struct Settle {
     /// The user's turn.
     turn: MemoryId,
     counter: Counter,
+    /// The turns that the prompt had room for, if it had not for all.
+    pub fitted: Option<usize>,
     _order: InOrder,
 }
 
@@ -327,7 +330,7 @@ impl Settle {
         });
         let stored = stored.map_err(error_of)?;
         if stored.0.is_some() {
-            after_append(ctx, &self.target.key, &self.session);
+            after_append(ctx, &self.target.key, &self.session, self.fitted);
         }
         Ok(stored)
     }
@@ -364,7 +367,7 @@ pub fn prompt(chat: &Chat, run: &generate::Prompt) -> Result<generate::Fitted, E
                     .iter()
                     .filter(|dropped| dropped.reason.contains("room"))
                     .map(|dropped| dropped.what);
-                Ok(generate::Fitted { tokens, shown, left_out: left_out.collect() })
+                Ok(generate::Fitted { tokens, shown, turns: context.turns.len(), left_out: left_out.collect() })
             })?;
         if fitted.tokens.len() <= run.most {
             return Ok(fitted);

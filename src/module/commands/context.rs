@@ -26,7 +26,7 @@ use crate::models::{self, Counter, Text};
 use crate::reply::{Error, Value};
 
 /// Tokens of budget for each memory that is recalled when K is not given: what a short memory takes.
-const TOKENS_PER_MEMORY: usize = 16;
+const TOKENS_PER_MEMORY: usize = 24;
 /// Memories recalled when K is not given, at least and at most.
 const RECALLED: std::ops::RangeInclusive<usize> = 10..=400;
 /// Contexts that are kept per space.
