@@ -614,6 +614,9 @@ impl Space {
         };
         let new = patch.applied_to(&old);
         new.check()?;
+        if (old.expires == Some(STAGED)) != (new.expires == Some(STAGED)) {
+            return Err(Error::new("a chunk is staged and shown with its document, not by itself"));
+        }
         if let Some((template, vectors, signs)) = &patch.vectors {
             self.check_vectors(vectors, *template, signs)?;
         }
