@@ -20,6 +20,7 @@ mod bad_files;
 mod bad_input;
 mod config;
 mod consolidate;
+mod export;
 mod failover;
 mod filters;
 mod generate;

@@ -2,6 +2,7 @@
 
 pub mod consolidate;
 mod edit;
+mod export;
 mod fields;
 pub mod generate;
 mod models;
@@ -83,6 +84,8 @@ handlers! {
     "mem.config|set" => edit::config_set,
     "mem.config|preset" => edit::config_preset,
     "mem.apply" => edit::apply,
+    "mem.export" => export::export,
+    "mem.import" => export::import,
     "mem.session|append" => session::append,
     "mem.session|history" => session::history,
     "mem.session|list" => session::list,
