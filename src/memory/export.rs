@@ -393,8 +393,8 @@ fn session_json(name: &str, session: &Session) -> Value {
     members.put("created", session.created());
     members.put("expires", session.expires());
     members.meta("metadata", session.meta());
-    let field = |(name, value): (&Box<str>, &Box<str>)| (String::from(&**name), Value::from(&**value));
-    let fields: Map<String, Value> = session.fields().iter().map(field).collect();
+    let fields: Map<String, Value> =
+        session.fields().iter().map(|(name, value)| (String::from(&**name), Value::from(&**value))).collect();
     if !fields.is_empty() {
         members.put("fields", fields);
     }

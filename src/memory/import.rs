@@ -1028,11 +1028,10 @@ impl Import<'_> {
                     summary = talk.summary.clone().map(|summary| Summary { covered, ..summary });
                 }
                 turns = ids.into_iter().filter(kept).collect();
-                let field = |(name, value): (&Box<str>, &Box<str>)| (name.clone(), Some(value.clone()));
                 self.effects.push(end);
                 self.effects.push(Effect::Session(Box::new(SessionPatch {
                     created: old.created(),
-                    fields: old.fields().iter().map(field).collect(),
+                    fields: old.fields().iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),
                     meta: Some(old.meta().cloned()),
                     ..talk.patch(name)
                 })));

@@ -157,7 +157,8 @@ fn any_space(random: &mut Random, precision: &str, steps: usize) -> (Space, Mill
                 // Some are never shown.
                 if random.chance(80) { space.show_document(now, &doc).unwrap() } else { Vec::new() }
             }
-            10 => random.chance(30).then(|| space.forget_document(now, &doc).1).unwrap_or_default(),
+            10 if random.chance(30) => space.forget_document(now, &doc).1,
+            10 => Vec::new(),
             11 => ids.first().map(|entry| space.forget_effects(&[entry.id])).unwrap_or_default(),
             _ => {
                 ids.iter().for_each(|entry| {
@@ -335,7 +336,7 @@ fn what_is_there_and_is_another() {
     let gone = space.chunks(T0, "d")[1].id;
     let effects = space.forget_effects(&[gone]);
     apply(&mut space, &effects);
-    let mut line = lines.iter().filter(|line| line["memory"]["doc"] == "d").nth(0).unwrap().clone();
+    let mut line = lines.iter().find(|line| line["memory"]["doc"] == "d").unwrap().clone();
     line["memory"]["position"] = json!(1);
     import_json(&mut space, T0, &[line], true);
     assert_eq!(space.documents().map(|(_, chunks)| chunks).collect::<Vec<_>>(), [1]);
@@ -462,7 +463,7 @@ fn what_is_no_line() {
         (json!({"memory": {"content": "x", "vector": []}}), "0 dimensions"),
         (json!({"space": {"dimensions": 99_999}}), "99999 dimensions"),
     ] {
-        let error = refusal(&empty, now, &[line.clone()], false);
+        let error = refusal(&empty, now, std::slice::from_ref(&line), false);
         assert!(error.contains(says), "{line}: {error}");
     }
     let twice = [json!({"memory": {"content": "x", "id": id}}), json!({"memory": {"content": "y", "id": id}})];
