@@ -19,7 +19,7 @@
 //!
 //! **The walk.** Sessions first: what a session holds takes no place of its tier, so a turn must be held when it comes, or a full tier would push it out
 //! before its session follows. Then all memories that are no turn of a session that lives, by id; the record of a document stands in front of every run of its
-//! chunks, so that no list of documents is needed that might be out of date. A cursor says behind what the next page begins and the largest id at the start:
+//! chunks, so that no list of documents is needed that might be out of date. A cursor says behind what the next page begins, what kind of vectors the first line spoke of, and the largest id at the start:
 //! what comes later is not in the export, so a steady writer does not keep the walk from ending. What stands from start to end comes exactly once; only
 //! turns may come again, which an import passes over: as memories if their session ends on the way, or if the last one of a page is forgotten before the next
 //! page and the ids of its session do not rise.
@@ -42,6 +42,8 @@ use crate::snapshot::Snapshot;
 use crate::space::{Space, is_hidden};
 use crate::{Error, MemoryId, Millis, Result};
 use serde_json::{Map, Value, json};
+use siphasher::sip::SipHasher13;
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 
 /// The version of the lines.
@@ -114,6 +116,8 @@ enum Stage {
 /// Where an export goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Cursor {
+    /// A hash of the kind of vectors when it began, which the first line says.
+    kind: u32,
     /// The largest id when it began.
     bound: MemoryId,
     stage: Stage,
@@ -123,25 +127,26 @@ impl Cursor {
     fn write(&self) -> String {
         // `0-0` is no id that reads back.
         let id = |id: MemoryId| if id == MemoryId::ZERO { "0".to_owned() } else { id.to_string() };
-        let bound = id(self.bound);
+        let (kind, bound) = (self.kind, id(self.bound));
         match &self.stage {
             Stage::Start => "0".to_owned(),
-            Stage::Session(name) => format!("s:{bound}:{}", base64::encode(name.as_bytes())),
-            Stage::Turn(name, turn) => format!("t:{bound}:{}:{}", id(*turn), base64::encode(name.as_bytes())),
-            Stage::Memory(last) => format!("m:{bound}:{}", id(*last)),
+            Stage::Session(name) => format!("s:{kind}:{bound}:{}", base64::encode(name.as_bytes())),
+            Stage::Turn(name, turn) => format!("t:{kind}:{bound}:{}:{}", id(*turn), base64::encode(name.as_bytes())),
+            Stage::Memory(last) => format!("m:{kind}:{bound}:{}", id(*last)),
         }
     }
 
     fn read(text: &str) -> Option<Cursor> {
         let id = |text: &str| if text == "0" { Some(MemoryId::ZERO) } else { text.parse().ok() };
         let name = |text: &str| String::from_utf8(base64::decode(text)?).ok().map(String::into_boxed_str);
-        let parts: Vec<&str> = text.splitn(5, ':').collect();
-        Some(match parts[..] {
-            ["s", bound, session] => Cursor { bound: id(bound)?, stage: Stage::Session(name(session)?) },
-            ["t", bound, turn, session] => Cursor { bound: id(bound)?, stage: Stage::Turn(name(session)?, id(turn)?) },
-            ["m", bound, last] => Cursor { bound: id(bound)?, stage: Stage::Memory(id(last)?) },
+        let parts: Vec<&str> = text.splitn(6, ':').collect();
+        let (kind, bound, stage) = match parts[..] {
+            ["s", kind, bound, session] => (kind, bound, Stage::Session(name(session)?)),
+            ["t", kind, bound, turn, session] => (kind, bound, Stage::Turn(name(session)?, id(turn)?)),
+            ["m", kind, bound, last] => (kind, bound, Stage::Memory(id(last)?)),
             _ => return None,
-        })
+        };
+        Some(Cursor { kind: kind.parse().ok()?, bound: id(bound)?, stage })
     }
 }
 
@@ -161,15 +166,21 @@ impl Space {
     /// One step of an export: up to `count` lines (two at least) behind the cursor, which is `0` at the start, and the cursor of the next step. Fewer lines, or none, may
     /// come before the end.
     ///
-    /// Errors: a text that is no cursor.
+    /// Errors: a text that is no cursor; STALE if the space has other vectors than its first line said.
     pub fn export(&self, now: Millis, cursor: &str, count: usize) -> Result<Exported> {
         let cursor = match cursor {
-            "0" => Some(Cursor { bound: self.last_id, stage: Stage::Start }),
+            "0" => Some(Cursor { kind: self.kind(), bound: self.last_id, stage: Stage::Start }),
             text => Cursor::read(text),
         };
-        let Some(Cursor { bound, mut stage }) = cursor else {
+        let Some(Cursor { kind, bound, mut stage }) = cursor else {
             return Err(Error::new("the cursor is not one that MEM.EXPORT gave: begin with 0"));
         };
+        if kind != self.kind() {
+            return Err(Error::with_code(
+                "STALE",
+                "the space has got vectors of another kind since the export began: begin again with 0",
+            ));
+        }
         let lines = count.max(1);
         let mut page = Page {
             space: self,
@@ -182,7 +193,7 @@ impl Space {
         };
         let next = loop {
             if page.is_full() {
-                break Cursor { bound, stage }.write();
+                break Cursor { kind, bound, stage }.write();
             }
             match page.step(stage) {
                 Some(further) => stage = further,
@@ -191,6 +202,13 @@ impl Space {
         };
         let Page { pieces, bytes, .. } = page;
         Ok(Exported { view: self.snapshot(), pieces, bytes, next })
+    }
+
+    /// A hash of what its vectors are.
+    fn kind(&self) -> u32 {
+        let mut hasher = SipHasher13::new();
+        (self.model(), self.dim(), self.view.precision().name()).hash(&mut hasher);
+        hasher.finish() as u32
     }
 
     fn is_turn(&self, now: Millis, slot: u32) -> bool {
@@ -529,11 +547,24 @@ mod tests {
             Stage::Memory(id),
         ] {
             for bound in [MemoryId::ZERO, id] {
-                let cursor = Cursor { bound, stage: stage.clone() };
+                let cursor = Cursor { kind: 3, bound, stage: stage.clone() };
                 assert_eq!(Cursor::read(&cursor.write()), Some(cursor));
             }
         }
-        for text in ["", "1", "s", "s:0", "s:0:!", "s:0:/w==", "t:0:0", "m:0:x", "m:0:0:0", "x:0:0", "m:5-7:5"] {
+        for text in [
+            "",
+            "1",
+            "s",
+            "s:3:0",
+            "s:3:0:!",
+            "s:3:0:/w==",
+            "t:3:0:0",
+            "m:3:0:x",
+            "m:3:0:0:0",
+            "x:3:0:0",
+            "m:3:5-7:5",
+            "m:-1:0:0",
+        ] {
             assert_eq!(Cursor::read(text), None, "{text}");
         }
     }

@@ -471,7 +471,7 @@ fn what_is_no_line() {
     let many = vec![json!({"memory": {"content": "x"}}); limits::BATCH + 1];
     assert!(refusal(&space, now, &many, false).contains("at most 10000"));
     assert!(digest(&space) == before);
-    for cursor in ["", "1", "m:0:0:0", "s:x:"] {
+    for cursor in ["", "1", "m:0:0:0:0", "s:x:"] {
         assert!(space.export(now, cursor, 1).err().unwrap().message().contains("begin with 0"), "{cursor}");
     }
 }
@@ -483,9 +483,14 @@ fn a_page_is_bounded() {
         store(&mut space, T0 + n, memory(&format!("{n} {}", "long ".repeat(20_000))));
     }
     let page = space.export(T0 + 50, "0", 1000).unwrap();
-    assert!((5..20).contains(&page.len()) && page.next() != "0", "{}", page.len());
+    let next = page.next().to_owned();
+    assert!((5..20).contains(&page.len()) && next != "0", "{}", page.len());
     assert!(page.bytes().abs_diff(page.lines().iter().map(String::len).sum()) < 20_000);
     assert_eq!(exported(&space, T0 + 50, 1000).len(), 42);
+    // The first page spoke of no vectors.
+    store(&mut space, T0 + 60, with_vector("late", &[1.0, 0.0]));
+    let error = space.export(T0 + 60, &next, 10).err().unwrap();
+    assert_eq!(error.code(), "STALE");
 }
 
 /// Lines of a space in which something was broken.
@@ -572,7 +577,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_is_a_cursor_or_not(text in "[stm0-9:=A-Za-z-]{0,20}") {
+    fn any_text_is_a_cursor_or_not(text in "[stm]:[0-9]{1,10}:0(:[0-9A-Za-z=-]{0,9}){0,2}") {
         let (space, now) = any_space(&mut Random(1), "i8", 30);
         if let Ok(page) = space.export(now, &text, 10) {
             prop_assert!(page.len() <= 10);
