@@ -574,7 +574,7 @@ fn broken_lines_are_taken_whole_or_not_at_all() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_is_a_cursor_or_not(text in "[stm]:[0-9]{1,10}:0(:[0-9A-Za-z=-]{0,9}){0,2}") {
