@@ -297,6 +297,13 @@ impl Encoder {
         self.tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
     }
 
+    /// The bytes of a text that each of its [`tokens`](Self::tokens) stands for, in order.
+    pub fn spans(&self, text: &str) -> Vec<Range<usize>> {
+        // See `tokens`.
+        let Ok(encoding) = self.tokenizer.encode(text, false) else { return Vec::new() };
+        encoding.get_offsets().iter().map(|(start, end)| *start..*end).collect()
+    }
+
     /// The windows of a text: one if it fits, else consecutive ones, cut before a piece that begins a word unless a single
     /// word fills the window. An empty text has one window, of the edges alone.
     pub fn windows(&self, text: &str) -> Vec<Window> {

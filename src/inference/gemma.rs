@@ -10,8 +10,10 @@ mod template;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::Error;
+use crate::constraint::Pieces;
 use crate::gguf::Gguf;
 use crate::memory::MappedVec;
 use crate::product::Matrix;
@@ -83,6 +85,8 @@ pub struct Gemma {
     config: Config,
     info: ModelInfo,
     tokenizer: Tokenizer,
+    /// Made when the first constrained answer asks for them.
+    pieces: OnceLock<Result<Arc<Pieces>, Error>>,
     embedding: Matrix,
     output: Option<Matrix>,
     output_norm: MappedVec<f32>,
@@ -200,7 +204,7 @@ impl Gemma {
         };
         // A pass over a chunk is what others wait for: about eight billion multiplications at most.
         let chunk = (8_000_000_000 / parameters.max(1)).clamp(8, CHUNK as u64) as usize;
-        Ok(Gemma { config, info, tokenizer, embedding, output, output_norm, layers, chunk })
+        Ok(Gemma { config, info, tokenizer, pieces: OnceLock::new(), embedding, output, output_norm, layers, chunk })
     }
 
     /// What is known about the model.
@@ -211,6 +215,11 @@ impl Gemma {
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The vocabulary as constrained answers use it. The first call takes a moment: not for a thread that must not wait.
+    pub(crate) fn pieces(&self) -> Result<Arc<Pieces>, Error> {
+        self.pieces.get_or_init(|| Pieces::new(&self.tokenizer).map(Arc::new)).clone()
     }
 
     /// How many tokens of a prompt one step of a generation reads.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::Error;
+use crate::constraint::{Constraint, Grammar};
 use crate::gemma::{Gemma, Sequence};
 use crate::sampler::{Sampler, Sampling};
 use text::Text;
@@ -65,6 +66,7 @@ pub struct Generation {
     generated: Vec<u32>,
     log_probabilities: Vec<f64>,
     text: Text,
+    constraint: Option<Constraint>,
     timings: Timings,
     finish: Option<Finish>,
 }
@@ -72,7 +74,21 @@ pub struct Generation {
 impl Generation {
     /// Prepares an answer to `prompt`, which must have at least one token and leave room for one more in the context.
     pub fn new(model: Arc<Gemma>, prompt: Vec<u32>, sampling: Sampling) -> Result<Generation, Error> {
+        Generation::constrained(model, prompt, sampling, None)
+    }
+
+    /// The same with a grammar that the text will satisfy, which excludes stop strings. Refused where the shortest text of the grammar takes more tokens
+    /// than there is room for.
+    pub fn constrained(
+        model: Arc<Gemma>,
+        prompt: Vec<u32>,
+        sampling: Sampling,
+        grammar: Option<Arc<Grammar>>,
+    ) -> Result<Generation, Error> {
         sampling.check()?;
+        if grammar.is_some() && !sampling.stop.is_empty() {
+            return Err(Error::new("stop strings would cut a text that has to satisfy a grammar"));
+        }
         let (context, len) = (model.info().context, prompt.len());
         if len == 0 {
             return Err(Error::new("the prompt has no tokens"));
@@ -84,6 +100,9 @@ impl Generation {
             )));
         }
         let capacity = context.min(len.saturating_add(sampling.max_tokens));
+        // The last token is never fed back: it needs no place.
+        let room = sampling.max_tokens.min(context - len + 1);
+        let constraint = grammar.map(|grammar| Constraint::new(grammar, model.pieces()?, room)).transpose()?;
         Ok(Generation {
             sequence: Sequence::new(Arc::clone(&model), capacity)?,
             text: Text::new(sampling.stop.clone()),
@@ -92,6 +111,7 @@ impl Generation {
             prompt,
             read: 0,
             generated: Vec::new(),
+            constraint,
             log_probabilities: Vec::new(),
             timings: Timings::default(),
             finish: None,
@@ -128,14 +148,23 @@ impl Generation {
         let tokenizer = self.model.tokenizer();
         // The model may have more rows than the vocabulary has pieces; the rest mean nothing.
         let logits = &logits[..logits.len().min(tokenizer.vocabulary_size())];
-        let choice = self.sampler.choose(logits, &self.generated, &self.sampling);
+        let room = self.sampling.max_tokens.min(self.model.info().context + 1 - self.prompt.len());
+        let choice = match &mut self.constraint {
+            None => self.sampler.choose(logits, &self.generated, &self.sampling, None),
+            Some(constraint) => {
+                let left = room.saturating_sub(self.generated.len());
+                constraint.choose(tokenizer, &mut self.sampler, logits, &self.generated, &self.sampling, left)?
+            }
+        };
         self.log_probabilities.push(choice.log_probability);
         self.generated.push(choice.token);
         if Some(choice.token) == tokenizer.eos() || Some(choice.token) == tokenizer.end_of_turn() {
-            self.end(Finish::Stop);
+            self.end(if self.closed_early() { Finish::Length } else { Finish::Stop });
         } else if self.text.push(tokenizer, choice.token) {
             self.end(Finish::StopString);
-        } else if self.generated.len() >= self.sampling.max_tokens || self.sequence.len() >= self.model.info().context {
+        } else if self.constraint.as_ref().is_some_and(Constraint::ended) {
+            self.end(if self.closed_early() { Finish::Length } else { Finish::Stop });
+        } else if self.generated.len() >= room {
             self.end(Finish::Length);
         }
         Ok(())
@@ -158,6 +187,11 @@ impl Generation {
     /// Why it ended, once it has.
     pub fn finish(&self) -> Option<Finish> {
         self.finish
+    }
+
+    /// Whether the text was led to its end because its grammar would have needed more tokens: it is whole, and shorter than the model meant it to be.
+    pub fn closed_early(&self) -> bool {
+        self.constraint.as_ref().is_some_and(Constraint::steered)
     }
 
     /// Tokens of the prompt.

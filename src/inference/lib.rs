@@ -8,6 +8,7 @@
 //! it, however its prompt is cut into chunks and on however many threads. [`kernels`] says how.
 
 pub mod cache;
+pub mod constraint;
 pub mod encoder;
 pub mod error;
 pub mod gemma;

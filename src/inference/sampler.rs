@@ -96,16 +96,17 @@ impl Sampler {
         Sampler { candidates: Vec::new(), weights: Vec::new() }
     }
 
-    /// The next token after the `history` of generated ones. `logits` has one entry per piece of the vocabulary, at least one.
-    pub(crate) fn choose(&mut self, logits: &[f32], history: &[u32], s: &Sampling) -> Choice {
+    /// The next token after the `history` of generated ones. `logits` has one entry per piece of the vocabulary, at least one. Where `allowed` is given, a
+    /// set with a bit per piece, the others count as if they were not in the vocabulary; it must not be empty.
+    pub(crate) fn choose(&mut self, logits: &[f32], history: &[u32], s: &Sampling, allowed: Option<&[u32]>) -> Choice {
         let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let total = f64::from(kernels().exp_sum(logits, peak));
-        let token = self.pick(logits, history, s);
+        let token = self.pick(logits, history, s, allowed);
         let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
         Choice { token, log_probability: (f64::from(logit) - f64::from(peak) - total.ln()).min(0.0) }
     }
 
-    fn pick(&mut self, logits: &[f32], history: &[u32], s: &Sampling) -> u32 {
+    fn pick(&mut self, logits: &[f32], history: &[u32], s: &Sampling, allowed: Option<&[u32]>) -> u32 {
         let recent = &history[history.len().saturating_sub(PENALTY_WINDOW)..];
         let penalised = |token: u32, logit: f32| {
             if s.repeat == 1.0 || !recent.contains(&token) {
@@ -117,10 +118,13 @@ impl Sampler {
             }
         };
         // A model with broken weights may give NaN; it counts as impossible.
-        let scored =
-            (0u32..).zip(logits).map(|(t, &l)| (penalised(t, if l.is_nan() { f32::NEG_INFINITY } else { l }), t));
+        let in_set = |set: &[u32], t: u32| set.get(t as usize / 32).is_some_and(|word| word >> (t % 32) & 1 == 1);
+        let scored = (0u32..)
+            .zip(logits)
+            .filter(|(t, _)| allowed.is_none_or(|set| in_set(set, *t)))
+            .map(|(t, &l)| (penalised(t, if l.is_nan() { f32::NEG_INFINITY } else { l }), t));
         if s.temperature == 0.0 {
-            return scored.fold((f32::NEG_INFINITY, 0), |best, c| if c.0 > best.0 { c } else { best }).1;
+            return scored.reduce(|best, c| if c.0 > best.0 { c } else { best }).map_or(0, |best| best.1);
         }
         let list = &mut self.candidates;
         list.clear();
@@ -192,7 +196,7 @@ mod tests {
         let mut sampler = Sampler::new();
         for seed in 0..n {
             let s = Sampling { seed: seed as u64, ..s.clone() };
-            counts[sampler.choose(logits, &[], &s).token as usize] += 1.0 / n as f64;
+            counts[sampler.choose(logits, &[], &s, None).token as usize] += 1.0 / n as f64;
         }
         counts
     }
@@ -225,24 +229,24 @@ mod tests {
     #[test]
     fn greedy_takes_the_likeliest_and_the_first_of_equals() {
         let greedy = Sampling { temperature: 0.0, ..plain() };
-        let choice = Sampler::new().choose(&[1.0, 3.0, 3.0, 2.0], &[], &greedy);
+        let choice = Sampler::new().choose(&[1.0, 3.0, 3.0, 2.0], &[], &greedy, None);
         assert_eq!(choice.token, 1);
         let e = |x: f64| x.exp();
         let want = e(3.0) / (e(1.0) + 2.0 * e(3.0) + e(2.0));
         assert!((choice.log_probability.exp() - want).abs() < 1e-6);
         // The penalty moves it on, and only within the window of generated tokens.
         let penalty = Sampling { repeat: 2.0, ..greedy.clone() };
-        assert_eq!(Sampler::new().choose(&[1.0, 3.0, 3.0, 2.0], &[1], &penalty).token, 2);
+        assert_eq!(Sampler::new().choose(&[1.0, 3.0, 3.0, 2.0], &[1], &penalty, None).token, 2);
         let long: Vec<u32> = std::iter::once(1).chain([0; PENALTY_WINDOW]).collect();
-        assert_eq!(Sampler::new().choose(&[1.0, 3.0, 3.0, 2.0], &long, &penalty).token, 1);
-        assert_eq!(Sampler::new().choose(&[-2.0, -3.0], &[0], &penalty).token, 1);
+        assert_eq!(Sampler::new().choose(&[1.0, 3.0, 3.0, 2.0], &long, &penalty, None).token, 1);
+        assert_eq!(Sampler::new().choose(&[-2.0, -3.0], &[0], &penalty, None).token, 1);
     }
 
     #[test]
     fn broken_logits_choose_something() {
         for s in [plain(), Sampling { temperature: 0.0, ..plain() }] {
-            assert!(Sampler::new().choose(&[f32::NAN; 3], &[], &s).token < 3);
-            assert_eq!(Sampler::new().choose(&[f32::NAN, 1.0, f32::NEG_INFINITY], &[], &s).token, 1);
+            assert!(Sampler::new().choose(&[f32::NAN; 3], &[], &s, None).token < 3);
+            assert_eq!(Sampler::new().choose(&[f32::NAN, 1.0, f32::NEG_INFINITY], &[], &s, None).token, 1);
         }
     }
 

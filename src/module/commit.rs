@@ -131,6 +131,9 @@ pub fn commit<T>(
         return Ok(answer);
     }
     apply(ctx, &name, held, &effects);
+    if effects.iter().any(Effect::is_visible) {
+        held.contexts.invalidate();
+    }
     keyspace::note(held.incarnation, target.db, name.bytes());
     if let Some(fresh) = fresh
         && !datatype::put(&key, fresh)

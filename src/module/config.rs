@@ -43,6 +43,8 @@ struct Text {
 static THREADS_CHANGED: OnceLock<fn(usize)> = OnceLock::new();
 static CACHE_CHANGED: OnceLock<fn(usize)> = OnceLock::new();
 static EMBEDDER_CHANGED: OnceLock<fn()> = OnceLock::new();
+/// Nobody has to be told: the setting is read when it is needed.
+static PROFILE_MODELS_CHANGED: OnceLock<fn()> = OnceLock::new();
 
 const fn number(name: &'static CStr, min: i64, max: i64, default: i64, summary: &'static str) -> Number {
     Number { name, min, max, default, memory: false, summary, value: AtomicI64::new(default), changed: None }
@@ -141,6 +143,14 @@ static MODEL: Text = text(
     "Models to load at start, separated by spaces: `file.gguf` or `name=file.gguf`; the first is the default. Set at start only.",
 );
 
+static PROFILE_MODELS: Text = text(
+    c"profile-models",
+    "",
+    Some(&PROFILE_MODELS_CHANGED),
+    |list| parse_profile_models(list).map(|_| ()),
+    "Models for PROFILE, separated by spaces: `speed=small quality=large`; a profile without one takes the default model.",
+);
+
 static NUMBERS: [&Number; 8] = [
     &THREADS,
     &QUEUE_LIMIT,
@@ -151,7 +161,7 @@ static NUMBERS: [&Number; 8] = [
     &JOB_TTL,
     &MAX_CONTEXT,
 ];
-static TEXTS: [&Text; 3] = [&MODEL_DIR, &EMBEDDER, &MODEL];
+static TEXTS: [&Text; 4] = [&MODEL_DIR, &EMBEDDER, &MODEL, &PROFILE_MODELS];
 
 /// The one folder that models are read from.
 pub fn model_dir() -> String {
@@ -167,6 +177,13 @@ pub fn embedder() -> String {
 pub fn models() -> Vec<(String, String)> {
     // What does not parse is refused when it is set.
     parse_models(&MODEL.get()).unwrap_or_default()
+}
+
+/// The model for a profile, if one is set.
+pub fn profile_model(profile: &str) -> Option<String> {
+    // What does not parse is refused when it is set.
+    let models = parse_profile_models(&PROFILE_MODELS.get()).unwrap_or_default();
+    models.into_iter().find(|(name, _)| name == profile).map(|(_, model)| model)
 }
 
 /// Threads for embedding and generation.
@@ -274,6 +291,25 @@ fn parse_models(list: &str) -> Result<Vec<(String, String)>, String> {
             return Err(format!("the name '{name}' is there twice: give one of them another, as name=file.gguf"));
         }
         models.push((name.to_owned(), format!("{stem}.gguf")));
+    }
+    Ok(models)
+}
+
+/// The profiles of generation.
+pub const PROFILES: &[&str] = &["speed", "balanced", "quality", "research"];
+
+/// `profile=model`, separated by spaces.
+fn parse_profile_models(list: &str) -> Result<Vec<(String, String)>, String> {
+    let mut models: Vec<(String, String)> = Vec::new();
+    for word in list.split_whitespace() {
+        let (profile, model) = word.split_once('=').unwrap_or((word, ""));
+        if !PROFILES.contains(&profile) || model.is_empty() {
+            return Err(format!("'{word}' is not profile=model with one of the profiles {}", PROFILES.join(", ")));
+        }
+        if models.iter().any(|(known, _)| known == profile) {
+            return Err(format!("the profile '{profile}' is there twice"));
+        }
+        models.push((profile.to_owned(), model.to_owned()));
     }
     Ok(models)
 }

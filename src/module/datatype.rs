@@ -14,12 +14,13 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Instant;
 
 use engram_memory::{Loader, MemoryId, Space, Whereabouts, decode_batch};
 use redis_module::raw;
 
+use crate::commands::context::Contexts;
 use crate::ffi::{self, Ctx, Key, Level, api};
 use crate::keyspace;
 use crate::reply::Error;
@@ -58,6 +59,12 @@ pub struct Held {
     /// Whether vectors are being made that memories wait for, and until when nothing is tried after that has failed. Not saved.
     pub filling: Mark,
     pub fill_rests_until: Cell<Option<Instant>>,
+    /// Contexts that were assembled of it. Not saved.
+    pub contexts: Contexts,
+    /// The documents that jobs are working on. Not saved.
+    pub ingesting: Names,
+    /// The sessions that are being summed up. Not saved.
+    pub summarizing: Names,
     /// Memories whose use was noted since then. Not saved.
     pub used: BTreeSet<MemoryId>,
 }
@@ -93,6 +100,35 @@ impl Drop for Underway {
     }
 }
 
+/// The parts of a space, by name, that background work of one kind is under way on.
+#[derive(Clone, Default)]
+pub struct Names(Arc<Mutex<BTreeSet<Box<str>>>>);
+
+impl Names {
+    fn names(&self) -> MutexGuard<'_, BTreeSet<Box<str>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is under way on this one.
+    pub fn has(&self, name: &str) -> bool {
+        self.names().contains(name)
+    }
+
+    /// From now on it is, until what this gives is dropped. None if it was already.
+    pub fn begin(&self, name: &str) -> Option<Worked> {
+        self.names().insert(name.into()).then(|| Worked(self.clone(), name.into()))
+    }
+}
+
+/// Keeps a name among those that are worked on until it is dropped.
+pub struct Worked(Names, Box<str>);
+
+impl Drop for Worked {
+    fn drop(&mut self) {
+        self.0.names().remove(&self.1);
+    }
+}
+
 /// Memories whose use is remembered for the replicas between two sendings; that of more is kept here only.
 const USED_KEPT: usize = engram_memory::limits::EFFECT_IDS;
 
@@ -111,6 +147,9 @@ impl Held {
             indexing: Mark::default(),
             stop_index: Arc::default(),
             index_rests_until: None,
+            contexts: Contexts::default(),
+            ingesting: Names::default(),
+            summarizing: Names::default(),
             filling: Mark::default(),
             fill_rests_until: Cell::new(None),
             used: BTreeSet::new(),

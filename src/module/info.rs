@@ -5,7 +5,7 @@ use std::panic::catch_unwind;
 
 use redis_module::raw;
 
-use crate::commands::{consolidate, generate, recall};
+use crate::commands::{chat, consolidate, generate, recall, summarize};
 use crate::ffi::{Ctx, api};
 use crate::{commit, config, jobs, keyspace, maintain, models};
 use std::sync::atomic::Ordering::Relaxed;
@@ -36,6 +36,7 @@ unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, for_crash_report: c
         number(ctx, "queue_limit", config::queue_limit() as u64);
         number(ctx, "blocked_clients", jobs::blocked_clients() as u64);
         number(ctx, "commits_waiting", commit::waiting() as u64);
+        number(ctx, "summaries", summarize::MADE.load(Relaxed));
         number(ctx, "consolidations", consolidate::RUNS.load(Relaxed));
         number(ctx, "reindex_steps", maintain::REINDEX_STEPS.load(Relaxed));
 
@@ -57,6 +58,7 @@ unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, for_crash_report: c
 
         section(ctx, "generation");
         number(ctx, "generations", generate::ENDED.load(Relaxed));
+        number(ctx, "chats_waiting", chat::waiting_chats() as u64);
         number(ctx, "tokens", generate::TOKENS.load(Relaxed));
         number(ctx, "decode_usec", generate::DECODE_MICROS.load(Relaxed));
     });

@@ -138,12 +138,22 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
         let over = over_limit(held.space.live_bytes(), held.space.config().max_memory);
         // Of a job that ended with its server, or with this one's being a replica.
         let abandoned = held.space.staged().is_some() && !held.reembedding.is_set();
+        let unattended: Vec<Box<str>> = held
+            .space
+            .staged_documents()
+            .map(|(name, _)| name)
+            .filter(|name| !held.ingesting.has(name))
+            .map(Box::from)
+            .collect();
         let trim = if held.space.wants_trimming(now) { held.trimming.set() } else { None };
-        Due { abandoned, trim, consolidate, used, over }
+        Due { abandoned, unattended, trim, consolidate, used, over }
     };
     let target = Target { db: place.db, key: place.key.clone(), expect: Expect::Incarnation(incarnation) };
     if due.abandoned {
         write(ctx, &target, |space, _| space.reembed_cancel());
+    }
+    if !due.unattended.is_empty() {
+        write(ctx, &target, |space, _| due.unattended.iter().flat_map(|name| space.unstage_document(name)).collect());
     }
     if let Some(underway) = due.trim {
         trim(&target, underway);
@@ -249,6 +259,7 @@ const INDEX_REST: u32 = 8;
 
 struct Due {
     abandoned: bool,
+    unattended: Vec<Box<str>>,
     trim: Option<Underway>,
     consolidate: bool,
     used: BTreeSet<MemoryId>,

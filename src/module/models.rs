@@ -248,6 +248,16 @@ pub fn embedder() -> Result<Arc<Encoder>, Error> {
     }
 }
 
+/// The encoder, waiting while it is being loaded, unless `stop` says so. Not on the main thread, and not on one of the pool, which loads it.
+pub fn wait_for_embedder(stop: impl Fn() -> bool) -> Result<Arc<Encoder>, Error> {
+    loop {
+        match embedder() {
+            Err(error) if error.code == "LOADING" && !stop() => std::thread::sleep(Duration::from_millis(5)),
+            other => return other,
+        }
+    }
+}
+
 /// An error if there is no encoder and none is being loaded.
 pub fn expect_embedder() -> Result<(), Error> {
     match &*lock(&EMBEDDER) {
@@ -400,11 +410,12 @@ pub fn is_too_long(text: &str) -> bool {
 }
 
 /// What counts tokens.
+#[derive(Clone)]
 pub enum Counter {
-    /// The tokenizer of the default language model, under its name.
-    Gemma(String, Arc<Gemma>),
-    /// That of the text encoder.
-    Encoder(Arc<Encoder>),
+    /// The tokenizer of a language model, under its name, and the number of its load.
+    Gemma(String, Arc<Gemma>, u64),
+    /// That of the text encoder, and the number of its load.
+    Encoder(Arc<Encoder>, u64),
     /// Characters by four.
     Estimate,
 }
@@ -413,26 +424,51 @@ impl Counter {
     /// What counts now: the default language model's tokenizer, else the encoder's, else an estimate.
     pub fn current() -> Counter {
         match (gemma(None), embedder()) {
-            (Ok((name, gemma)), _) => Counter::Gemma(name, gemma),
-            (Err(_), Ok(encoder)) => Counter::Encoder(encoder),
+            (Ok((name, gemma)), _) => Counter::of(name, gemma),
+            (Err(_), Ok(encoder)) => Counter::Encoder(encoder, EMBEDDER_LOAD.load(Ordering::Acquire)),
             _ => Counter::Estimate,
         }
+    }
+
+    /// The tokenizer of this model.
+    pub fn of(name: String, gemma: Arc<Gemma>) -> Counter {
+        let number = lock(&GEMMAS).get(&name).map_or(0, |named| named.number);
+        Counter::Gemma(name, gemma, number)
     }
 
     /// Its name, as replies show it.
     pub fn name(&self) -> String {
         match self {
-            Counter::Gemma(name, _) => name.clone(),
-            Counter::Encoder(encoder) => encoder.name().to_owned(),
+            Counter::Gemma(name, ..) => name.clone(),
+            Counter::Encoder(encoder, _) => encoder.name().to_owned(),
             Counter::Estimate => "estimated".to_owned(),
+        }
+    }
+
+    /// Whether a text's tokens are those of its lines, each with the newlines that end it.
+    pub fn lines_are_apart(&self) -> bool {
+        match self {
+            Counter::Gemma(_, gemma, _) => gemma.tokenizer().lines_are_apart(),
+            // A word never goes on behind white space.
+            Counter::Encoder(..) => true,
+            Counter::Estimate => false,
+        }
+    }
+
+    /// A number that two of them share only if they count alike.
+    pub fn identity(&self) -> u64 {
+        match self {
+            Counter::Gemma(_, _, number) => 2 * number + 2,
+            Counter::Encoder(_, number) => 2 * number + 1,
+            Counter::Estimate => 0,
         }
     }
 
     /// The tokens of a text.
     pub fn count(&self, text: &str) -> usize {
         match self {
-            Counter::Gemma(_, gemma) => gemma.tokenizer().encode(text).len(),
-            Counter::Encoder(encoder) => encoder.tokens(text).len(),
+            Counter::Gemma(_, gemma, _) => gemma.tokenizer().encode(text).len(),
+            Counter::Encoder(encoder, _) => encoder.tokens(text).len(),
             Counter::Estimate => text.chars().count().div_ceil(4),
         }
     }

@@ -133,8 +133,9 @@ fn options_of_generate() {
             ("GEMMA.GENERATE hi K 3", &["K is only possible together with MEMORY"]),
             ("GEMMA.GENERATE hi FILTER true", &["FILTER is only possible together with MEMORY"]),
             ("GEMMA.GENERATE hi TIMEOUT 0", &["TIMEOUT"]),
-            ("GEMMA.GENERATE hi PROFILE speed", &["unknown option 'PROFILE'"]),
-            ("GEMMA.GENERATE hi FORMAT JSON", &["unknown option 'FORMAT'"]),
+            ("GEMMA.GENERATE hi PROFILE fast", &["PROFILE", "one of speed, balanced, quality, research"]),
+            ("GEMMA.GENERATE hi FORMAT xml", &["FORMAT", "json"]),
+            ("GEMMA.GENERATE hi GRAMMAR x", &["unknown option 'GRAMMAR'"]),
             ("GEMMA.GENERATE hi MEMORY k MEMORY l", &["MEMORY is given twice"]),
         ],
     );

@@ -158,6 +158,12 @@ impl Client {
         self.ok_words(&words!["MEM.COUNT", key]).int()
     }
 
+    /// How many memories of `k` pass a filter, which is quoted.
+    #[track_caller]
+    pub fn count_of(&mut self, filter: &str) -> i64 {
+        self.ok(&format!("MEM.COUNT k FILTER {filter}")).int()
+    }
+
     /// The ids of a list of memories that a command line replies.
     #[track_caller]
     pub fn ids(&mut self, line: &str) -> Vec<String> {

@@ -16,6 +16,7 @@ mod quality;
 mod random_gemma;
 mod report;
 mod server;
+mod summaries;
 mod text;
 mod texts;
 mod vectors;
@@ -46,6 +47,7 @@ sections, in this order:
   embedding    the sentence encoder beside onnxruntime (scripts/bench-embedding)
   text         storing and recalling text, 10,000
   quality      what recall finds: needs --locomo FILE or --xquad FILE
+  summaries    what extractive summaries keep: needs --locomo FILE
   generation   tokens per second, and PING meanwhile
 options:
   --quick          a tenth of the sizes, a few minutes; judges no target
@@ -54,7 +56,7 @@ options:
   --xquad FILE     XQuAD in English, as published
   --out FOLDER     where page, JSON and plots go: docs if everything ran, else var/bench
 ";
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "vectors",
     "filters",
     "clients",
@@ -65,6 +67,7 @@ const SECTIONS: [&str; 11] = [
     "embedding",
     "text",
     "quality",
+    "summaries",
     "generation",
 ];
 
@@ -126,6 +129,7 @@ fn run() -> Outcome<()> {
             "embedding" => embedding::embedding(&mut report, &root, &scratch),
             "text" => text::text(&mut report, small, if quick { 100 } else { 1_000 }),
             "quality" => quality::quality(&mut report, locomo.as_deref(), xquad.as_deref(), &scratch),
+            "summaries" => summaries::summaries(&mut report, locomo.as_deref(), &root, quick),
             _ => generation::generation(&mut report, quick),
         };
         done.map_err(|error| format!("section {section}: {error}"))?;

@@ -125,6 +125,8 @@ fn token_vectors_come_from_the_same_pass() {
     let (windows, spans): (Vec<Window>, Vec<_>) = encoder.windows_with_spans(&text).into_iter().unzip();
     assert_eq!(windows, encoder.windows(&text));
     assert!(windows.len() > 1);
+    let inner = spans.iter().flat_map(|spans: &Vec<_>| spans[1..spans.len() - 1].iter().cloned());
+    assert_eq!(encoder.spans(&text), inner.collect::<Vec<_>>());
     let mut end = 0;
     for (window, spans) in windows.iter().zip(&spans) {
         assert_eq!(spans.len(), window.tokens().len());

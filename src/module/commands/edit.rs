@@ -184,7 +184,10 @@ pub fn apply(ctx: Ctx, args: &Parsed) -> Outcome {
     let mut key = Key::open(ctx, &name, Mode::Write);
     match datatype::find(&mut key) {
         Found::WrongType => return Err(Error::wrong_type()),
-        Found::Space(held) => datatype::apply_batch(&mut held.space, args.blob("blob")).map_err(Error::err)?,
+        Found::Space(held) => {
+            held.contexts.invalidate();
+            datatype::apply_batch(&mut held.space, args.blob("blob")).map_err(Error::err)?;
+        }
         Found::Missing => {
             let mut held = Held::new(Space::new());
             datatype::apply_batch(&mut held.space, args.blob("blob")).map_err(Error::err)?;

@@ -4,10 +4,11 @@
 use engram_memory::Imported;
 
 use super::read::answer;
-use super::session::after_append;
 use super::{Outcome, check_size, read, write};
 use crate::commit::Needs;
-use crate::ffi::{self, Ctx};
+use crate::datatype::{self, Found};
+use crate::ffi::{self, Ctx, Key, Mode, Str};
+use crate::fill;
 use crate::grammar::Parsed;
 use crate::reply::{Error, Value};
 
@@ -44,6 +45,9 @@ pub fn import(ctx: Ctx, args: &Parsed) -> Outcome {
     }
     let Imported { written, unchanged } =
         write(ctx, args.key("key"), Needs::STORE, |space, now| Ok(space.import(now, lines, args.flag("replace"))?))?;
-    after_append(ctx, args.key("key"));
+    let name = Str::new(args.key("key"));
+    if let Found::Space(held) = datatype::find(&mut Key::open(ctx, &name, Mode::Peek)) {
+        fill::begin(held, ctx.db(), args.key("key"));
+    }
     Ok(Value::map(vec![("written", Value::from(written)), ("unchanged", Value::from(unchanged))]).into())
 }

@@ -8,15 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use engram_inference::constraint::{Grammar, LONGEST_SCHEMA};
 use engram_inference::gemma::{Gemma, Role, Turn};
 use engram_inference::generation::{Finish, Generation, Step};
 use engram_inference::pool::{Advance, Priority, Task};
 use engram_inference::sampler::Sampling;
-use engram_memory::{Hit, Whereabouts};
+use engram_memory::{Hit, MemoryId, Whereabouts};
 
+use super::chat::{self, Chat};
 use super::recall::Search;
 use super::{Outcome, answer_for, fields};
 use crate::commit::{self, Ran};
+use crate::config;
 use crate::ffi::{self, Ctx, Level};
 use crate::grammar::Parsed;
 use crate::jobs::{self, Job, Started};
@@ -24,8 +27,32 @@ use crate::models::{self, Embedding, Text};
 use crate::reply::{Error, Value};
 use crate::streams::{self, StreamWriter};
 
-/// Memories recalled when K is not given.
+/// What a PROFILE stands for, where an option does not say otherwise.
+#[derive(Clone, Copy)]
+struct Profile {
+    name: &'static str,
+    /// Tokens of prompt and answer.
+    context: usize,
+    max_tokens: usize,
+    temperature: f32,
+    memories: usize,
+}
+
+/// What each of [`config::PROFILES`] stands for.
+const PROFILES: [Profile; 4] = [
+    Profile { name: "speed", context: 4_096, max_tokens: 512, temperature: 0.7, memories: 3 },
+    Profile { name: "balanced", context: 8_192, max_tokens: 1_024, temperature: 0.7, memories: 5 },
+    Profile { name: "quality", context: 16_384, max_tokens: 2_048, temperature: 0.8, memories: 10 },
+    Profile { name: "research", context: 32_768, max_tokens: 4_096, temperature: 0.6, memories: 20 },
+];
+/// Memories recalled when neither K nor PROFILE is given.
 const MEMORIES: usize = 5;
+/// The context that memories are fitted into when PROFILE is not given.
+const CONTEXT: usize = 8_192;
+/// Of the context a prompt with memories may take so many tenths: the rest is for the answer.
+const PROMPT_TENTHS: usize = 7;
+/// Memories left out that are named; of more than these the number is said.
+const NAMED: usize = 10;
 /// The longest piece of a vocabulary, for a bound on prompts before they are tokenised.
 const LONGEST_PIECE: usize = 256;
 /// Progress is reported every so many steps.
@@ -46,18 +73,9 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
         ));
     }
     let prompt = args.text("prompt");
-    let (model, gemma) = models::gemma(args.opt_text("model"))?;
-    let context = gemma.info().context;
-    let longest = context.saturating_mul(LONGEST_PIECE);
-    if prompt.len() > longest {
-        return Err(Error::err(format!(
-            "the prompt has {} bytes, more than the context of {context} tokens can hold",
-            prompt.len()
-        )));
-    }
-    let sampling = sampling(args)?;
+    let start = Start::of(ctx, args, prompt)?;
     let search = match args.opt_key("memory") {
-        Some(key) => match Search::begin(ctx, key, args, MEMORIES)? {
+        Some(key) => match Search::begin(ctx, key, args, start.memories())? {
             Some(mut search) => {
                 search.look_for(prompt.to_owned())?;
                 Some(search)
@@ -77,38 +95,165 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
             job
         }
         Started::New(job) => {
-            let stream = args.opt_key("stream").map(|key| StreamWriter::new(ctx, key, &job.id));
-            let run = Run {
-                job: job.clone(),
-                request: Request {
-                    prompt: prompt.to_owned(),
-                    system: args.opt_text("system").map(str::to_owned),
-                    raw: args.flag("raw"),
-                    asked_max: args.opt_usize("maxtokens"),
-                    sampling,
-                    memory_key_missing: args.opt_key("memory").is_some() && search.is_none(),
-                },
-                model,
-                gemma,
-                search,
-                stream,
-                deadline: args.opt_u64("timeout").map(|ms| Instant::now() + Duration::from_millis(ms)),
-                phase: Phase::Prepare(Embedding::of(question)),
-                hits: Vec::new(),
-                notes: Vec::new(),
-                steps: 0,
-            };
+            let mut start = start.with_stream(ctx, args, &job);
+            start.request.memory_key_missing = args.opt_key("memory").is_some() && search.is_none();
             // Block first: a job that ended before its client waited would still be found, but one that fails at once should answer this client.
             let flow = answer_for(ctx, &job, nowait);
-            models::spawn(Priority::Normal, run);
+            start.run(job, search, Embedding::of(question), None);
             return flow;
         }
     };
     answer_for(ctx, &job, nowait)
 }
 
-fn sampling(args: &Parsed) -> Result<Sampling, Error> {
-    let default = Sampling::default();
+/// A generation that has been asked for, before it begins.
+pub struct Start {
+    request: Request,
+    model: String,
+    gemma: Arc<Gemma>,
+    stream: Option<Arc<StreamWriter>>,
+    deadline: Option<Instant>,
+}
+
+impl Start {
+    /// Reads the options that GEMMA.GENERATE and GEMMA.CHAT share.
+    pub fn of(_ctx: Ctx, args: &Parsed, prompt: &str) -> Result<Start, Error> {
+        let profile = args.opt_text("profile").and_then(|name| PROFILES.into_iter().find(|p| p.name == name));
+        let form = form(args)?;
+        let (model, gemma) = model(args, profile)?;
+        let context = gemma.info().context;
+        let longest = context.saturating_mul(LONGEST_PIECE);
+        if prompt.len() > longest {
+            return Err(Error::err(format!(
+                "the prompt has {} bytes, more than the context of {context} tokens can hold",
+                prompt.len()
+            )));
+        }
+        let request = Request {
+            prompt: prompt.to_owned(),
+            system: args.opt_text("system").map(str::to_owned),
+            raw: args.flag("raw"),
+            asked_max: args.opt_usize("maxtokens"),
+            profile,
+            form,
+            sampling: sampling(args, profile)?,
+            memory_key_missing: false,
+        };
+        let deadline = args.opt_u64("timeout").map(|ms| Instant::now() + Duration::from_millis(ms));
+        Ok(Start { request, model, gemma, stream: None, deadline })
+    }
+
+    /// The same with the stream that is asked for: written as the client of `ctx` could.
+    pub fn with_stream(mut self, ctx: Ctx, args: &Parsed, job: &Job) -> Start {
+        self.stream = args.opt_key("stream").map(|key| StreamWriter::new(ctx, key, &job.id));
+        self
+    }
+
+    /// The model's name.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The model.
+    pub fn gemma(&self) -> Arc<Gemma> {
+        self.gemma.clone()
+    }
+
+    /// Memories to recall where K is not given.
+    pub fn memories(&self) -> usize {
+        self.request.profile.map_or(MEMORIES, |profile| profile.memories)
+    }
+
+    /// Hands it to the pool.
+    pub fn run(self, job: Arc<Job>, search: Option<Search>, question: Embedding, chat: Option<Chat>) {
+        let Start { request, model, gemma, stream, deadline } = self;
+        let run = Run {
+            job,
+            request,
+            model,
+            gemma,
+            search,
+            stream,
+            deadline,
+            phase: Phase::Prepare(question),
+            hits: Vec::new(),
+            chat,
+            notes: Vec::new(),
+            steps: 0,
+        };
+        models::spawn(Priority::Normal, run);
+    }
+}
+
+/// What a chat's prompt is fitted into.
+pub struct Prompt<'a> {
+    /// Tokens that it may take, the template's included.
+    pub most: usize,
+    /// What was recalled.
+    pub hits: &'a [Hit],
+    gemma: &'a Gemma,
+}
+
+impl Prompt<'_> {
+    /// The tokens of a conversation.
+    pub fn tokens(&self, turns: &[(engram_agent::Role, String)]) -> Result<Vec<u32>, Error> {
+        let turn = |(role, text): &(engram_agent::Role, String)| (*role == engram_agent::Role::Assistant, text.clone());
+        let turns: Vec<(bool, String)> = turns.iter().map(turn).collect();
+        let spoken: Vec<Turn> = turns
+            .iter()
+            .map(|(model, text)| Turn { role: if *model { Role::Model } else { Role::User }, text })
+            .collect();
+        self.gemma.prompt(&spoken).map_err(|e| Error::err(e.to_string()))
+    }
+}
+
+/// A chat's prompt.
+pub struct Fitted {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// The memories in it.
+    pub shown: Vec<MemoryId>,
+    /// What had no room, by kind.
+    pub left_out: Vec<&'static str>,
+}
+
+/// The model that MODEL names, else the one that the settings name for the profile, else the default.
+fn model(args: &Parsed, profile: Option<Profile>) -> Result<(String, Arc<Gemma>), Error> {
+    if let Some(name) = args.opt_text("model") {
+        return models::gemma(Some(name));
+    }
+    let named = profile.and_then(|profile| Some((profile, config::profile_model(profile.name)?)));
+    let Some((profile, name)) = named else { return models::gemma(None) };
+    models::gemma(Some(&name)).map_err(|mut error| {
+        error.message.push_str(&format!("; engram.profile-models names it for PROFILE {}", profile.name));
+        error
+    })
+}
+
+/// What FORMAT and SCHEMA ask for. A schema is compiled on the pool; here only its size is looked at.
+fn form(args: &Parsed) -> Result<Form, Error> {
+    let form = match (args.opt_text("format"), args.opt_text("schema")) {
+        (None, None) => return Ok(Form::Free),
+        (_, Some(schema)) if schema.len() > LONGEST_SCHEMA => {
+            let bytes = schema.len();
+            return Err(Error::err(format!("SCHEMA has {bytes} bytes; at most {LONGEST_SCHEMA} are accepted")));
+        }
+        (_, Some(schema)) => Form::Schema(schema.to_owned()),
+        (Some(_), None) => Form::Json,
+    };
+    if !args.list("stop").is_empty() {
+        return Err(Error::err(
+            "STOP is not possible together with FORMAT or SCHEMA: a stop string would cut the text, and it would no longer be valid",
+        ));
+    }
+    Ok(form)
+}
+
+fn sampling(args: &Parsed, profile: Option<Profile>) -> Result<Sampling, Error> {
+    let mut default = Sampling::default();
+    if let Some(profile) = profile {
+        (default.max_tokens, default.temperature) = (profile.max_tokens, profile.temperature);
+    }
     let sampling = Sampling {
         max_tokens: args.opt_usize("maxtokens").unwrap_or(default.max_tokens),
         temperature: args.opt_f64("temperature").map_or(default.temperature, |t| t as f32),
@@ -136,8 +281,35 @@ struct Request {
     system: Option<String>,
     raw: bool,
     asked_max: Option<usize>,
+    profile: Option<Profile>,
+    form: Form,
     sampling: Sampling,
     memory_key_missing: bool,
+}
+
+/// What the answer has to be.
+enum Form {
+    Free,
+    /// Any JSON object or array.
+    Json,
+    /// What satisfies this JSON Schema.
+    Schema(String),
+    Ready(Arc<Grammar>),
+}
+
+impl Form {
+    /// Compiles what is not compiled yet.
+    fn grammar(&mut self) -> Result<Option<Arc<Grammar>>, Error> {
+        let (option, made) = match self {
+            Form::Free => return Ok(None),
+            Form::Ready(grammar) => return Ok(Some(grammar.clone())),
+            Form::Json => ("FORMAT", Grammar::json()),
+            Form::Schema(schema) => ("SCHEMA", Grammar::schema(schema)),
+        };
+        let grammar = Arc::new(made.map_err(|e| Error::err(format!("{option}: {e}")))?);
+        *self = Form::Ready(grammar.clone());
+        Ok(Some(grammar))
+    }
 }
 
 enum Phase {
@@ -158,6 +330,8 @@ struct Run {
     deadline: Option<Instant>,
     phase: Phase,
     hits: Vec<Hit>,
+    /// If it is a turn of a conversation.
+    chat: Option<Chat>,
     notes: Vec<String>,
     steps: u64,
 }
@@ -172,6 +346,9 @@ impl Task for Run {
             None
         };
         if let Some(reason) = early {
+            if !matches!(self.request.form, Form::Free) {
+                self.notes.push(format!("the text was cut ({reason}): it is not whole, and may not be valid"));
+            }
             self.end(Ok(reason));
             return Advance::Done;
         }
@@ -203,6 +380,8 @@ impl Task for Run {
 impl Run {
     /// Recalls, builds the prompt, and opens the stream. None = go on.
     fn prepare(&mut self, mut query: Embedding) -> Result<Option<&'static str>, Error> {
+        // First, for a schema that cannot be kept is an error at once.
+        let grammar = self.request.form.grammar()?;
         if let Some(search) = &mut self.search {
             if search.wants_vectors() {
                 let stepped = query.step().transpose();
@@ -214,6 +393,11 @@ impl Run {
             }
             self.hits = search.run()?.hits;
         }
+        if self.request.memory_key_missing {
+            self.notes.push("the MEMORY key does not exist: nothing was recalled".to_owned());
+        }
+        let context = self.context();
+        let prompt = if self.chat.is_some() { self.fit_chat(context)? } else { self.fit(context)? };
         if let Some(search) = self.search.take() {
             let origin = search.origin.clone();
             let found: Vec<Whereabouts> = self.hits.iter().map(Hit::whereabouts).collect();
@@ -223,21 +407,34 @@ impl Run {
                 Ran::Done
             });
         }
-        if self.request.memory_key_missing {
-            self.notes.push("the MEMORY key does not exist: nothing was recalled".to_owned());
+        if let Some(profile) = self.request.profile
+            && prompt.len() >= context
+        {
+            return Err(Error::err(format!(
+                "the prompt has {} tokens, and PROFILE {} has a context of {context}: a shorter prompt or another profile is needed",
+                prompt.len(),
+                profile.name
+            )));
         }
-        let prompt = self.fit()?;
         // The last token is never fed back: it needs no place in the context.
-        let room = self.gemma.info().context.saturating_sub(prompt.len()) + 1;
-        if let Some(asked) = self.request.asked_max
+        let hold = if self.request.profile.is_some() { context } else { self.gemma.info().context };
+        let room = hold.saturating_sub(prompt.len()) + 1;
+        let asked = match (self.request.asked_max, self.request.profile) {
+            (Some(asked), _) => Some((asked, format!("MAXTOKENS {asked}"))),
+            (None, Some(Profile { name, max_tokens, .. })) => {
+                Some((max_tokens, format!("the {max_tokens} tokens of PROFILE {name}")))
+            }
+            (None, None) => None,
+        };
+        if let Some((asked, what)) = asked
             && asked > room
         {
-            self.notes.push(format!(
-                "the context of {} tokens has room for {room} after the prompt, not for MAXTOKENS {asked}",
-                self.gemma.info().context
-            ));
+            self.notes
+                .push(format!("the context of {hold} tokens has room for {room} after the prompt, not for {what}"));
         }
-        let generation = Generation::new(self.gemma.clone(), prompt, self.request.sampling.clone())
+        let mut sampling = self.request.sampling.clone();
+        sampling.max_tokens = sampling.max_tokens.min(room);
+        let generation = Generation::constrained(self.gemma.clone(), prompt, sampling, grammar)
             .map_err(|e| Error::err(e.to_string()))?;
         if let Some(stream) = &self.stream {
             stream.begin();
@@ -246,33 +443,84 @@ impl Run {
         Ok(None)
     }
 
-    /// The prompt's tokens; memories that do not fit are left out, the least similar first, and noted.
-    fn fit(&mut self) -> Result<Vec<u32>, Error> {
-        let context = self.gemma.info().context;
-        let recalled = self.hits.len();
-        loop {
-            let memories = self.hits.iter().map(|hit| &hit.entry);
-            let text = engram_agent::user_turn(self.request.system.as_deref(), memories, &self.request.prompt);
-            let tokens = if self.request.raw {
-                let tokenizer = self.gemma.tokenizer();
-                let mut tokens: Vec<u32> = tokenizer.bos().into_iter().collect();
-                tokens.extend(tokenizer.encode_with_control(&text));
-                tokens
-            } else {
-                self.gemma.prompt(&[Turn { role: Role::User, text: &text }]).map_err(|e| Error::err(e.to_string()))?
-            };
-            // Without memories, whether it fits is for the generation to say: its error names both numbers.
-            if tokens.len() < context || self.hits.is_empty() {
-                let left_out = recalled - self.hits.len();
-                if left_out > 0 {
-                    self.notes.push(format!(
-                        "{left_out} of {recalled} memories were left out: the context has {context} tokens"
-                    ));
-                }
-                return Ok(tokens);
-            }
-            self.hits.pop();
+    /// The context of prompt and answer: the profile's as far as the model holds it, which is noted.
+    fn context(&mut self) -> usize {
+        let holds = self.gemma.info().context;
+        let Some(Profile { name, context, .. }) = self.request.profile else { return holds.min(CONTEXT) };
+        if context > holds {
+            self.notes.push(format!(
+                "profile {name} asks for a context of {context} tokens, model {} holds {holds}: used {holds}",
+                self.model
+            ));
         }
+        context.min(holds)
+    }
+
+    /// The tokens of a chat's prompt, and of the memories only those that are in it.
+    fn fit_chat(&mut self, context: usize) -> Result<Vec<u32>, Error> {
+        let Some(chat) = &self.chat else { return Err(Error::err("this is no chat")) };
+        let prompt = Prompt { most: context * PROMPT_TENTHS / 10, hits: &self.hits, gemma: &self.gemma };
+        let Fitted { tokens, shown, left_out } = chat::prompt(chat, &prompt)?;
+        self.hits.retain(|hit| shown.contains(&hit.entry.id));
+        for what in ["summary", "turn", "memory", "older turn"] {
+            let count = left_out.iter().filter(|kind| **kind == what).count();
+            if count > 0 {
+                self.notes.push(format!("no room in the prompt: {count} x {what}"));
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// The prompt's tokens; memories that do not fit into their part of the context are left out, the lowest ranked first, and noted.
+    fn fit(&mut self, context: usize) -> Result<Vec<u32>, Error> {
+        let most = context * PROMPT_TENTHS / 10;
+        let tokens = self.tokens(self.hits.len())?;
+        if self.hits.is_empty() || tokens.len() <= most {
+            return Ok(tokens);
+        }
+        // Fewer memories take fewer tokens: how many fit is found by halving. Without any, whether it fits is for the generation to say.
+        let (mut fitting, mut too_many, mut kept) = (0, self.hits.len(), self.tokens(0)?);
+        while fitting + 1 < too_many {
+            let middle = fitting.midpoint(too_many);
+            let tokens = self.tokens(middle)?;
+            if tokens.len() <= most {
+                (fitting, kept) = (middle, tokens);
+            } else {
+                too_many = middle;
+            }
+        }
+        let left_out = self.hits.split_off(fitting);
+        let mut names: Vec<String> = left_out.iter().take(NAMED).map(|hit| hit.entry.id.to_string()).collect();
+        if left_out.len() > NAMED {
+            names.push(format!("and {} more", left_out.len() - NAMED));
+        }
+        self.notes.push(format!(
+            "{} of {} memories were left out, the lowest ranked ({}): the prompt may take {most} of the context's {context} tokens",
+            left_out.len(),
+            left_out.len() + fitting,
+            names.join(", ")
+        ));
+        Ok(kept)
+    }
+
+    /// The tokens of the prompt with the first `memories` memories.
+    fn tokens(&self, memories: usize) -> Result<Vec<u32>, Error> {
+        let memories = self.hits.iter().take(memories).map(|hit| &hit.entry);
+        let text = engram_agent::user_turn(self.request.system.as_deref(), memories, &self.request.prompt);
+        if !self.request.raw {
+            return self.gemma.prompt(&[Turn { role: Role::User, text: &text }]).map_err(|e| Error::err(e.to_string()));
+        }
+        let tokenizer = self.gemma.tokenizer();
+        let mut tokens: Vec<u32> = tokenizer.bos().into_iter().collect();
+        // Structure is the prompt's own: what stands before it, memories above all, is text even where it spells a control token.
+        match text.strip_suffix(&self.request.prompt) {
+            Some(before) => {
+                tokens.extend(tokenizer.encode(before));
+                tokens.extend(tokenizer.encode_with_control(&self.request.prompt));
+            }
+            None => tokens.extend(tokenizer.encode(&text)),
+        }
+        Ok(tokens)
     }
 
     /// One step of the answer. Some = it ended.
@@ -295,7 +543,12 @@ impl Run {
         Ok(match stepped? {
             Step::Running => None,
             Step::Done(finish) => {
-                if finish == Finish::Length
+                let closed_early = matches!(&self.phase, Phase::Answer(generation) if generation.closed_early());
+                if closed_early {
+                    self.notes.push(
+                        "the tokens ran out: the text was led to an early end, and is whole and valid".to_owned(),
+                    );
+                } else if finish == Finish::Length
                     && let Phase::Answer(generation) = &self.phase
                     && generation.tokens() < self.request.sampling.max_tokens
                 {
@@ -312,32 +565,51 @@ impl Run {
     /// Ends the job: the stream's last entry first, then everybody who waits.
     fn end(&mut self, result: Result<&'static str, Error>) {
         ENDED.fetch_add(1, Ordering::Relaxed);
+        // What was cancelled, or ran out of time, is no answer.
+        let whole = matches!(result, Ok("stop" | "stop_string" | "length"));
+        let text = match &self.phase {
+            Phase::Answer(generation) if whole => Some(generation.text().to_owned()),
+            _ => None,
+        };
         let outcome = result.map(|reason| self.reply(reason));
         self.phase = Phase::Ended;
         #[cfg(feature = "latch")]
         crate::latch::pass();
-        let job = self.job.clone();
-        let Some(stream) = self.stream.take() else { return job.finish(outcome) };
-        let mut notes = std::mem::take(&mut self.notes);
+        let (job, stream, mut chat) = (self.job.clone(), self.stream.take(), self.chat.take());
+        if stream.is_none() && chat.is_none() {
+            return job.finish(outcome);
+        }
+        let mut outcome = Some(outcome);
         commit::submit(move |ctx| {
-            let fields = match &outcome {
-                Ok(reply) => streams::entry_fields(reply),
-                Err(error) => vec![("error".to_owned(), error.line())],
-            };
-            match stream.end(ctx, &fields) {
-                Err(ran) => ran,
-                Ok(stopped) => {
-                    let mut outcome = outcome.clone();
-                    if let (Some(reason), Ok(Value::Map(fields))) = (stopped, &mut outcome)
-                        && let Some((_, value)) = fields.iter_mut().find(|(name, _)| name == "notes")
-                    {
-                        notes.push(format!("the stream is incomplete: {reason}"));
-                        *value = texts(&notes);
+            if ffi::is_paused() {
+                return Ran::Later;
+            }
+            // The answer is stored once, however often the stream has to be tried.
+            if let Some(chat) = chat.take() {
+                outcome = outcome.take().map(|made| chat.settle.settle(ctx, made, text.as_deref()));
+            }
+            let Some(made) = &mut outcome else { return Ran::Done };
+            if let Some(stream) = &stream {
+                let fields = match &*made {
+                    Ok(reply) => streams::entry_fields(reply),
+                    Err(error) => vec![("error".to_owned(), error.line())],
+                };
+                match stream.end(ctx, &fields) {
+                    Err(ran) => return ran,
+                    Ok(Some(reason)) => {
+                        if let Ok(Value::Map(fields)) = made
+                            && let Some((_, Value::Array(notes))) = fields.iter_mut().find(|(name, _)| name == "notes")
+                        {
+                            notes.push(Value::from(format!("the stream is incomplete: {reason}")));
+                        }
                     }
-                    job.finish(outcome);
-                    Ran::Done
+                    Ok(None) => {}
                 }
             }
+            if let Some(made) = outcome.take() {
+                job.finish(made);
+            }
+            Ran::Done
         });
     }
 

@@ -1,16 +1,20 @@
 //! The handlers of the commands: each takes parsed arguments, asks the engine, and answers. What blocks is handed to `jobs`, what writes to `commit`.
 
+pub mod chat;
 pub mod consolidate;
+pub mod context;
 mod edit;
 mod export;
 mod fields;
 pub mod generate;
+pub mod ingest;
 mod models;
 mod read;
 pub mod recall;
 mod reembed;
 mod session;
 mod store;
+pub mod summarize;
 mod transcript;
 
 use std::ffi::c_int;
@@ -97,8 +101,12 @@ handlers! {
     "mem.session|clear" => session::clear,
     "mem.session|export" => session::export,
     "mem.session|import" => session::import,
+    "mem.session|summarize" => summarize::summarize,
     "mem.session|summary" => session::summary,
     "mem.session|del" => session::delete,
+    "mem.context" => context::context,
+    "mem.ingest" => ingest::ingest,
+    "mem.docs" => ingest::docs,
     "mem.consolidate" => consolidate::consolidate,
     "mem.reembed" => reembed::reembed,
     "gemma.load" => models::load,
@@ -109,6 +117,7 @@ handlers! {
     "gemma.jobs" => models::jobs,
     "gemma.result" => models::result,
     "gemma.cancel" => models::cancel,
+    "gemma.chat" => chat::chat,
     "gemma.generate" => generate::generate,
     "gemma.generate_ro" => generate::generate,
 }

@@ -18,7 +18,7 @@ use engram_agent::WordVector;
 use engram_memory::{Admitted, Hit, Mode as By, Recall, Recalled, Snapshot, Tier, TokenVectors, Weights, Whereabouts};
 
 use super::{Flow, Outcome, check_size, fields, read};
-use crate::datatype::{self, Found};
+use crate::datatype::{self, Found, Held};
 use crate::ffi::{self, Ctx, Key, Mode, Str};
 use crate::fill;
 use crate::grammar::Parsed;
@@ -65,6 +65,11 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// That of what is read of a space now.
+    pub fn of(ctx: Ctx, key: &[u8], held: &Held) -> Origin {
+        Origin { db: ctx.db(), key: key.into(), incarnation: held.incarnation }
+    }
+
     /// Notes that a recall found these memories. On the main thread.
     pub fn note(&self, ctx: Ctx, found: &[Whereabouts], touch: bool) {
         let db = ctx.db();
@@ -145,11 +150,16 @@ impl Search {
                 by_words_because: None,
                 began,
                 embed_micros: 0,
-                origin: Origin { db: ctx.db(), key: key.into(), incarnation: held.incarnation },
+                origin: Origin::of(ctx, key, held),
                 snapshot: recall.like.map_or_else(|| held.space.snapshot(), |id| held.space.snapshot_for(id)),
                 recall,
             })
         })
+    }
+
+    /// Looks in the whole space, whatever session was named.
+    pub fn everywhere(&mut self) {
+        self.recall.session = None;
     }
 
     /// Looks for a text: by its vectors too, where they can be had and are of use. Errors where it can be looked for in no way.

@@ -5,6 +5,7 @@
 
 use engram_memory::{Entry, NewTurn, Session, Space, Summary};
 
+use super::summarize;
 use super::transcript::{self, Transcript};
 use super::{Flow, Outcome, check_size, read, target, write};
 use crate::commit::{self, Needs, Ran, Stop};
@@ -36,7 +37,7 @@ pub fn append(ctx: Ctx, args: &Parsed) -> Outcome {
         awaits: true,
     };
     let session = args.text("session").to_owned();
-    counted(ctx, args.key("key"), vec![turn], move |space, now, turns| {
+    counted(ctx, args.key("key"), session.clone(), vec![turn], move |space, now, turns| {
         let (ids, effects) = space.append(now, &session, turns)?;
         let id = ids.first().map_or(Value::Null, |id| Value::from(id.to_string()));
         Ok((id, effects))
@@ -47,6 +48,7 @@ pub fn append(ctx: Ctx, args: &Parsed) -> Outcome {
 fn counted(
     ctx: Ctx,
     key: &[u8],
+    session: String,
     mut turns: Vec<NewTurn>,
     decide: impl FnOnce(&Space, u64, Vec<NewTurn>) -> Result<(Value, Vec<engram_memory::Effect>), Error> + Send + 'static,
 ) -> Outcome {
@@ -57,7 +59,7 @@ fn counted(
         let counter = if long <= COUNTED_INLINE { counter } else { Counter::Estimate };
         count_all(&counter, &mut turns);
         let value = write(ctx, key, Needs::STORE, |space, now| decide(space, now, fitting(space, turns)))?;
-        after_append(ctx, key);
+        after_append(ctx, key, &session);
         return Ok(value.into());
     }
     let (target, place) = (target(ctx, key)?, Place::take()?);
@@ -77,7 +79,7 @@ fn counted(
                 commit::commit(ctx, &target, Needs::STORE, |space, now| decide(space, now, fitting(space, turns)));
             match stored {
                 Ok(value) => {
-                    after_append(ctx, &target.key);
+                    after_append(ctx, &target.key, &session);
                     waiter.answer(Ok(value));
                 }
                 Err(Stop::Never(error)) => waiter.answer(Err(error)),
@@ -104,11 +106,12 @@ pub fn fitting(space: &Space, mut turns: Vec<NewTurn>) -> Vec<NewTurn> {
     turns
 }
 
-/// Has the vectors of new turns made. On the main thread, in the database of the key.
-pub fn after_append(ctx: Ctx, key: &[u8]) {
+/// Has the vectors of new turns made, and the summary moved forward if that is due. On the main thread, in the database of the key.
+pub fn after_append(ctx: Ctx, key: &[u8], session: &str) {
     let name = Str::new(key);
     if let Found::Space(held) = datatype::find(&mut Key::open(ctx, &name, Mode::Peek)) {
         fill::begin(held, ctx.db(), key);
+        summarize::begin_if_due(held, ffi::now(), ctx.db(), key, session);
     }
 }
 
@@ -239,7 +242,7 @@ pub fn copy(ctx: Ctx, args: &Parsed) -> Outcome {
     let turns = write(ctx, args.key("key"), Needs::CHANGE, |space, now| {
         Ok(space.copy_session(now, args.text("session"), args.text("new"), args.flag("replace"))?)
     })?;
-    after_append(ctx, args.key("key"));
+    after_append(ctx, args.key("key"), args.text("new"));
     Ok(Value::from(turns).into())
 }
 
@@ -281,7 +284,7 @@ pub fn import(ctx: Ctx, args: &Parsed) -> Outcome {
         check_size(&turn.content, "a turn's content")?;
     }
     let (name, replace) = (args.text("session").to_owned(), args.flag("replace"));
-    counted(ctx, args.key("key"), turns, move |space, now, turns| {
+    counted(ctx, args.key("key"), name.clone(), turns, move |space, now, turns| {
         let new = engram_memory::NewSession { turns, ..session };
         let (ids, effects) = space.import_session(now, &name, new, replace)?;
         Ok((Value::from(ids.len()), effects))

@@ -8,7 +8,7 @@ use crate::commit::{self, Needs, Ran, Stop};
 use crate::ffi::{self, Ctx};
 use crate::grammar::Parsed;
 use crate::jobs::{Place, Waiter};
-use crate::models::{self, Embedded, Text};
+use crate::models::{self, Embedded, Text, TextVectors};
 use crate::reply::{Error, Value};
 
 /// `MEM.STORE key content [...]`
@@ -145,8 +145,8 @@ fn needs_embedding(args: &Parsed, vectors: &Vectors) -> bool {
 
 /// How a space wants the texts of its memories embedded.
 #[derive(Clone, Copy)]
-struct Wording {
-    template: Template,
+pub struct Wording {
+    pub template: Template,
     language: Language,
     /// Whether words get vectors of their own.
     words: bool,
@@ -163,8 +163,13 @@ impl Wording {
     }
 
     /// That of the space at `key`, which need not exist.
-    fn at(ctx: Ctx, key: &[u8]) -> Result<Wording, Error> {
+    pub fn at(ctx: Ctx, key: &[u8]) -> Result<Wording, Error> {
         Ok(read(ctx, key, |held| Ok(Wording::of(&held.space)))?.unwrap_or_else(|| Wording::of(&Space::new())))
+    }
+
+    /// What the encoder is given of a chunk of a document.
+    pub fn text_of_chunk(self, content: &str, at: u64) -> Text {
+        self.text(self.template.render(content, None, at).into_owned(), content.len())
     }
 
     /// What the encoder is given of a memory whose content is the end of `text`.
@@ -196,16 +201,21 @@ fn new_text(template: Template, entry: &Entry, update: &Update) -> Option<String
 
 fn vectors_of(embedded: Embedded, template: Template) -> Vec<Vectors> {
     let model = embedded.model;
-    embedded
-        .texts
-        .into_iter()
-        .map(|text| Vectors::Embedded {
-            model: model.clone(),
-            template: template.version(),
-            windows: text.windows.clone(),
-            words: text.words.iter().map(WordVector::vector).collect(),
-        })
-        .collect()
+    embedded.texts.iter().map(|text| embedding(&model, text, template)).collect()
+}
+
+fn embedding(model: &str, text: &TextVectors, template: Template) -> Vectors {
+    Vectors::Embedded {
+        model: model.to_owned(),
+        template: template.version(),
+        windows: text.windows.clone(),
+        words: text.words.iter().map(WordVector::vector).collect(),
+    }
+}
+
+/// What a model made of a text that was worded so, as a memory takes it.
+pub fn vectors_of_text(model: &str, text: &TextVectors, wording: Wording) -> Vectors {
+    embedding(model, text, wording.template)
 }
 
 /// Says which of several memories an error is about.

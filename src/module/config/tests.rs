@@ -49,6 +49,18 @@ fn models_are_names_and_files() {
 }
 
 #[test]
+fn models_of_profiles_are_pairs() {
+    let pair = |profile: &str, model: &str| (profile.to_owned(), model.to_owned());
+    let parsed = parse_profile_models(" speed=small  quality=big/one ").unwrap();
+    assert_eq!(parsed, [pair("speed", "small"), pair("quality", "big/one")]);
+    assert_eq!(parse_profile_models("").unwrap(), []);
+    for bad in ["speed", "speed=", "fast=small", "=small"] {
+        assert!(parse_profile_models(bad).unwrap_err().contains("speed, balanced, quality, research"), "{bad}");
+    }
+    assert!(parse_profile_models("speed=a speed=b").unwrap_err().contains("twice"));
+}
+
+#[test]
 fn numbers_with_units() {
     assert_eq!(parse_number("1mb", true), Some(1 << 20));
     assert_eq!(parse_number("2K", true), Some(2_000));

@@ -1,7 +1,8 @@
 //! The commands on models, generation and jobs.
 
 use super::{BASE, JOB, MODEL, NOWAIT};
-use crate::grammar::{Access, Arg, Command, KeySpec, Kind, Place, Shape};
+use crate::config;
+use crate::grammar::{Access, Arg, Command, KeySpec, Kind, OneOf, Place, Shape};
 
 /// Section of the reference page.
 const MODELS: &str = "Models and generation";
@@ -52,9 +53,31 @@ const SEED: Arg =
     Arg::option("seed", "SEED", "number", Kind::Int(0, i64::MAX), "The same seed gives the same text (random)");
 const STOP: Arg = Arg::option("stop", "STOP", "text", Kind::Text, "Ends the answer before any of these")
     .shaped(Shape::Counted(STOPS));
+const PROFILE: Arg = Arg::option(
+    "profile",
+    "PROFILE",
+    "profile",
+    Kind::Choice(config::PROFILES),
+    "Context, tokens, temperature, memories: speed 4096, 512, 0.7, 3; balanced 8192, 1024, 0.7, 5; quality 16384, 2048, 0.8, 10; research 32768, 4096, 0.6, 20. Other options win",
+);
+const FORMAT: Arg = Arg::option(
+    "format",
+    "FORMAT",
+    "format",
+    Kind::Choice(&["json"]),
+    "The answer is a JSON object or array, whole also where the tokens run out",
+);
+const SCHEMA: Arg = Arg::option(
+    "schema",
+    "SCHEMA",
+    "json",
+    Kind::Text,
+    "The answer is JSON that satisfies this JSON Schema, whole also where the tokens run out",
+);
+const ONE_FORM: OneOf = OneOf { names: &["format", "schema"], required: false };
 const MEMORY: Arg = Arg::option("memory", "MEMORY", "key", Kind::Key, "Recalls memories of this space into the prompt");
 const MEMORY_K: Arg =
-    Arg::option("k", "K", "count", Kind::Int(1, PROMPT_MEMORIES), "How many memories at most").with("memory");
+    Arg::option("k", "K", "count", Kind::Int(1, PROMPT_MEMORIES), "How many memories at most (5)").with("memory");
 const MEMORY_FILTER: Arg =
     Arg::option("filter", "FILTER", "expression", Kind::Text, "Only memories for which this holds").with("memory");
 const MEMORY_MINSCORE: Arg =
@@ -140,6 +163,9 @@ pub(super) static COMMANDS: &[Command] = &[
             REPEAT,
             SEED,
             STOP,
+            PROFILE,
+            FORMAT,
+            SCHEMA,
             MEMORY,
             MEMORY_K,
             MEMORY_FILTER,
@@ -151,6 +177,54 @@ pub(super) static COMMANDS: &[Command] = &[
             TIMEOUT,
             RAW,
         ],
+        one_of: &[ONE_FORM],
+        ..BASE
+    },
+    Command {
+        name: "gemma.chat",
+        summary: "Answers a message in a session: stores the turn, recalls, generates with the conversation in the prompt, stores the answer.",
+        group: MODELS,
+        complexity: "O(tokens), in the background",
+        reply: "As GEMMA.GENERATE, with turn and answer: the ids of the user's turn and of the answer, which is null if there is none; the turn is then tagged unanswered.",
+        flags: "write deny-oom blocking getkeys-api",
+        categories: "engram write slow blocking",
+        tips: "nondeterministic_output",
+        keys: &[
+            KeySpec { place: Place::Index(1), access: Access::ReadUpdate },
+            KeySpec { place: Place::Option("stream"), access: Access::Insert },
+        ],
+        args: &[
+            Arg::positional("key", Kind::Key, "The space"),
+            Arg::positional("session", Kind::Text, "The session; it begins with its first message"),
+            Arg::positional("message", Kind::Text, "What the user says"),
+            MODEL,
+            SYSTEM,
+            MAXTOKENS,
+            TEMPERATURE,
+            TOPK,
+            TOPP,
+            MINP,
+            REPEAT,
+            SEED,
+            STOP,
+            PROFILE,
+            FORMAT,
+            SCHEMA,
+            Arg::option("k", "K", "count", Kind::Int(1, PROMPT_MEMORIES), "Memories to recall (5, or the profile's)"),
+            Arg::option("filter", "FILTER", "expression", Kind::Text, "Only memories for which this holds"),
+            Arg::option(
+                "minscore",
+                "MINSCORE",
+                "similarity",
+                Kind::Float(-1.0, 1.0),
+                "Only memories at least as similar",
+            ),
+            Arg::option("stream", "STREAM", "key", Kind::Key, "Writes the text to this stream as it is generated"),
+            JOB,
+            NOWAIT,
+            TIMEOUT,
+        ],
+        one_of: &[ONE_FORM],
         ..BASE
     },
     Command {
@@ -175,6 +249,9 @@ pub(super) static COMMANDS: &[Command] = &[
             REPEAT,
             SEED,
             STOP,
+            PROFILE,
+            FORMAT,
+            SCHEMA,
             MEMORY,
             MEMORY_K,
             MEMORY_FILTER,
@@ -185,6 +262,7 @@ pub(super) static COMMANDS: &[Command] = &[
             TIMEOUT,
             RAW,
         ],
+        one_of: &[ONE_FORM],
         ..BASE
     },
     Command {
