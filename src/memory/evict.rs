@@ -91,7 +91,7 @@ impl Space {
     }
 
     /// How many places of a tier are taken at `now`: what a session holds takes none.
-    fn occupied(&self, tier: Tier, now: Millis) -> usize {
+    pub(crate) fn occupied(&self, tier: Tier, now: Millis) -> usize {
         let held = self.shelves.get(tier.index()).map_or(0, |shelf| shelf.held);
         self.live_count(tier.index(), now).saturating_sub(held)
     }
@@ -208,7 +208,7 @@ impl Space {
         shelf.pinned - expired.filter(|slot| self.view.records.is_pinned(*slot)).count()
     }
 
-    fn change_settings(&self, now: Millis, new: &Settings) -> Result<Vec<Effect>> {
+    pub(crate) fn change_settings(&self, now: Millis, new: &Settings) -> Result<Vec<Effect>> {
         if let Some(fixed) = self.view.rows.as_ref().map(|rows| rows.precision())
             && new.precision != fixed
         {

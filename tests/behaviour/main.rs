@@ -25,6 +25,7 @@ mod constrained;
 mod context;
 mod conversations;
 mod documents;
+mod export;
 mod failover;
 mod filters;
 mod generate;
