@@ -101,6 +101,77 @@ const CASES: &[Case] = &[
         c.ok("GEMMA.GENERATE hello MAXTOKENS 20 SEED 1 STREAM generate:other STOP 1 zzz TEMPERATURE 0");
         vec!["generate:stream", "generate:other"]
     }),
+    ("gemma.chat", |c| {
+        c.ok("GEMMA.CHAT chat:a s hello MAXTOKENS 8 SEED 1");
+        c.ok("GEMMA.CHAT chat:a s 'and again' MAXTOKENS 2000 TIMEOUT 1");
+        vec!["chat:a"]
+    }),
+    ("mem.session|append", |c| {
+        c.ok(
+            "MEM.SESSION APPEND append:a s user hello ID 1-0 AT 5 SPEAKER Ada IMPORTANCE 0.9 TAGS 1 a META '{\"x\":1}'",
+        );
+        c.ok("MEM.SESSION APPEND append:a s assistant hi");
+        c.ok("MEM.SESSION APPEND append:a t tool 42");
+        vec!["append:a"]
+    }),
+    ("mem.session|set", |c| {
+        c.ok("MEM.SESSION SET set:session s topic x state y");
+        c.ok("MEM.SESSION SET set:session s state '' mood z");
+        vec!["set:session"]
+    }),
+    ("mem.session|touch", |c| {
+        c.ok("MEM.SESSION SET touch:a s topic x");
+        c.ok("MEM.CONFIG SET touch:a session.ttl 0");
+        c.ok("MEM.SESSION TOUCH touch:a s");
+        vec!["touch:a"]
+    }),
+    ("mem.session|copy", |c| {
+        c.ok("MEM.SESSION APPEND copy:a s user hello");
+        c.ok("MEM.SESSION APPEND copy:a t user other");
+        c.ok("MEM.SESSION COPY copy:a s t REPLACE");
+        c.ok("MEM.SESSION COPY copy:a s u");
+        vec!["copy:a"]
+    }),
+    ("mem.session|clear", |c| {
+        c.ok("MEM.SESSION SET clear:a s topic x");
+        c.ok("MEM.SESSION APPEND clear:a s user hello");
+        c.ok("MEM.SESSION CLEAR clear:a s");
+        vec!["clear:a"]
+    }),
+    ("mem.session|del", |c| {
+        c.ok("MEM.SESSION APPEND del:a s user hello");
+        c.ok("MEM.SESSION APPEND del:a t user hello");
+        c.ok("MEM.SESSION DEL del:a s");
+        vec!["del:a"]
+    }),
+    ("mem.session|import", |c| {
+        let json = r#"{"history":[{"role":"user","content":"a","id":"7-0"},{"user":"b","assistant":"c","timestamp":9}],
+                       "summary":{"text":"s","turns":1},"fields":{"f":"v"},"metadata":{"m":[1]}}"#;
+        c.ok_words(&crate::client::words!["MEM.SESSION", "IMPORT", "import:session", "s", json]);
+        vec!["import:session"]
+    }),
+    ("mem.session|summarize", |c| {
+        for n in 0..9 {
+            c.ok(&format!("MEM.SESSION APPEND summarize:a s user 'the number of this turn is {n}'"));
+        }
+        c.ok("MEM.SESSION SUMMARIZE summarize:a s KEEP 2");
+        vec!["summarize:a"]
+    }),
+    ("mem.import", |c| {
+        c.ok("MEM.STORE import:from text VALUES 2 1 0 TAGS 1 a");
+        c.ok("MEM.SESSION APPEND import:from s user hello");
+        let lines = c.ok("MEM.EXPORT import:from 0").items()[1].texts();
+        let mut words = crate::client::words!["MEM.IMPORT", "import:a"];
+        words.extend(lines.into_iter().map(String::into_bytes));
+        c.ok_words(&words);
+        vec!["import:from", "import:a"]
+    }),
+    ("mem.ingest", |c| {
+        // Without an encoder it is refused and makes nothing; with one it is checked with the documents.
+        assert!(c.err("MEM.INGEST ingest:a doc text").starts_with("NOMODEL"));
+        assert_eq!(c.ok("EXISTS ingest:a").int(), 0);
+        vec![]
+    }),
 ];
 
 #[test]
