@@ -46,7 +46,7 @@ struct Cache {
 #[derive(Clone)]
 struct Known {
     made: Instant,
-    /// When the first memory of the space expires: it may be in the context.
+    /// When the first thing ends that may be in the context.
     until: Option<u64>,
     reply: Value,
     found: Vec<Whereabouts>,
@@ -283,7 +283,7 @@ fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
             version: held.contexts.version(),
             request,
             ttl: settings.context_cache_ttl,
-            until: held.space.next_expiry(),
+            until: first_end(&held.space, now, session),
         };
         Ok((Ok(making), budget))
     })?;
@@ -363,6 +363,12 @@ fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
         drop(place);
     });
     Ok(Flow::Later)
+}
+
+/// When the first thing ends that may be in a context: a memory of the space, or the session.
+fn first_end(space: &Space, now: u64, session: Option<&str>) -> Option<u64> {
+    let session = session.and_then(|name| space.session(now, name)).and_then(Session::expires);
+    space.next_expiry().into_iter().chain(session).min()
 }
 
 impl Making {

@@ -235,6 +235,13 @@ struct State {
     failed: Option<Error>,
 }
 
+impl Drop for Ingest {
+    /// Answers where work was lost to a panic: a job that has ended takes no second end.
+    fn drop(&mut self) {
+        self.run.job.finish(Err(Error::err("the work was lost to an internal error; the server's log has more")));
+    }
+}
+
 impl Ingest {
     fn start(run: Run, chunks: Vec<Chunk>, worked: Worked) {
         let (_, _, threads) = models::pool_load();
