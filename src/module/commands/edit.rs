@@ -42,8 +42,8 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
         drop(snapshot);
         let count = write(ctx, key, Needs::FREE, |space, now| {
             let ids = space.forget(now, &selection);
-            let mut effects = space.forget_effects(&ids);
-            effects.extend(end_of_record(space, &selection));
+            let mut effects = end_of_record(space, &selection);
+            effects.extend(space.forget_effects(&ids));
             Ok((ids.len(), effects))
         })?;
         return Ok(Value::from(count).into());
@@ -63,6 +63,8 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
             return waiter.answer(Ok(listed(ids)));
         }
         let mut forgotten = 0;
+        // The record goes with the first unit: one that is made after that is of another conversation.
+        let mut begun = false;
         let mut left = ids.into_iter();
         let mut waiting = Some((waiter, place));
         commit::submit(move |ctx| {
@@ -77,10 +79,11 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
                     .copied()
                     .filter(|id| space.get(now, *id).is_some_and(|entry| selects(&selection, &entry)))
                     .collect();
-                let mut effects = space.forget_effects(&ids);
-                effects.extend(end_of_record(space, &selection));
+                let mut effects = if begun { Vec::new() } else { end_of_record(space, &selection) };
+                effects.extend(space.forget_effects(&ids));
                 Ok((ids.len(), effects))
             });
+            begun = true;
             let answer = match committed {
                 Ok(count) => {
                     forgotten += count;
@@ -102,7 +105,7 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
     Ok(Flow::Later)
 }
 
-/// Forgetting a session is forgetting what its record says of it too: the summary, the fields.
+/// Forgetting a session is forgetting what its record says of it too: the summary, the fields. Before its turns, which then leave no record.
 fn end_of_record(space: &Space, selection: &Selection) -> Vec<Effect> {
     match selection {
         Selection::Session(session) => space.end_record(session),
