@@ -1,8 +1,8 @@
 //! The context of a prompt: what a model is shown of a conversation and of what is remembered, within a budget of tokens.
 //!
 //! **Order of claims.** The caller's instruction, the newest turn and the question are always in; if they alone exceed the budget, that is an error
-//! which says who takes what. Then come the running summary, the newest turns up to half of what is left, the memories by rank (one that is too long
-//! is passed over), the remaining turns from new to old without a gap, and older turns that matter. Whatever stays out is in [`Context::dropped`]
+//! which says who takes what. Then come the running summary up to a quarter of the budget, the newest turns up to half of what is left, the memories by rank (one that is too long
+//! is passed over), the remaining turns from new to old without a gap, older turns that matter, and the rest of the summary. Whatever stays out is in [`Context::dropped`]
 //! with the reason.
 //!
 //! **The budget is a hard limit of the whole text.** Each part is counted once and their sum decides who gets in; but the tokens of a text are not
@@ -170,6 +170,9 @@ enum Claim {
     Older(usize),
 }
 
+/// The summary may take this part of the budget before others have had theirs: a quarter, a thousand tokens of the usual four.
+const SUMMARY_PART: usize = 4;
+
 const SUMMARY: &str = "Summary:\n";
 const MEMORIES: &str = "Memories:\n";
 const EARLIER: &str = "Earlier turns:\n";
@@ -181,11 +184,12 @@ const CONVERSATION: &str = "Conversation:\n";
 /// What must be in does not fit: the sentence says what takes how many tokens.
 pub fn assemble<'a>(parts: &Parts<'a>, budget: usize, count: &dyn Fn(&str) -> usize) -> Result<Context<'a>> {
     let mut assembly = Assembly::new(parts, budget, count)?;
-    assembly.take_summary();
+    let untold = assembly.take_summary(assembly.sentences.len(), budget / SUMMARY_PART);
     let older_turns = assembly.take_turns(parts.turns.len().saturating_sub(1), assembly.left / 2);
     assembly.take_memories();
     let unseen = assembly.take_turns(older_turns, assembly.left);
     assembly.take_older(unseen);
+    assembly.take_summary(untold, assembly.left);
     Ok(assembly.finish())
 }
 
@@ -271,10 +275,10 @@ impl<'a, 'p> Assembly<'a, 'p> {
         format!("no room: needs {cost} tokens, {left} are left")
     }
 
-    /// The summary, or as many of its last sentences as fit.
-    fn take_summary(&mut self) {
-        let last = self.sentences.len();
-        for (at, (line, sentence)) in self.sentences.clone().into_iter().enumerate().rev() {
+    /// Sentences of the summary from the one before `end` back, for at most `most` tokens; gives the place of the oldest that got in, or `end`.
+    fn take_summary(&mut self, end: usize, most: usize) -> usize {
+        let mut room = most.min(self.left);
+        for (at, (line, sentence)) in self.sentences.clone().into_iter().enumerate().take(end).rev() {
             // The name in front of a line is paid for with the line's last sentence, which comes first.
             let opens = self.sentences.get(at + 1).is_none_or(|(next, _)| *next != line);
             let label = if opens { self.labels.get(line).copied().flatten() } else { None };
@@ -282,15 +286,18 @@ impl<'a, 'p> Assembly<'a, 'p> {
                 true => format!("- {}{sentence}\n", label.unwrap_or_default()),
                 false => format!(" {sentence}"),
             };
-            let cost = self.cost(SUMMARY, at + 1 == last, None, &item);
-            if cost > self.left {
-                let kept = last - at - 1;
-                let why = self.no_room(cost, self.left);
-                self.summary_dropped = Some(format!("its oldest {} of {last} sentences: {why}", last - kept));
-                return;
+            let all = self.sentences.len();
+            let cost = self.cost(SUMMARY, at + 1 == all, None, &item);
+            if cost > room {
+                let why = self.no_room(cost, room);
+                self.summary_dropped = Some(format!("its oldest {} of {all} sentences: {why}", at + 1));
+                return at + 1;
             }
+            room -= cost;
             self.take(Claim::Sentence(at), SUMMARY, None, cost);
         }
+        self.summary_dropped = None;
+        0
     }
 
     /// Turns from the one before `end` back, for at most `most` tokens; gives the place of the oldest that got in, or `end`.

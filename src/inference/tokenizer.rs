@@ -75,6 +75,8 @@ pub struct Tokenizer {
     hasher: RandomState,
     /// Bytes of the longest piece that merging can produce.
     longest: usize,
+    /// See [`Tokenizer::lines_are_apart`].
+    lines_apart: bool,
     /// User-defined pieces in byte order, for the longest-match search.
     defined: Vec<u32>,
     /// User-defined and control pieces in byte order.
@@ -157,6 +159,7 @@ impl Tokenizer {
             table: vec![0; (count * 2).next_power_of_two()],
             hasher: RandomState::new(),
             longest: 0,
+            lines_apart: false,
             defined: Vec::new(),
             defined_and_control: Vec::new(),
             bytes: None,
@@ -216,6 +219,11 @@ impl Tokenizer {
         } else {
             tokenizer.bytes = Some(Box::new(bytes.map(Option::unwrap_or_default)));
         }
+        let mixes = |id: u32| {
+            let piece = tokenizer.slice(id);
+            piece.contains('\n') && piece.contains(|char| char != '\n')
+        };
+        tokenizer.lines_apart = tokenizer.bytes.is_some() && !(0..count as u32).any(mixes);
         tokenizer.defined = tokenizer.in_byte_order(&tokenizer.defined);
         tokenizer.defined_and_control = tokenizer.in_byte_order(&tokenizer.defined_and_control);
         Ok(tokenizer)
@@ -287,6 +295,11 @@ impl Tokenizer {
     /// What the piece is for, or none if there is no such id.
     pub fn kind(&self, id: u32) -> Option<Kind> {
         self.kinds.get(id as usize).copied()
+    }
+
+    /// Whether a text's tokens are those of its lines, each with the newlines that end it: no piece has a newline and anything else in it.
+    pub fn lines_are_apart(&self) -> bool {
+        self.lines_apart
     }
 
     /// How many pieces there are; ids are below it.

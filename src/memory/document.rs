@@ -45,7 +45,7 @@ pub struct Document {
 }
 
 impl Document {
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         check_name("the document's name", &self.name)?;
         if let Some(kind) = &self.kind {
             check_name("TYPE", kind)?;
@@ -256,7 +256,7 @@ impl Space {
         }
     }
 
-    /// Takes a chunk that goes out of the record of its document. A document without chunks is none.
+    /// Takes a chunk that goes out of the record of its document, which goes with its last one.
     pub(crate) fn leave_document(&mut self, slot: u32) {
         if !self.view.records.is_chunk(slot) {
             return;
@@ -264,16 +264,14 @@ impl Space {
         let Some(name) = self.view.records.record(slot).and_then(|record| record.doc).map(Box::<str>::from) else {
             return;
         };
-        for documents in [&mut self.documents, &mut self.staged_documents] {
-            if let Some(shelved) = documents.get_mut(&name)
-                && let Some(n) = shelved.slots.iter().position(|other| *other == slot)
-            {
-                shelved.slots.remove(n);
-            }
-        }
-        if self.documents.get(&name).is_some_and(|shelved| shelved.slots.is_empty()) {
+        let took = |shelved: &mut Shelved| {
+            let n = shelved.slots.iter().position(|other| *other == slot);
+            n.map(|n| shelved.slots.remove(n)).is_some()
+        };
+        if self.documents.get_mut(&name).is_some_and(|shelved| took(shelved) && shelved.slots.is_empty()) {
             self.documents.remove(&name);
         }
+        self.staged_documents.get_mut(&name).map(took);
     }
 
     /// Shows a staged document and hides the one that had its name.

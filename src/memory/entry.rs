@@ -4,6 +4,7 @@
 //! decides, what an effect carries, what a read gives back. Rejected: keeping memories in this form (700 bytes each, and a filter
 //! would chase a pointer for every one).
 
+use crate::document::STAGED;
 use crate::filter::BUILT_IN;
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
 use serde_json::{Map, Value};
@@ -188,6 +189,9 @@ impl Entry {
         }
         if let Some(passage) = &self.passage {
             passage.check()?;
+        }
+        if self.passage.is_none() && self.expires == Some(STAGED) {
+            return Err(Error::new("only the chunk of a document can be staged"));
         }
         if self.awaits && self.windows > 0 {
             return Err(Error::new("a memory that has its vectors awaits none"));

@@ -9,8 +9,8 @@ use crate::entry::Entry;
 use crate::session::GONE;
 use crate::settings::{NAMES, Settings};
 use crate::sorted::Sorted;
-use crate::space::{Key, SUPERSEDED, Space, is_staged, removals, retention_key};
-use crate::{Error, MemoryId, Millis, Result, Tier, limits};
+use crate::space::{Key, SUPERSEDED, Space, removals, retention_key};
+use crate::{Error, MemoryId, Millis, Result, Tier};
 use std::collections::{BTreeSet, BinaryHeap};
 
 /// Memories that a change of settings, or a store beside those that it must, evicts from a tier over its capacity.
@@ -68,11 +68,11 @@ impl Space {
     /// The memories that have expired at `now`, chunks that are not shown yet apart.
     fn expiring_until(&self, now: Millis) -> impl Iterator<Item = u32> {
         let end: Key = (now.saturating_add(1), MemoryId::ZERO);
-        let expired = self
-            .shelves
-            .iter()
-            .flat_map(move |shelf| shelf.expiry.range((0, MemoryId::ZERO), end, |slot| self.view.expiry_key(slot)));
-        expired.filter(|slot| !is_staged(&self.view, *slot))
+        self.shelves.iter().flat_map(move |shelf| {
+            let expiry = |slot| self.view.expiry_key(slot);
+            let gone = shelf.expiry.range((GONE, MemoryId::ZERO), (STAGED, MemoryId::ZERO), expiry);
+            gone.chain(shelf.expiry.range((STAGED + 1, MemoryId::ZERO), end, expiry))
+        })
     }
 
     /// When the next memory expires: what nobody sees counts as well.
@@ -82,16 +82,16 @@ impl Space {
 
     /// When the next memory expires, or has gone already and is to be taken away.
     pub fn next_expiry(&self) -> Option<Millis> {
-        match self.first_expiry() {
-            Some(STAGED) => {
-                self.expiring_until(limits::TIME_MS).filter_map(|slot| self.view.records.expires(slot)).min()
-            }
-            first => first,
-        }
+        let first = self.shelves.iter().filter_map(|shelf| {
+            let expiry = |slot| self.view.expiry_key(slot);
+            let first = shelf.expiry.first().filter(|slot| self.view.records.expires(*slot) != Some(STAGED));
+            first.or_else(|| shelf.expiry.range_from((STAGED + 1, MemoryId::ZERO), expiry).next())
+        });
+        first.filter_map(|slot| self.view.records.expires(slot)).min()
     }
 
     /// How many places of a tier are taken at `now`: what a session holds takes none.
-    fn occupied(&self, tier: Tier, now: Millis) -> usize {
+    pub(crate) fn occupied(&self, tier: Tier, now: Millis) -> usize {
         let held = self.shelves.get(tier.index()).map_or(0, |shelf| shelf.held);
         self.live_count(tier.index(), now).saturating_sub(held)
     }
@@ -208,7 +208,7 @@ impl Space {
         shelf.pinned - expired.filter(|slot| self.view.records.is_pinned(*slot)).count()
     }
 
-    fn change_settings(&self, now: Millis, new: &Settings) -> Result<Vec<Effect>> {
+    pub(crate) fn change_settings(&self, now: Millis, new: &Settings) -> Result<Vec<Effect>> {
         if let Some(fixed) = self.view.rows.as_ref().map(|rows| rows.precision())
             && new.precision != fixed
         {

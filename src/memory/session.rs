@@ -104,6 +104,11 @@ impl Session {
         self.turns.len()
     }
 
+    /// The turns by slot, in the order in which they came.
+    pub(crate) fn turn_slots(&self) -> &[u32] {
+        &self.turns
+    }
+
     /// How many of them, from the first, the summary covers.
     pub fn covered(&self) -> usize {
         self.summary.as_ref().map_or(0, |summary| summary.covered)
@@ -182,8 +187,7 @@ impl Space {
 
     /// When the record of a session that is used now ends.
     fn session_expiry(&self, now: Millis) -> Option<Millis> {
-        let ttl = self.config().session_ttl;
-        (ttl > 0).then(|| now.saturating_add(ttl.saturating_mul(1000)).min(limits::TIME_MS))
+        self.config().session_expiry(now)
     }
 
     /// A change of a session's record that renews it and nothing else.
@@ -680,7 +684,7 @@ impl SessionPatch {
         Ok(())
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         check_name("SESSION", &self.name)?;
         check_time("created", self.created)?;
         if let Some(expires) = self.expires {
@@ -714,7 +718,7 @@ impl SessionPatch {
     }
 }
 
-fn check_role(role: &str) -> Result<()> {
+pub(crate) fn check_role(role: &str) -> Result<()> {
     if ROLES.contains(&role) {
         return Ok(());
     }

@@ -271,6 +271,11 @@ impl Settings {
         (ttl > 0).then(|| now.saturating_add(ttl.saturating_mul(1000)).min(limits::TIME_MS))
     }
 
+    /// When the record of a session that is used at `now` ends.
+    pub(crate) fn session_expiry(&self, now: u64) -> Option<u64> {
+        (self.session_ttl > 0).then(|| now.saturating_add(self.session_ttl.saturating_mul(1000)).min(limits::TIME_MS))
+    }
+
     /// The half-life of recency in the retention value of a tier, in milliseconds: its lifetime, 30 days if unlimited.
     pub(crate) fn half_life_ms(&self, tier: Tier) -> f64 {
         let ttl = self.tier(tier).ttl;

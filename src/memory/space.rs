@@ -14,6 +14,7 @@ use crate::entry::{Entry, check_time, check_unit};
 use crate::filter::{self, Filter};
 use crate::lexical::LexicalCounts;
 use crate::recall::Whereabouts;
+use crate::record;
 use crate::records::{Link, RecordCounts};
 use crate::reembed::{Retired, Staging};
 use crate::reindex::Reindexing;
@@ -354,6 +355,14 @@ impl Space {
     pub(crate) fn cost(&self, content: usize, record: usize, windows: usize, row_bytes: usize, signs: usize) -> usize {
         let words = if self.view.indexing.lexical { words_cost(content) } else { 0 };
         FIXED_BYTES + record + vectors_cost(windows, row_bytes, signs) + words
+    }
+
+    /// Bytes that a memory would take, nearly.
+    pub(crate) fn entry_cost(&self, entry: &Entry, signs: &Signs, row_bytes: usize) -> usize {
+        let mut record = Vec::with_capacity(entry.content.len() + 256);
+        record::write(entry, &mut record);
+        let signs = signs.len() * size_of::<u64>();
+        self.cost(entry.content.len(), record.len().next_multiple_of(4), entry.windows.into(), row_bytes, signs)
     }
 
     /// Bytes that the memory in a slot takes, nearly.

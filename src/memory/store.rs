@@ -7,7 +7,6 @@ use crate::document::STAGED;
 use crate::effect::{Effect, Patch, Removal};
 use crate::entry::{Entry, Meta, Passage, Superseded, check_time};
 use crate::filter::Filter;
-use crate::record;
 use crate::rows::{self, Among, Effort, Precision, Search, Vector};
 use crate::snapshot::{check_dimension, no_direction, normalised as unit_vector};
 use crate::space::{Space, check_vector_bytes, duplicate_item, hash_of, removals};
@@ -375,7 +374,7 @@ fn expiry(of_tier: Option<Millis>, ttl: Ttl, now: Millis) -> Result<(Option<Mill
 }
 
 /// Tags are a set; the order is that of the first mention.
-fn distinct(tags: Vec<String>) -> Vec<Box<str>> {
+pub(crate) fn distinct(tags: Vec<String>) -> Vec<Box<str>> {
     let mut seen = BTreeSet::new();
     let mut tags: Vec<Box<str>> = tags.into_iter().filter(|tag| seen.insert(tag.clone())).map(Into::into).collect();
     tags.shrink_to_fit();
@@ -598,15 +597,8 @@ impl Batch<'_> {
         let max = usize::try_from(space.config().max_memory).unwrap_or(usize::MAX);
         if max > 0 && !self.pending.is_empty() {
             let row_bytes = space.row_bytes_of(self.fixed.dim.unwrap_or(0));
-            let mut bytes = Vec::new();
-            let mut entering = 0;
-            for Pending { entry, signs, .. } in &self.pending {
-                bytes.clear();
-                record::write(entry, &mut bytes);
-                let signs = signs.len() * size_of::<u64>();
-                let record = bytes.len().next_multiple_of(4);
-                entering += space.cost(entry.content.len(), record, entry.windows.into(), row_bytes, signs);
-            }
+            let cost = |new: &Pending| space.entry_cost(&new.entry, &new.signs, row_bytes);
+            let entering = self.pending.iter().map(cost).sum::<usize>();
             let leaving: usize =
                 victims.iter().filter_map(|id| space.slot(*id)).map(|slot| space.slot_cost(slot)).sum();
             let excess = (space.live_bytes() + entering).saturating_sub(leaving).saturating_sub(max);

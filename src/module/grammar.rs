@@ -227,18 +227,15 @@ impl Command {
 pub fn parse<'a>(command: &'static Command, argv: &[&'a [u8]]) -> Result<Parsed<'a>, Error> {
     let mut reader = Reader { command, argv, at: command.words(), given: command.args.iter().map(|_| None).collect() };
     for (i, arg) in command.args.iter().enumerate().filter(|(_, a)| a.token.is_none()) {
+        // No object is a keyword, so before a list of objects options may stand as well as behind it.
+        while arg.kind == Kind::Object && matches!(arg.shape, Shape::Rest(_)) && reader.take_option()? {}
         if !(arg.optional && reader.is_left_out(arg)) {
             reader.take(i, arg)?;
         }
     }
-    while let Some(word) = reader.peek() {
-        let found = command.args.iter().enumerate().find(|(_, a)| a.token.is_some_and(|t| is_token(t, word)));
-        let Some((i, arg)) = found else { return Err(reader.unknown(word)) };
-        if command.args.iter().zip(&reader.given).any(|(a, given)| a.name == arg.name && given.is_some()) {
-            return Err(command.error(format_args!("{} is given twice", arg.label())));
-        }
-        reader.at += 1;
-        reader.take(i, arg)?;
+    while reader.take_option()? {}
+    if let Some(word) = reader.peek() {
+        return Err(reader.unknown(word));
     }
     Parsed::new(command, argv, reader.given)
 }
@@ -262,6 +259,19 @@ impl<'a> Reader<'_, 'a> {
         let names = self.command.group_of(arg.name).map_or(&[][..], |group| group.names);
         let alternatives = self.command.args.iter().filter(|a| any || names.contains(&a.name));
         alternatives.filter_map(|a| a.token).any(|token| is_token(token, word))
+    }
+
+    /// Takes an option, if the next argument is the keyword of one.
+    fn take_option(&mut self) -> Result<bool, Error> {
+        let Some(word) = self.peek() else { return Ok(false) };
+        let found = self.command.args.iter().enumerate().find(|(_, a)| a.token.is_some_and(|t| is_token(t, word)));
+        let Some((i, arg)) = found else { return Ok(false) };
+        if self.command.args.iter().zip(&self.given).any(|(a, given)| a.name == arg.name && given.is_some()) {
+            return Err(self.command.error(format_args!("{} is given twice", arg.label())));
+        }
+        self.at += 1;
+        self.take(i, arg)?;
+        Ok(true)
     }
 
     fn take(&mut self, index: usize, arg: &'static Arg) -> Result<(), Error> {

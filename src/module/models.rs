@@ -445,6 +445,16 @@ impl Counter {
         }
     }
 
+    /// Whether a text's tokens are those of its lines, each with the newlines that end it.
+    pub fn lines_are_apart(&self) -> bool {
+        match self {
+            Counter::Gemma(_, gemma, _) => gemma.tokenizer().lines_are_apart(),
+            // A word never goes on behind white space.
+            Counter::Encoder(..) => true,
+            Counter::Estimate => false,
+        }
+    }
+
     /// A number that two of them share only if they count alike.
     pub fn identity(&self) -> u64 {
         match self {

@@ -17,8 +17,9 @@ fn every_command_is_there_with_its_documentation() {
     let server = Server::plain(&[]);
     let mut client = server.client();
     let names = all_commands(&mut client);
-    let contract = "gemma.cancel gemma.embed gemma.generate gemma.generate_ro gemma.jobs gemma.load gemma.models gemma.result gemma.tokenize gemma.unload \
-                    mem.apply mem.config mem.consolidate mem.count mem.forget mem.get mem.history mem.mstore mem.promote mem.recall mem.reembed mem.scan mem.stats mem.store \
+    let contract = "gemma.cancel gemma.chat gemma.embed gemma.generate gemma.generate_ro gemma.jobs gemma.load gemma.models gemma.result gemma.tokenize gemma.unload \
+                    mem.apply mem.config mem.consolidate mem.context mem.count mem.docs mem.export mem.forget mem.get mem.history mem.import mem.ingest mem.mstore mem.promote \
+                    mem.recall mem.reembed mem.scan mem.session mem.stats mem.store \
                     mem.timeline mem.update";
     let top: Vec<&str> = names.iter().map(String::as_str).filter(|name| !name.contains('|')).collect();
     assert_eq!(top.join(" "), contract.split_whitespace().collect::<Vec<_>>().join(" "));

@@ -6,7 +6,8 @@ use crate::harness::{Server, wait_until};
 /// Requirements, table "Tiers", and issue 2.
 const DEFAULTS: &str = "working.capacity=10 working.ttl=3600 short_term.capacity=100 short_term.ttl=86400 long_term.capacity=10000 \
      long_term.ttl=2592000 episodic.capacity=1000 episodic.ttl=7776000 semantic.capacity=5000 semantic.ttl=0 eviction=value max-memory=0 precision=i8 template=spoken lexical=on language=english token-vectors=auto ranking=all dedup=0 \
-     consolidate-interval=300 consolidate-threshold=0.7";
+     consolidate-interval=300 consolidate-threshold=0.7 session.ttl=86400 session.turns=100 context-tokens=4000 \
+    context-cache-ttl=300 summarize-at=25 summarize-keep=15 summary-tokens=1000 summary-model= chunk=512 overlap=50";
 
 fn settings(reply: &redis::Value) -> String {
     reply.pairs().iter().map(|(name, value)| format!("{name}={}", value.text())).collect::<Vec<_>>().join(" ")

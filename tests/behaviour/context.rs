@@ -72,6 +72,7 @@ fn a_context_has_the_summary_the_turns_and_what_is_remembered() {
 fn the_budget_is_never_exceeded_and_what_stays_out_is_named() {
     let server = Server::with_text(&[]);
     let mut client = server.client();
+    client.ok("MEM.CONFIG SET k summarize-at 0");
     for n in 0..40 {
         client.ok_words(&words![
             "MEM.STORE",

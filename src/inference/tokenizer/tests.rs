@@ -326,6 +326,21 @@ fn a_vocabulary_of_gemmas_size_loads_and_encodes_fast() {
 
 proptest! {
     #[test]
+    fn where_no_piece_mixes_them_lines_are_apart(text in "(\\PC|[\n\n abc<>])*") {
+        let tokenizer = tokenizer();
+        prop_assert!(tokenizer.lines_are_apart());
+        let mut lines: Vec<String> = Vec::new();
+        for char in text.chars() {
+            match lines.last_mut().filter(|line| char == '\n' || !line.ends_with('\n')) {
+                Some(line) => line.push(char),
+                None => lines.push(char.to_string()),
+            }
+        }
+        let apart: Vec<u32> = lines.iter().flat_map(|line| tokenizer.encode(line)).collect();
+        prop_assert_eq!(tokenizer.encode(&text), apart);
+    }
+
+    #[test]
     fn equals_the_obvious_algorithm(text in "[abctheindr<>_\n ▁é한€🦜]{0,40}") {
         let tokenizer = tokenizer();
         prop_assert_eq!(tokenizer.encode(&text), encode_slowly(&tokenizer, &text));

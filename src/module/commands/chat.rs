@@ -180,7 +180,7 @@ impl Asked {
         if let Found::Space(held) = datatype::find(&mut Key::open(ctx, &name, Mode::Peek)) {
             self.target.expect = Expect::Incarnation(held.incarnation);
         }
-        after_append(ctx, &self.target.key, &self.session);
+        after_append(ctx, &self.target.key, &self.session, None);
         Ok(turn)
     }
 
@@ -205,6 +205,7 @@ impl Asked {
             session: self.session,
             turn,
             counter: Counter::of(self.start.model().to_owned(), self.start.gemma()),
+            fitted: None,
             _order: order,
         };
         match gathered {
@@ -212,8 +213,7 @@ impl Asked {
                 self.start.run(self.job, search, Embedding::of(question), Some(Chat { material, settle }));
             }
             Err(error) => {
-                let (_, outcome) = settle.settle(ctx, Err(error), None);
-                self.job.finish(outcome);
+                self.job.finish(settle.settle(ctx, Err(error), None));
             }
         }
     }
@@ -261,18 +261,15 @@ pub struct Settle {
     /// The user's turn.
     turn: MemoryId,
     counter: Counter,
+    /// The turns that the prompt had room for, if it had not for all.
+    pub fitted: Option<usize>,
     _order: InOrder,
 }
 
 impl Settle {
-    /// Stores the answer, or marks the turn as unanswered, on the main thread and not while the server is paused. `text` is the answer if it is whole. Gives the answer's
-    /// id, and the outcome with what is to be said.
-    pub fn settle(
-        &self,
-        ctx: Ctx,
-        outcome: Result<Value, Error>,
-        text: Option<&str>,
-    ) -> (Option<MemoryId>, Result<Value, Error>) {
+    /// Stores the answer, or marks the turn as unanswered, on the main thread and not while the server is paused. `text` is the answer if it is whole. Gives the
+    /// outcome with what is to be said.
+    pub fn settle(&self, ctx: Ctx, outcome: Result<Value, Error>, text: Option<&str>) -> Result<Value, Error> {
         let (stored, note) = match text.filter(|text| !text.trim().is_empty()) {
             Some(text) => match self.store(ctx, text) {
                 Ok((id, note)) => (id, note),
@@ -287,7 +284,7 @@ impl Settle {
                 (None, Some(self.unanswered()))
             }
         };
-        let outcome = match outcome {
+        match outcome {
             Ok(Value::Map(mut fields)) => {
                 let at = fields.iter().position(|(name, _)| name == "notes").unwrap_or(fields.len());
                 if let (Some(note), Some((_, Value::Array(notes)))) = (note, fields.get_mut(at)) {
@@ -303,8 +300,7 @@ impl Settle {
                 error.message.push_str(&format!("; {}", note.unwrap_or_default()));
                 Err(error)
             }
-        };
-        (stored, outcome)
+        }
     }
 
     fn unanswered(&self) -> String {
@@ -334,7 +330,7 @@ impl Settle {
         });
         let stored = stored.map_err(error_of)?;
         if stored.0.is_some() {
-            after_append(ctx, &self.target.key, &self.session);
+            after_append(ctx, &self.target.key, &self.session, self.fitted);
         }
         Ok(stored)
     }
@@ -371,7 +367,7 @@ pub fn prompt(chat: &Chat, run: &generate::Prompt) -> Result<generate::Fitted, E
                     .iter()
                     .filter(|dropped| dropped.reason.contains("room"))
                     .map(|dropped| dropped.what);
-                Ok(generate::Fitted { tokens, shown, left_out: left_out.collect() })
+                Ok(generate::Fitted { tokens, shown, turns: context.turns.len(), left_out: left_out.collect() })
             })?;
         if fitted.tokens.len() <= run.most {
             return Ok(fitted);

@@ -26,7 +26,7 @@ use crate::models::{self, Counter, Text};
 use crate::reply::{Error, Value};
 
 /// Tokens of budget for each memory that is recalled when K is not given: what a short memory takes.
-const TOKENS_PER_MEMORY: usize = 16;
+const TOKENS_PER_MEMORY: usize = 24;
 /// Memories recalled when K is not given, at least and at most.
 const RECALLED: std::ops::RangeInclusive<usize> = 10..=400;
 /// Contexts that are kept per space.
@@ -195,9 +195,28 @@ const COUNTS_KEPT: usize = 65_536;
 /// A text shorter than this is counted as quickly as it is looked up.
 const WORTH_KEEPING: usize = 16;
 
-/// Counts a text's tokens, once.
+/// Counts a text's tokens. Where they are those of its lines, every line is counted once: a whole of lines that were counted is then a matter of looking them up.
 pub fn counted(counter: &Counter, text: &str) -> usize {
-    if text.len() < WORTH_KEEPING || matches!(counter, Counter::Estimate) {
+    if matches!(counter, Counter::Estimate) {
+        return counter.count(text);
+    }
+    if !counter.lines_are_apart() {
+        return count_once(counter, text);
+    }
+    let (mut tokens, mut rest) = (0, text);
+    while !rest.is_empty() {
+        // The newlines that follow belong to the line.
+        let line = rest.find('\n').unwrap_or(rest.len());
+        let end = line + rest[line..].len() - rest[line..].trim_start_matches('\n').len();
+        let (piece, behind) = rest.split_at(end);
+        tokens += count_once(counter, piece);
+        rest = behind;
+    }
+    tokens
+}
+
+fn count_once(counter: &Counter, text: &str) -> usize {
+    if text.len() < WORTH_KEEPING {
         return counter.count(text);
     }
     let mut hasher = SipHasher13::new();

@@ -213,6 +213,8 @@ pub struct Fitted {
     pub tokens: Vec<u32>,
     /// The memories in it.
     pub shown: Vec<MemoryId>,
+    /// How many turns are in it.
+    pub turns: usize,
     /// What had no room, by kind.
     pub left_out: Vec<&'static str>,
 }
@@ -460,7 +462,10 @@ impl Run {
     fn fit_chat(&mut self, context: usize) -> Result<Vec<u32>, Error> {
         let Some(chat) = &self.chat else { return Err(Error::err("this is no chat")) };
         let prompt = Prompt { most: context * PROMPT_TENTHS / 10, hits: &self.hits, gemma: &self.gemma };
-        let Fitted { tokens, shown, left_out } = chat::prompt(chat, &prompt)?;
+        let Fitted { tokens, shown, turns, left_out } = chat::prompt(chat, &prompt)?;
+        if let Some(chat) = self.chat.as_mut().filter(|_| left_out.contains(&"turn")) {
+            chat.settle.fitted = Some(turns);
+        }
         self.hits.retain(|hit| shown.contains(&hit.entry.id));
         for what in ["summary", "turn", "memory", "older turn"] {
             let count = left_out.iter().filter(|kind| **kind == what).count();
@@ -585,8 +590,8 @@ impl Run {
                 return Ran::Later;
             }
             // The answer is stored once, however often the stream has to be tried.
-            if let (Some(settled), Some(made)) = (chat.take(), outcome.take()) {
-                outcome = Some(settled.settle.settle(ctx, made, text.as_deref()).1);
+            if let Some(chat) = chat.take() {
+                outcome = outcome.take().map(|made| chat.settle.settle(ctx, made, text.as_deref()));
             }
             let Some(made) = &mut outcome else { return Ran::Done };
             if let Some(stream) = &stream {

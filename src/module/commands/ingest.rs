@@ -148,9 +148,9 @@ impl Run {
     fn chunks(&self, text: &str) -> Result<Vec<Chunk>, Error> {
         let encoder = models::wait_for_embedder(|| self.job.is_cancelled())?;
         let spans = |text: &str| encoder.spans(text);
-        let mut chunker = Chunker::new(text, self.size, self.overlap, &spans)?;
+        let chunker = Chunker::new(text, self.size, self.overlap, &spans)?;
         let mut chunks = Vec::new();
-        while let Some(chunk) = chunker.next() {
+        for chunk in chunker {
             if self.job.is_cancelled() {
                 return Err(cancelled());
             }

@@ -4,6 +4,7 @@ pub mod chat;
 pub mod consolidate;
 pub mod context;
 mod edit;
+mod export;
 mod fields;
 pub mod generate;
 pub mod ingest;
@@ -87,6 +88,8 @@ handlers! {
     "mem.config|set" => edit::config_set,
     "mem.config|preset" => edit::config_preset,
     "mem.apply" => edit::apply,
+    "mem.export" => export::export,
+    "mem.import" => export::import,
     "mem.session|append" => session::append,
     "mem.session|history" => session::history,
     "mem.session|list" => session::list,

@@ -93,7 +93,7 @@ pub fn scan(ctx: Ctx, args: &Parsed) -> Outcome {
 const SHOWN_INLINE: usize = 100;
 
 /// Answers with what `make` makes: on the pool, unless that is so short, or the client must not be blocked.
-fn answer(ctx: Ctx, inline: bool, make: impl FnOnce() -> Value + Send + 'static) -> Outcome {
+pub(super) fn answer(ctx: Ctx, inline: bool, make: impl FnOnce() -> Value + Send + 'static) -> Outcome {
     if inline || ctx.must_not_block() {
         return Ok(make().into());
     }

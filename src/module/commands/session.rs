@@ -59,7 +59,7 @@ fn counted(
         let counter = if long <= COUNTED_INLINE { counter } else { Counter::Estimate };
         count_all(&counter, &mut turns);
         let value = write(ctx, key, Needs::STORE, |space, now| decide(space, now, fitting(space, turns)))?;
-        after_append(ctx, key, &session);
+        after_append(ctx, key, &session, None);
         return Ok(value.into());
     }
     let (target, place) = (target(ctx, key)?, Place::take()?);
@@ -79,7 +79,7 @@ fn counted(
                 commit::commit(ctx, &target, Needs::STORE, |space, now| decide(space, now, fitting(space, turns)));
             match stored {
                 Ok(value) => {
-                    after_append(ctx, &target.key, &session);
+                    after_append(ctx, &target.key, &session, None);
                     waiter.answer(Ok(value));
                 }
                 Err(Stop::Never(error)) => waiter.answer(Err(error)),
@@ -106,12 +106,12 @@ pub fn fitting(space: &Space, mut turns: Vec<NewTurn>) -> Vec<NewTurn> {
     turns
 }
 
-/// Has the vectors of new turns made, and the summary moved forward if that is due. On the main thread, in the database of the key.
-pub fn after_append(ctx: Ctx, key: &[u8], session: &str) {
+/// Has the vectors of new turns made, and the summary moved forward if that is due: also if a prompt had room for no more than `fitted` turns. On the main thread, in the database of the key.
+pub fn after_append(ctx: Ctx, key: &[u8], session: &str, fitted: Option<usize>) {
     let name = Str::new(key);
     if let Found::Space(held) = datatype::find(&mut Key::open(ctx, &name, Mode::Peek)) {
         fill::begin(held, ctx.db(), key);
-        summarize::begin_if_due(held, ffi::now(), ctx.db(), key, session);
+        summarize::begin_if_due(held, ffi::now(), ctx.db(), key, session, fitted);
     }
 }
 
@@ -242,7 +242,7 @@ pub fn copy(ctx: Ctx, args: &Parsed) -> Outcome {
     let turns = write(ctx, args.key("key"), Needs::CHANGE, |space, now| {
         Ok(space.copy_session(now, args.text("session"), args.text("new"), args.flag("replace"))?)
     })?;
-    after_append(ctx, args.key("key"), args.text("new"));
+    after_append(ctx, args.key("key"), args.text("new"), None);
     Ok(Value::from(turns).into())
 }
 

@@ -85,19 +85,22 @@ pub fn summarize(ctx: Ctx, args: &Parsed) -> Outcome {
     answer_for(ctx, &job, nowait)
 }
 
-/// Has the summary of a session moved forward, if that is due and nobody does it already. On the main thread of a primary.
-pub fn begin_if_due(held: &Held, now: u64, db: i32, key: &[u8], session: &str) {
+/// Has the summary of a session moved forward, if that is due and nobody does it already: when there are enough turns that it does not cover, or more than `fitted`, of which
+/// is known that no more fit into a prompt. On the main thread of a primary.
+pub fn begin_if_due(held: &Held, now: u64, db: i32, key: &[u8], session: &str, fitted: Option<usize>) {
     let settings = held.space.config();
     let Some(record) = held.space.session(now, session) else { return };
-    let uncovered = Session::turns(record) - record.covered();
-    if settings.summarize_at == 0 || (uncovered as u64) < settings.summarize_at.max(settings.summarize_keep + 1) {
+    let uncovered = (Session::turns(record) - record.covered()) as u64;
+    let keep = fitted.map_or(settings.summarize_keep, |fitted| settings.summarize_keep.min(fitted as u64));
+    let due = uncovered >= settings.summarize_at || fitted.is_some_and(|fitted| uncovered > fitted as u64);
+    if settings.summarize_at == 0 || !due || uncovered <= keep {
         return;
     }
     let Some(worked) = held.summarizing.begin(session) else { return };
     let run = Run {
         target: Target { db, key: key.into(), expect: Expect::Incarnation(held.incarnation) },
         session: session.to_owned(),
-        keep: usize::try_from(settings.summarize_keep).unwrap_or(usize::MAX),
+        keep: usize::try_from(keep).unwrap_or(usize::MAX),
         model: None,
         job: None,
         attempts: 0,

@@ -40,6 +40,17 @@ fn values_that_each_mean_something_else() {
 }
 
 #[test]
+fn options_in_front_of_objects() {
+    for line in ["mem.import k {} {} REPLACE", "mem.import k replace {} {}"] {
+        assert!(ok(line).flag("replace") && ok(line).objects("json").len() == 2, "{line}");
+    }
+    assert!(refused("mem.import k REPLACE {} REPLACE").contains("REPLACE is given twice"));
+    assert!(refused("mem.import k REPLACE").contains("<json> is missing"));
+    assert!(refused("mem.import k REPLCE {}").contains("not valid JSON"));
+    assert!(!ok("mem.import k {}").flag("replace"));
+}
+
+#[test]
 fn options_in_any_order_and_any_case() {
     let parsed = ok("mem.store k hello NODEDUP tags 2 a b TIER Long_Term importance 0.25 PiN at 17 from 2 1-0 2-0");
     assert_eq!(parsed.key("key"), b"k");

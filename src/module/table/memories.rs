@@ -341,6 +341,42 @@ pub(super) static COMMANDS: &[Command] = &[
         ..BASE
     },
     Command {
+        name: "mem.export",
+        summary: "Walks through a whole space as lines of JSON, a page at a time: settings, sessions, documents and memories with their vectors.",
+        group: MEMORIES,
+        complexity: "O(M log N) for M lines per call, written out in the background; O(N) for a whole walk",
+        reply: "The next cursor, 0 at the end, and lines: at most COUNT, about 1 MB, and perhaps none before the end.",
+        keys: &[first_key(Access::Read)],
+        args: &[
+            KEY,
+            Arg::positional("cursor", Kind::Text, "0, or the cursor of the last reply"),
+            Arg::option(
+                "count",
+                "COUNT",
+                "count",
+                Kind::Int(1, at_most(limits::BATCH)),
+                "Lines of this page at most (100)",
+            ),
+        ],
+        ..BASE
+    },
+    Command {
+        name: "mem.import",
+        summary: "Takes lines that MEM.EXPORT gave, here or elsewhere, or that a person has written; all or none; creates the space. What it holds already is passed over, nothing is evicted, and what has no vectors gets them after the reply.",
+        group: MEMORIES,
+        complexity: "O(M log N) for M lines",
+        reply: "How many lines were `written`, and how many `unchanged`: what they say stood already.",
+        flags: "write deny-oom",
+        categories: "engram write slow",
+        keys: &[first_key(Access::Update)],
+        args: &[
+            KEY,
+            Arg::flag("replace", "REPLACE", "What exists and is another gives its place; without it that is an error"),
+            Arg::positional("json", Kind::Object, "A line").shaped(Shape::Rest(limits::BATCH)),
+        ],
+        ..BASE
+    },
+    Command {
         name: "mem.count",
         summary: "Counts memories.",
         group: MEMORIES,

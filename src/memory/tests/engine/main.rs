@@ -7,6 +7,7 @@ mod concurrency;
 mod consolidate;
 mod conversations;
 mod counting;
+mod export;
 mod filter;
 mod ranking;
 mod recall;
