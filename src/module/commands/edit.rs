@@ -50,6 +50,10 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
     }
     let target = target(ctx, key)?;
     let place = Place::take()?;
+    if !dry && matches!(selection, Selection::Session(_)) {
+        // Now: a turn that comes from here on begins another conversation, which stays.
+        write(ctx, key, Needs::FREE, |space, _| Ok(((), end_of_record(space, &selection))))?;
+    }
     // Accepted: it goes on if the client leaves.
     let waiter = Waiter::block(ctx, 0, || {});
     models::spawn_once(move || {
@@ -63,8 +67,6 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
             return waiter.answer(Ok(listed(ids)));
         }
         let mut forgotten = 0;
-        // The record goes with the first unit: one that is made after that is of another conversation.
-        let mut begun = false;
         let mut left = ids.into_iter();
         let mut waiting = Some((waiter, place));
         commit::submit(move |ctx| {
@@ -79,11 +81,9 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
                     .copied()
                     .filter(|id| space.get(now, *id).is_some_and(|entry| selects(&selection, &entry)))
                     .collect();
-                let mut effects = if begun { Vec::new() } else { end_of_record(space, &selection) };
-                effects.extend(space.forget_effects(&ids));
+                let effects = space.forget_effects(&ids);
                 Ok((ids.len(), effects))
             });
-            begun = true;
             let answer = match committed {
                 Ok(count) => {
                     forgotten += count;
