@@ -26,10 +26,10 @@ impl Space {
         self.awaiting.contains(&id)
     }
 
-    /// Up to `limit` memories behind `cursor`, in the order of ids, that wait for their vectors.
-    pub fn awaiting_behind(&self, cursor: MemoryId, limit: usize) -> Vec<Missing> {
-        let ids = self.awaiting.range(cursor.next()..).take(limit);
-        ids.filter_map(|id| self.missing(self.slot(*id)?)).collect()
+    /// The first `limit` memories, by id, that wait for their vectors; what has expired will get none.
+    pub fn first_awaiting(&self, now: Millis, limit: usize) -> Vec<Missing> {
+        let standing = self.awaiting.iter().filter_map(|id| self.standing(now, *id));
+        standing.take(limit).filter_map(|slot| self.missing(slot)).collect()
     }
 
     /// Decides to give memories the vectors that `model` made of their texts; one whose text cannot be embedded waits no longer. What is

@@ -14,7 +14,7 @@
 use crate::effect::Effect;
 use crate::entry::{Entry, Meta, Passage, check_length, check_meta, check_name, check_time};
 use crate::session::GONE;
-use crate::space::{Space, retention_key};
+use crate::space::Space;
 use crate::store::{Dedup, NewMemory, Vectors};
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
 
@@ -276,18 +276,19 @@ impl Space {
 
     /// Shows a staged document and hides the one that had its name.
     pub(crate) fn show_staged_document(&mut self, name: &str, expires: Option<Millis>) -> Result<usize> {
+        if let Some(expires) = expires {
+            check_time("expires", expires)?;
+            if expires <= STAGED {
+                return Err(Error::new(format!("document {name} is to be shown with the expiry of what is hidden")));
+            }
+        }
         let Some(shelved) = self.staged_documents.remove(name) else {
             return Err(Error::new(format!("document {name} is to be shown and is not staged")));
         };
         self.drop_document(name, false);
         for slot in &shelved.slots {
             self.reexpire(*slot, expires);
-            // It can be evicted from now on.
-            let shelf = self.shelf_of(*slot);
-            let (view, keys) = (&self.view, &self.retention);
-            if !view.records.is_kept(*slot) {
-                self.shelves[shelf].retention.insert(*slot, |slot| retention_key(view, keys, slot));
-            }
+            self.offer(*slot);
         }
         let shown = shelved.slots.len();
         self.documents.insert(name.into(), shelved);
@@ -301,11 +302,7 @@ impl Space {
         for slot in &shelved.slots {
             self.reexpire(*slot, Some(GONE));
             if staged {
-                let shelf = self.shelf_of(*slot);
-                let (view, keys) = (&self.view, &self.retention);
-                if !view.records.is_kept(*slot) {
-                    self.shelves[shelf].retention.insert(*slot, |slot| retention_key(view, keys, slot));
-                }
+                self.offer(*slot);
             }
         }
         shelved.slots.len()

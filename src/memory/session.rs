@@ -10,8 +10,8 @@
 //! [`Session::held`] on. It is written down per slot, so that an eviction asks one column.
 //!
 //! Turns are named by slot, four bytes each, in an array: the n-th is found at once, and one that goes is looked for by walking, a few
-//! microseconds in ten thousand. Forgetting a turn that the summary covers drops the summary: what was forgotten must not live on in it; it is made
-//! anew of the turns that stand.
+//! microseconds in ten thousand. Forgetting or rewording a turn that the summary covers drops the summary: what was forgotten
+//! must not live on in it; it is made anew of the turns that stand.
 //!
 //! Rejected: a record in META of a hidden memory (every turn would rewrite it), the order by AT (turns are imported with their old
 //! times, and one that comes late would change what the summary covers), counting held turns against the tier (eleven sessions of a hundred turns
@@ -293,10 +293,7 @@ impl Space {
         let mut effects = self.end_of_old(now, name);
         let patch = SessionPatch { fields, ..self.renewal(now, name) };
         patch.check()?;
-        let there = self.session(now, name).map_or(0, |session| session.fields.len());
-        if there + patch.fields.len() > limits::SESSION_FIELDS {
-            return Err(Error::new(format!("a session has at most {} fields", limits::SESSION_FIELDS)));
-        }
+        patch.check_fields_beside(self.session(now, name))?;
         effects.push(Effect::Session(Box::new(patch)));
         Ok(effects)
     }
@@ -382,7 +379,7 @@ impl Space {
         }
         let summary = SessionPatch { summary: Some(new.summary), ..self.renewal(now, name) };
         summary.check()?;
-        let mut effects = Vec::new();
+        let mut effects = self.end_of_old(now, name);
         let mut replaced = BTreeSet::new();
         if self.session(now, name).is_some() || !self.session_turns(now, name).is_empty() {
             if !replace {
@@ -391,7 +388,7 @@ impl Space {
             // By id, so that the ids may come again.
             replaced = self.session_turns(now, name).into_iter().map(|slot| self.view.id(slot)).collect();
             let ids: Vec<MemoryId> = replaced.iter().copied().collect();
-            effects.push(Effect::EndSession { name: name.into(), turns: false });
+            effects = self.end_record(name);
             effects.extend(crate::space::removals(&ids, Removal::Forgotten));
         }
         for turn in &new.turns {
@@ -405,7 +402,7 @@ impl Space {
                 )));
             }
         }
-        let (ids, more) = if effects.is_empty() {
+        let (ids, more) = if replaced.is_empty() {
             self.append_to(now, name, new.turns, patch)?
         } else {
             // What is replaced must be out of the way for the decision too.
@@ -478,9 +475,14 @@ impl Space {
         Ok((turns, effects))
     }
 
-    /// The effects that end records whose time is over, up to `limit`.
+    /// The effects that end records whose time is over: as many as have up to `limit` turns together, and one at least.
     pub fn end_sessions(&self, now: Millis, limit: usize) -> Vec<Effect> {
-        let over = self.session_ends.iter().take_while(|(at, _)| *at <= now).take(limit);
+        let mut let_go = 0;
+        let over = self.session_ends.iter().take_while(|(at, _)| *at <= now).take_while(|(_, name)| {
+            let more = let_go < limit;
+            let_go += self.sessions.get(name).map_or(0, Session::turns) + 1;
+            more
+        });
         over.map(|(_, name)| Effect::EndSession { name: name.clone(), turns: false }).collect()
     }
 
@@ -535,9 +537,7 @@ impl Space {
         if there.is_none() && self.sessions.len() >= limits::SESSIONS {
             return Err(Error::with_code("OOM", format!("a space has at most {} sessions", limits::SESSIONS)));
         }
-        if there.map_or(0, |session| session.fields.len()) + patch.fields.len() > 2 * limits::SESSION_FIELDS {
-            return Err(Error::new(format!("a session has at most {} fields", limits::SESSION_FIELDS)));
-        }
+        patch.check_fields_beside(there)?;
         let fresh = || Session { created: patch.created, ..Session::default() };
         let session = self.sessions.entry(patch.name.clone()).or_insert_with(fresh);
         if let Some(old) = session.expires {
@@ -634,6 +634,20 @@ impl Space {
         self.hold_turns(&name);
     }
 
+    /// A turn has another text: the summary that covers it is of the old one, and goes as if the turn had been forgotten.
+    pub(crate) fn reword_turn(&mut self, slot: u32) {
+        if self.view.records.held(slot).is_none() {
+            return;
+        }
+        let record = self.view.records.record(slot);
+        let Some(name) = record.and_then(|record| record.session).map(Box::<str>::from) else { return };
+        let Some(session) = self.sessions.get_mut(&name) else { return };
+        if session.turns.iter().take(session.covered()).any(|turn| *turn == slot) {
+            session.summary = None;
+            self.hold_turns(&name);
+        }
+    }
+
     /// Holds what the record of a session holds now, and lets go of the rest.
     fn hold_turns(&mut self, name: &str) {
         let last = usize::try_from(self.config().session_turns).unwrap_or(usize::MAX);
@@ -660,6 +674,16 @@ impl Space {
 }
 
 impl SessionPatch {
+    /// Whether a record has room for the fields that come.
+    fn check_fields_beside(&self, session: Option<&Session>) -> Result<()> {
+        let there = |name: &str| session.is_some_and(|session| session.fields.contains_key(name));
+        let new = self.fields.iter().filter(|(name, value)| value.is_some() && !there(name)).count();
+        if session.map_or(0, |session| session.fields.len()) + new > limits::SESSION_FIELDS {
+            return Err(Error::new(format!("a session has at most {} fields", limits::SESSION_FIELDS)));
+        }
+        Ok(())
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         check_name("SESSION", &self.name)?;
         check_time("created", self.created)?;

@@ -623,8 +623,10 @@ impl Space {
         };
         let new = patch.applied_to(&old);
         new.check()?;
-        if (old.expires == Some(STAGED)) != (new.expires == Some(STAGED)) {
-            return Err(Error::new("a chunk is staged and shown with its document, not by itself"));
+        // A chunk is hidden or shown with its document.
+        let hidden = |expires: Option<Millis>| expires.is_some_and(|expires| expires <= STAGED);
+        if old.passage.is_some() && old.expires != new.expires && (hidden(old.expires) || hidden(new.expires)) {
+            return Err(Error::new(format!("{id} is a chunk: its document alone hides and shows it")));
         }
         if let Some((template, vectors, signs)) = &patch.vectors {
             self.check_vectors(vectors, *template, signs)?;
@@ -632,6 +634,8 @@ impl Space {
         let indexed = old.content != new.content || (old.at, &old.speaker) != (new.at, &new.speaker);
         if old.session != new.session {
             self.leave_record(slot, false);
+        } else if old.content != new.content {
+            self.reword_turn(slot);
         }
         self.leave(slot);
         if indexed {
@@ -877,19 +881,29 @@ impl Space {
             return;
         }
         let shelf = self.shelf_of(slot);
-        if !is && let Some(key) = self.retention.get_mut(slot as usize) {
+        if is {
+            let (view, keys) = (&self.view, &self.retention);
+            let index = &mut self.shelves[shelf];
+            index.held += 1;
+            index.retention.remove(slot, |slot| retention_key(view, keys, slot));
+        } else {
+            self.shelves[shelf].held -= 1;
+            self.offer(slot);
+        }
+    }
+
+    /// Makes a memory one that can be evicted, unless it is kept: a turn that is held no longer, a chunk that has been staged. Its key is computed anew:
+    /// the settings that it follows from may have changed while it stood in no order.
+    pub(crate) fn offer(&mut self, slot: u32) {
+        if self.view.records.is_kept(slot) {
+            return;
+        }
+        if let Some(key) = self.retention.get_mut(slot as usize) {
             *key = self.view.retention(slot);
         }
+        let shelf = self.shelf_of(slot);
         let (view, keys) = (&self.view, &self.retention);
-        let index = &mut self.shelves[shelf];
-        let key = |slot| retention_key(view, keys, slot);
-        if is {
-            index.held += 1;
-            index.retention.remove(slot, key);
-        } else {
-            index.held -= 1;
-            index.retention.insert(slot, key);
-        }
+        self.shelves[shelf].retention.insert(slot, |slot| retention_key(view, keys, slot));
     }
 
     /// Sets when a memory expires, as no patch does: of chunks that are hidden or shown, and turns that go with their session.

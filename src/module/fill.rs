@@ -173,8 +173,8 @@ impl Run {
         if let Some(model) = model {
             commit::commit(ctx, &self.target, Needs::CHANGE, |space, now| Ok(((), space.fill(now, &model, made)?)))?;
         }
-        let missing = commit::commit(ctx, &self.target, Needs::FREE, |space, _| {
-            Ok((space.awaiting_behind(MemoryId::ZERO, BATCH), Vec::new()))
+        let missing = commit::commit(ctx, &self.target, Needs::FREE, |space, now| {
+            Ok((space.first_awaiting(now, BATCH), Vec::new()))
         })?;
         let first = missing.first().map(|missing| missing.id);
         self.texts = missing.into();

@@ -321,3 +321,42 @@ fn a_long_turn_is_counted_off_the_main_thread() {
     assert_eq!(turn.field("tokens").int(), 20_000);
     client.ok("DEL k");
 }
+
+#[test]
+fn a_session_that_goes_on_while_it_is_forgotten_begins_anew() {
+    let server = Server::plain(&[]);
+    let mut client = server.client();
+    // Of its own vectors: turns wait for none.
+    client.ok("MEM.STORE k own VALUES 2 1 0");
+    for batch in 0..3 {
+        let turns: Vec<_> =
+            (0..500).map(|n| json!({"role": "user", "content": format!("{batch} {n}"), "tokens": 2})).collect();
+        let text = json!({"history": turns}).to_string();
+        client.ok_words(&words!["MEM.SESSION", "IMPORT", "k", format!("s{batch}"), text]);
+    }
+    client.ok("MEM.SESSION SET k s0 topic old");
+    server.close_latch();
+    let forgetting = server.begin("MEM.FORGET k SESSION s0");
+    server.wait_held(1);
+    append(&mut client, "s0", "user", "something new");
+    server.open_latch();
+    assert_eq!(forgetting.finish().unwrap().int(), 500);
+    assert_eq!(history(&mut client, "s0"), ["something new"]);
+    assert!(client.ok("MEM.SESSION GET k s0 topic").items()[0].is_nil());
+    assert_eq!(history(&mut client, "s1").len(), 500);
+}
+
+#[test]
+fn a_reworded_turn_is_in_no_summary() {
+    let server = Server::plain(&[]);
+    let mut client = server.client();
+    let turns = ["My card ends in 4711, keep that.", "I will keep that in mind.", "Good, what is for lunch?"];
+    let ids: Vec<String> = turns.iter().map(|content| append(&mut client, "s", "user", content)).collect();
+    let summary = client.ok("MEM.SESSION SUMMARIZE k s KEEP 1");
+    assert!(summary.field("summary").text().contains("4711"));
+    client.ok_words(&words!["MEM.UPDATE", "k", &ids[0], "CONTENT", "My card ends in something."]);
+    assert!(client.ok("MEM.SESSION SUMMARY k s").field("summary").is_nil());
+    assert!(!client.ok("MEM.CONTEXT k SESSION s").field("text").text().contains("4711"));
+    let summary = client.ok("MEM.SESSION SUMMARIZE k s KEEP 1");
+    assert!(!summary.field("summary").text().contains("4711"));
+}

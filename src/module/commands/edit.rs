@@ -42,14 +42,18 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
         drop(snapshot);
         let count = write(ctx, key, Needs::FREE, |space, now| {
             let ids = space.forget(now, &selection);
-            let mut effects = space.forget_effects(&ids);
-            effects.extend(end_of_record(space, &selection));
+            let mut effects = end_of_record(space, &selection);
+            effects.extend(space.forget_effects(&ids));
             Ok((ids.len(), effects))
         })?;
         return Ok(Value::from(count).into());
     }
     let target = target(ctx, key)?;
     let place = Place::take()?;
+    if !dry && matches!(selection, Selection::Session(_)) {
+        // Now: a turn that comes from here on begins another conversation, which stays.
+        write(ctx, key, Needs::FREE, |space, _| Ok(((), end_of_record(space, &selection))))?;
+    }
     // Accepted: it goes on if the client leaves.
     let waiter = Waiter::block(ctx, 0, || {});
     models::spawn_once(move || {
@@ -77,8 +81,7 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
                     .copied()
                     .filter(|id| space.get(now, *id).is_some_and(|entry| selects(&selection, &entry)))
                     .collect();
-                let mut effects = space.forget_effects(&ids);
-                effects.extend(end_of_record(space, &selection));
+                let effects = space.forget_effects(&ids);
                 Ok((ids.len(), effects))
             });
             let answer = match committed {
@@ -102,7 +105,7 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
     Ok(Flow::Later)
 }
 
-/// Forgetting a session is forgetting what its record says of it too: the summary, the fields.
+/// Forgetting a session is forgetting what its record says of it too: the summary, the fields. Before its turns, which then leave no record.
 fn end_of_record(space: &Space, selection: &Selection) -> Vec<Effect> {
     match selection {
         Selection::Session(session) => space.end_record(session),

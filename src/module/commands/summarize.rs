@@ -15,7 +15,7 @@ use engram_inference::gemma::{Gemma, Role, Turn as Spoken};
 use engram_inference::generation::{Finish, Generation, Step};
 use engram_inference::pool::{Advance, Priority, Task};
 use engram_inference::sampler::Sampling;
-use engram_memory::{Entry, Language, MemoryId, Session, Summary};
+use engram_memory::{Entry, Language, Session, Summary};
 
 use super::context::{counted, turn_of};
 use super::session::summary_fields;
@@ -127,7 +127,6 @@ struct Run {
 struct Source {
     previous: Option<Summary>,
     turns: Vec<Entry>,
-    covered: usize,
     budget: usize,
     language: Language,
     model: Option<String>,
@@ -204,7 +203,6 @@ impl Run {
             Ok(Ok(Source {
                 previous: record.summary().cloned(),
                 turns: turns.take_while(|(n, _)| *n < until).map(|(_, turn)| turn).collect(),
-                covered: until,
                 budget: usize::try_from(settings.summary_tokens).unwrap_or(usize::MAX),
                 language: settings.language,
                 model: self.model.clone().or(setting),
@@ -219,21 +217,17 @@ impl Run {
         let committed = commit::commit(ctx, &self.target, Needs::CHANGE, |space, now| {
             let record = space.existing_session(now, &self.session)?;
             let began = record.covered();
-            let stands: Vec<MemoryId> =
-                space.turns(now, &self.session, began).into_iter().map(|(_, turn)| turn.id).collect();
-            let read = source.turns.iter().map(|turn| turn.id);
+            let stands = space.turns(now, &self.session, began);
+            let read = source.turns.iter().map(|turn| (turn.id, &turn.content));
             let same = record.summary() == source.previous.as_ref()
-                && stands.iter().copied().take(source.turns.len()).eq(read);
+                && stands.iter().take(source.turns.len()).map(|(_, turn)| (turn.id, &turn.content)).eq(read);
+            // Up to the first turn that was not read, where that stands now: turns between those that were read may have expired meanwhile.
+            let covered = stands.get(source.turns.len()).map_or(Session::turns(record), |(n, _)| *n);
             if !same || text.is_empty() {
                 return Ok((same, Vec::new()));
             }
-            let summary = Summary {
-                text: text.as_str().into(),
-                tokens,
-                covered: source.covered,
-                at: now,
-                model: model.map(Into::into),
-            };
+            let summary =
+                Summary { text: text.as_str().into(), tokens, covered, at: now, model: model.map(Into::into) };
             Ok((true, space.summarize(now, &self.session, summary)?))
         });
         match committed {

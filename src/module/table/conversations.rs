@@ -26,7 +26,7 @@ pub(super) static COMMANDS: &[Command] = &[
         summary: "What to show a model: summary and turns of a conversation, and memories, within a budget of tokens.",
         group: CONTEXT,
         complexity: "That of MEM.RECALL and O(M) for M turns; O(1) if the space has not changed since the same was asked",
-        reply: "The text, its tokens and what counted them, the ids of the memories and turns in it, and what was left out and why; with                 FORMAT json all that as one JSON text, the parts apart.",
+        reply: "The text, its tokens and what counted them, the ids of the memories and turns in it, and what was left out and why; with FORMAT json all that as one JSON text, the parts apart.",
         tips: "nondeterministic_output",
         keys: &[first_key(Access::Read)],
         args: &[

@@ -4,11 +4,15 @@
 
 mod sound;
 
-use engram_memory::{Embedded, MemoryId, NewMemory, Precision, Space, Tier, Vectors};
+use engram_memory::{
+    ChunkFields, Document, Effect, Embedded, MemoryId, NewChunk, NewMemory, NewTurn, Precision, Space, Summary, Tier,
+    Vectors,
+};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
-/// Three memories of all sorts, all but the last of them staged. Few, so that an edit is likely to hit what is rare.
+/// Three memories of all sorts, all but the last of them staged; a session of three turns, two of them summed up and the last without vectors; a document
+/// that is shown and one that is half there. Few, so that an edit is likely to hit what is rare.
 static SAVED: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut space = Space::new();
     for n in 0..3usize {
@@ -53,10 +57,56 @@ static SAVED: LazyLock<Vec<u8>> = LazyLock::new(|| {
         space.apply(&effect).expect("its effect");
     }
     assert_eq!(space.staged(), Some(2));
+    converse(&mut space);
     let mut saved = Vec::new();
     space.encode_state(usize::MAX, &mut |chunk| saved.extend_from_slice(chunk));
     saved
 });
+
+fn carry(space: &mut Space, effects: Vec<Effect>) {
+    for effect in effects {
+        space.apply(&effect).expect("its effect");
+    }
+}
+
+fn converse(space: &mut Space) {
+    let now = 2000;
+    let turn = |role: &str, awaits| NewTurn {
+        role: role.into(),
+        content: format!("by the {role}"),
+        awaits,
+        ..NewTurn::default()
+    };
+    let turns = vec![turn("user", false), turn("assistant", false), turn("tool", true)];
+    carry(space, space.append(now, "t", turns).expect("sound turns").1);
+    carry(space, space.set_fields(now, "t", vec![("topic".into(), Some("x".into()))]).expect("a sound field"));
+    let summary = Summary { text: "two".into(), tokens: 1, covered: 2, at: now, model: Some("m".into()) };
+    carry(space, space.summarize(now, "t", summary).expect("a sound summary"));
+    for (name, chunks) in [("d", 1), ("e", 2)] {
+        let document = Document {
+            name: name.into(),
+            kind: Some("text".into()),
+            source: None,
+            at: now,
+            created: now,
+            bytes: 9,
+            tokens: 3,
+            chunks,
+            meta: None,
+        };
+        carry(space, space.begin_document(document, Tier::LongTerm).expect("a sound document"));
+        let chunk = NewChunk {
+            content: format!("of {name}"),
+            vectors: Vectors::None,
+            position: 0,
+            start: 0,
+            end: 4,
+            tokens: 2,
+        };
+        carry(space, space.stage_chunks(now, name, &ChunkFields::default(), vec![chunk]).expect("a sound chunk"));
+    }
+    carry(space, space.show_document(now, "d").expect("it is there"));
+}
 
 // An edit: where (two bytes), how many bytes go, how many come, and these.
 fuzz_target!(|edits: &[u8]| {

@@ -415,7 +415,7 @@ fn turns_get_their_vectors_later() {
     let waiting = |content: &str| NewTurn { awaits: true, ..turn("user", content) };
     let ids = append(&mut space, T0, "s", vec![waiting("one"), waiting("two"), turn("user", "three")]);
     assert_eq!(space.awaiting(), 2);
-    let missing = space.awaiting_behind(MemoryId::ZERO, 9);
+    let missing = space.first_awaiting(T0, 9);
     assert_eq!(missing.iter().map(|m| m.id).collect::<Vec<_>>(), ids[..2]);
     let made = |memory: &Missing, vector: &[f32]| Embedded {
         memory: memory.clone(),
@@ -444,4 +444,141 @@ fn turns_get_their_vectors_later() {
     assert_eq!(space.awaiting(), 1);
     assert!(space.fill(T0, "m", vec![made(&missing[0], &[1.0, 0.0])]).unwrap().is_empty());
     space.check_invariants();
+}
+
+#[test]
+fn an_import_begins_a_session_of_its_own_where_one_has_ended() {
+    let mut space = precise();
+    carry(&mut space, |space| space.set(T0, "episodic.ttl", "1h").unwrap());
+    let old: Vec<_> = (0..200).map(|n| (format!("old {n}").into(), Some("x".into()))).collect();
+    carry(&mut space, |space| space.set_fields(T0, "s", old).unwrap());
+    append(&mut space, T0, "s", vec![turn("user", "of old")]);
+    // Nobody has taken the record away yet.
+    let now = T0 + TTL;
+    let fields = (0..100).map(|n| (format!("new {n}").into(), "y".into())).collect();
+    let turns = vec![turn("user", "one"), turn("assistant", "two")];
+    let new = NewSession { fields, turns, summary: Some(summary(1)), ..NewSession::default() };
+    carry(&mut space, |space| space.import_session(now, "s", new, false).unwrap().1);
+    space.check_invariants();
+    let session = space.session(now, "s").unwrap();
+    assert_eq!((session.created(), session.turns(), session.covered(), session.fields().len()), (now, 2, 1, 100));
+    assert_eq!(history(&space, now, "s"), ["one", "two"]);
+    assert_eq!(digest(&load(&state(&space, 300))), digest(&space));
+}
+
+#[test]
+fn a_record_never_has_more_fields_than_can_be_loaded() {
+    let mut space = precise();
+    let fields = |of: &str, n: usize| -> Vec<(Box<str>, Option<Box<str>>)> {
+        (0..n).map(|i| (format!("{of}{i}").into(), Some("x".into()))).collect()
+    };
+    carry(&mut space, |space| space.set_fields(T0, "s", fields("a", 256)).unwrap());
+    // Those that are there take no room.
+    carry(&mut space, |space| space.set_fields(T0, "s", fields("a", 256)).unwrap());
+    assert!(space.set_fields(T0, "s", fields("b", 1)).is_err());
+    let patch = SessionPatch {
+        name: "s".into(),
+        created: T0,
+        expires: None,
+        fields: fields("b", 200),
+        meta: None,
+        summary: None,
+    };
+    assert!(space.apply(&Effect::Session(Box::new(patch))).is_err());
+    assert_eq!(digest(&load(&state(&space, 300))), digest(&space));
+}
+
+#[test]
+fn no_effect_shows_or_hides_a_chunk_but_those_of_its_document() {
+    let mut space = precise();
+    ingest(&mut space, T0, "shown", &["alpha"]);
+    carry(&mut space, |space| space.begin_document(document("staged", 1), Tier::LongTerm).unwrap());
+    let staged = vec![chunk(0, "beta", &[1.0, 2.0])];
+    let effects = space.stage_chunks(T0, "staged", &ChunkFields::default(), staged).unwrap();
+    let hidden = effects.iter().find_map(|effect| match effect {
+        Effect::Put { entry, .. } => Some(entry.id),
+        _ => None,
+    });
+    apply(&mut space, &effects);
+    let (shown, hidden) = (space.chunks(T0, "shown")[0].id, hidden.unwrap());
+    let before = state(&space, 300);
+    for (id, expires) in
+        [(shown, Some(0)), (shown, Some(1)), (hidden, None), (hidden, Some(0)), (hidden, Some(T0 + HOUR))]
+    {
+        let patch = Patch { expiry: Some((expires, false)), ..Patch::default() };
+        assert!(space.apply(&Effect::Patch { id, patch: Box::new(patch) }).is_err(), "{id} {expires:?}");
+    }
+    for expires in [Some(0), Some(1)] {
+        assert!(space.apply(&Effect::ShowDocument { name: "staged".into(), expires }).is_err());
+    }
+    assert_eq!(state(&space, 300), before);
+    space.check_invariants();
+    load(&before).check_invariants();
+}
+
+#[test]
+fn a_chunk_that_is_shown_has_the_value_that_the_settings_give_it() {
+    let mut space = precise();
+    carry(&mut space, |space| space.set(T0, "long_term.capacity", "3").unwrap());
+    ingest(&mut space, T0, "old", &["alpha", "beta"]);
+    carry(&mut space, |space| space.begin_document(document("new", 1), Tier::LongTerm).unwrap());
+    let staged = vec![chunk(0, "gamma", &[1.0, 2.0])];
+    carry(&mut space, |space| space.stage_chunks(T0 + HOUR, "new", &ChunkFields::default(), staged).unwrap());
+    for eviction in ["fifo", "value", "fifo"] {
+        carry(&mut space, |space| space.set(T0 + HOUR, "eviction", eviction).unwrap());
+        space.check_invariants();
+    }
+    carry(&mut space, |space| space.show_document(T0 + HOUR, "new").unwrap());
+    space.check_invariants();
+    carry(&mut space, |space| space.set(T0 + HOUR, "long_term.capacity", "1").unwrap());
+    assert_eq!(space.chunks(T0 + HOUR, "new").len(), 1, "the first in is the first out");
+}
+
+#[test]
+fn what_was_reworded_does_not_live_on_in_the_summary() {
+    let mut space = precise();
+    let turns = (0..4).map(|n| turn("user", &format!("my number is {n}"))).collect();
+    let ids = append(&mut space, T0, "s", turns);
+    carry(&mut space, |space| space.summarize(T0, "s", summary(2)).unwrap());
+    let reword = |space: &Space, id| {
+        let update =
+            Update { content: Some("my number is a secret".into()), vectors: Some(Vectors::None), ..Update::default() };
+        space.update(T0, id, update).unwrap()
+    };
+    carry(&mut space, |space| reword(space, ids[3]));
+    assert_eq!(space.session(T0, "s").unwrap().covered(), 2);
+    carry(&mut space, |space| space.update(T0, ids[0], Update { importance: Some(0.9), ..Update::default() }).unwrap());
+    assert_eq!(space.session(T0, "s").unwrap().covered(), 2);
+    carry(&mut space, |space| reword(space, ids[0]));
+    assert_eq!(space.session(T0, "s").unwrap().summary(), None);
+    space.check_invariants();
+    assert_eq!(digest(&load(&state(&space, 300))), digest(&space));
+}
+
+#[test]
+fn records_end_a_few_turns_at_a_time() {
+    let mut space = precise();
+    for n in 0..5 {
+        let turns = (0..40).map(|i| turn("user", &format!("{n} {i}"))).collect();
+        append(&mut space, T0, &format!("s{n}"), turns);
+    }
+    let now = T0 + TTL;
+    let units = std::iter::from_fn(|| {
+        let effects = space.end_sessions(now, 64);
+        apply(&mut space, &effects);
+        space.check_invariants();
+        (!effects.is_empty()).then_some(effects.len())
+    });
+    assert_eq!(units.collect::<Vec<_>>(), [2, 2, 1]);
+}
+
+#[test]
+fn what_has_gone_gets_no_vectors() {
+    let mut space = precise();
+    let awaiting = |content: &str| NewTurn { awaits: true, ..turn("user", content) };
+    append(&mut space, T0, "gone", (0..20).map(|n| awaiting(&format!("gone {n}"))).collect());
+    let ids = append(&mut space, T0, "here", vec![awaiting("here")]);
+    carry(&mut space, |space| space.delete_session(T0, "gone").1);
+    let missing: Vec<MemoryId> = space.first_awaiting(T0, 16).into_iter().map(|missing| missing.id).collect();
+    assert_eq!(missing, ids);
 }
