@@ -130,7 +130,7 @@ fn the_old_document_is_found_until_the_new_one_is_whole() {
     let before = client.digest("k");
     let standing = client.count("k");
     server.close_latch();
-    let pending = server.begin_words(words!["MEM.INGEST", "k", "book", handbook(6, "blue"), "JOB", "j"]);
+    let pending = server.begin_words(words!["MEM.INGEST", "k", "book", handbook(3, "blue"), "JOB", "j"]);
     // With the latch closed the job is held before its end, its chunks are staged meanwhile.
     server.wait_held(1);
     assert_eq!(client.count("k"), standing);
@@ -164,14 +164,14 @@ fn a_document_that_fails_leaves_nothing() {
     let before = client.digest("k");
     // Cancelled.
     server.close_latch();
-    let pending = server.begin_words(words!["MEM.INGEST", "k", "book", handbook(6, "blue"), "JOB", "j"]);
+    let pending = server.begin_words(words!["MEM.INGEST", "k", "book", handbook(3, "blue"), "JOB", "j"]);
     server.wait_held(1);
     client.ok("GEMMA.CANCEL j");
     server.open_latch();
     assert!(pending.finish().unwrap_err().contains("nothing of the document was stored"));
     // More than the tier takes.
     client.ok("MEM.CONFIG SET k working.capacity 2");
-    let error = client.err_words(&words!["MEM.INGEST", "k", "new", handbook(6, "blue"), "TIER", "working"]);
+    let error = client.err_words(&words!["MEM.INGEST", "k", "new", handbook(3, "blue"), "TIER", "working"]);
     assert!(error.contains("raise working.capacity"), "{error}");
     client.ok("MEM.CONFIG SET k working.capacity 10");
     // The key goes in the middle.
@@ -184,7 +184,7 @@ fn a_document_that_fails_leaves_nothing() {
     assert_eq!(client.ok("EXISTS gone").int(), 0);
     // The server dies in the middle.
     server.close_latch();
-    let _pending = server.begin_words(words!["MEM.INGEST", "k", "book", handbook(6, "blue")]);
+    let _pending = server.begin_words(words!["MEM.INGEST", "k", "book", handbook(3, "blue")]);
     server.wait_held(1);
     pause_ms(50);
     server.kill();
