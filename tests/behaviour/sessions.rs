@@ -326,8 +326,7 @@ fn a_long_turn_is_counted_off_the_main_thread() {
 fn a_session_that_goes_on_while_it_is_forgotten_begins_anew() {
     let server = Server::plain(&[]);
     let mut client = server.client();
-    // Of its own vectors: turns wait for none.
-    client.ok("MEM.STORE k own VALUES 2 1 0");
+    client.ok("MEM.CONFIG SET k summarize-at 0");
     for batch in 0..3 {
         let turns: Vec<_> =
             (0..500).map(|n| json!({"role": "user", "content": format!("{batch} {n}"), "tokens": 2})).collect();
@@ -354,7 +353,7 @@ fn a_reworded_turn_is_in_no_summary() {
     let ids: Vec<String> = turns.iter().map(|content| append(&mut client, "s", "user", content)).collect();
     let summary = client.ok("MEM.SESSION SUMMARIZE k s KEEP 1");
     assert!(summary.field("summary").text().contains("4711"));
-    client.ok_words(&words!["MEM.UPDATE", "k", &ids[0], "CONTENT", "My card ends in something."]);
+    client.ok_words(&words!["MEM.UPDATE", "k", &ids[0], "CONTENT", "My card ends in something.", "NOEMBED"]);
     assert!(client.ok("MEM.SESSION SUMMARY k s").field("summary").is_nil());
     assert!(!client.ok("MEM.CONTEXT k SESSION s").field("text").text().contains("4711"));
     let summary = client.ok("MEM.SESSION SUMMARIZE k s KEEP 1");
