@@ -1,10 +1,11 @@
 //! Generation with a model of a real shape, and what other clients feel of it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Connection, Value};
 
 use crate::Outcome;
+use crate::measure::pings;
 use crate::random_gemma;
 use crate::report::{Report, Table, doing, median, ms, none, number, percentile};
 use crate::server::Server;
@@ -45,7 +46,7 @@ pub fn generation(report: &mut Report, quick: bool) -> Outcome<()> {
     table.row(["GEMMA.GENERATE: prompt".into(), number(median(&prefill), 1), none(), none()]);
     table.row(["GEMMA.GENERATE: answer".into(), number(median(&decode), 1), none(), none()]);
     doing("PING while two generations run");
-    let quiet = pings(c, Duration::from_secs(if quick { 1 } else { 5 }), |_| false)?;
+    let quiet = pings(c, Duration::from_secs(if quick { 1 } else { 5 }), || false)?;
     let busy = std::thread::scope(|scope| -> Outcome<Vec<f64>> {
         let workers: Vec<_> = (0..2)
             .map(|seed| {
@@ -53,7 +54,7 @@ pub fn generation(report: &mut Report, quick: bool) -> Outcome<()> {
                 Ok(scope.spawn(move || generate(&mut c, 100 + seed).map(drop).map_err(|e| e.to_string())))
             })
             .collect::<Outcome<_>>()?;
-        let busy = pings(c, Duration::from_secs(120), |_| workers.iter().all(|w| w.is_finished()))?;
+        let busy = pings(c, Duration::from_secs(120), || workers.iter().all(|w| w.is_finished()))?;
         for worker in workers {
             worker.join().map_err(|_| "a generation panicked")??;
         }
@@ -65,17 +66,4 @@ pub fn generation(report: &mut Report, quick: bool) -> Outcome<()> {
     }
     report.table(table);
     Ok(())
-}
-
-/// PINGs back to back until time is up or `stop` says so; microseconds each.
-fn pings(c: &mut Connection, time: Duration, stop: impl Fn(usize) -> bool) -> Outcome<Vec<f64>> {
-    let begun = Instant::now();
-    let mut times = Vec::new();
-    while begun.elapsed() < time && !stop(times.len()) {
-        let started = Instant::now();
-        redis::cmd("PING").query::<()>(c)?;
-        times.push(started.elapsed().as_secs_f64() * 1e6);
-        std::thread::sleep(Duration::from_micros(500));
-    }
-    Ok(times)
 }

@@ -4,6 +4,7 @@
 //! `scripts/bench` builds the release module, brings the peers and runs it. Every section can be run alone; only a run of everything writes the page of
 //! the repository, so that all figures in it are of one run.
 
+mod conversations;
 mod dataset;
 mod embedding;
 mod generation;
@@ -48,6 +49,7 @@ sections, in this order:
   text         storing and recalling text, 10,000
   quality      what recall finds: needs --locomo FILE or --xquad FILE
   summaries    what extractive summaries keep: needs --locomo FILE
+  conversations  turns, contexts and documents; with --locomo FILE whether a context holds the evidence
   generation   tokens per second, and PING meanwhile
 options:
   --quick          a tenth of the sizes, a few minutes; judges no target
@@ -56,7 +58,7 @@ options:
   --xquad FILE     XQuAD in English, as published
   --out FOLDER     where page, JSON and plots go: docs if everything ran, else var/bench
 ";
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "vectors",
     "filters",
     "clients",
@@ -68,6 +70,7 @@ const SECTIONS: [&str; 12] = [
     "text",
     "quality",
     "summaries",
+    "conversations",
     "generation",
 ];
 
@@ -130,6 +133,7 @@ fn run() -> Outcome<()> {
             "text" => text::text(&mut report, small, if quick { 100 } else { 1_000 }),
             "quality" => quality::quality(&mut report, locomo.as_deref(), xquad.as_deref(), &scratch),
             "summaries" => summaries::summaries(&mut report, locomo.as_deref(), &root, quick),
+            "conversations" => conversations::conversations(&mut report, locomo.as_deref(), small, quick),
             _ => generation::generation(&mut report, quick),
         };
         done.map_err(|error| format!("section {section}: {error}"))?;

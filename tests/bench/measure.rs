@@ -1,7 +1,9 @@
 //! Fair comparisons: what is compared takes turns, round by round (A B A B …), so that a machine that slows down slows all of them, and the figure is the
 //! median of the rounds.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use redis::Connection;
 
 use crate::Outcome;
 use crate::report::{median, percentile};
@@ -98,6 +100,19 @@ pub fn interleave(subjects: &mut [Subject], rounds: usize, per_round: usize) -> 
         .enumerate()
         .map(|(s, found)| Measured { p50: median(&p50[s]), p99: median(&p99[s]), cpu: cpu[s] * 1e6 / queries, found })
         .collect())
+}
+
+/// PINGs one after the other, half a millisecond apart, until time is up or `stop` says so; microseconds each.
+pub fn pings(c: &mut Connection, time: Duration, stop: impl Fn() -> bool) -> Outcome<Vec<f64>> {
+    let begun = Instant::now();
+    let mut times = Vec::new();
+    while begun.elapsed() < time && !stop() {
+        let started = Instant::now();
+        redis::cmd("PING").query::<()>(c)?;
+        times.push(started.elapsed().as_secs_f64() * 1e6);
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    Ok(times)
 }
 
 #[cfg(test)]

@@ -89,31 +89,62 @@ fn interval(scores: &[Score], of: impl Fn(&Score) -> f64) -> (f64, f64) {
 }
 
 /// A text to be stored, under the name that the data gives it.
-struct Turn {
-    id: String,
-    words: Vec<String>,
+pub struct Turn {
+    /// That name.
+    pub id: String,
+    /// The text.
+    pub content: String,
+    /// Who said it, where and when: nothing of a paragraph.
+    pub said: Option<Said>,
 }
 
-struct Question {
+/// The circumstances of a turn.
+pub struct Said {
+    /// The name of the speaker.
+    pub speaker: String,
+    /// The session.
+    pub session: String,
+    /// When, in Unix milliseconds.
+    pub at: String,
+}
+
+impl Turn {
+    /// The content and the options of MEM.STORE.
+    fn words(&self) -> Vec<&str> {
+        let said = self.said.iter();
+        let options = said.flat_map(|said| ["SPEAKER", &said.speaker, "SESSION", &said.session, "AT", &said.at]);
+        std::iter::once(self.content.as_str()).chain(options).collect()
+    }
+}
+
+/// A question about a collection.
+pub struct Question {
     id: Value,
-    text: String,
-    category: u64,
-    evidence: Vec<String>,
+    /// What is asked.
+    pub text: String,
+    /// 5 if its premise is false.
+    pub category: u64,
+    /// The names of the texts that answer it.
+    pub evidence: Vec<String>,
 }
 
 /// Texts that belong together, and questions about them.
 #[derive(Default)]
-struct Collection {
-    name: String,
-    turns: Vec<Turn>,
-    questions: Vec<Question>,
+pub struct Collection {
+    /// What the data calls it.
+    pub name: String,
+    /// The texts, in their order.
+    pub turns: Vec<Turn>,
+    /// The questions.
+    pub questions: Vec<Question>,
 }
 
 fn text<'a>(object: &'a Value, field: &str) -> Outcome<&'a str> {
     object[field].as_str().ok_or_else(|| format!("'{field}' is missing or no text in {object}").into())
 }
 
-fn locomo(path: &Path) -> Outcome<Vec<Collection>> {
+/// The conversations of a file of LoCoMo.
+pub fn locomo(path: &Path) -> Outcome<Vec<Collection>> {
     let mut all: Vec<Collection> = Vec::new();
     for line in std::fs::read_to_string(path)?.lines().filter(|line| !line.trim().is_empty()) {
         let object: Value = serde_json::from_str(line)?;
@@ -128,11 +159,12 @@ fn locomo(path: &Path) -> Outcome<Vec<Collection>> {
                 None => text(&object, "text")?.to_owned(),
             };
             let seconds = object["ts"].as_u64().ok_or("'ts' is missing or no time in seconds")?;
-            let (speaker, session) = (text(&object, "speaker")?.to_owned(), object["session"].to_string());
-            let at_ms = (seconds * 1_000).to_string();
-            let options = ["SPEAKER", &speaker, "SESSION", &session, "AT", &at_ms];
-            let words = [vec![content], options.map(str::to_owned).to_vec()].concat();
-            all[at].turns.push(Turn { id: text(&object, "id")?.to_owned(), words });
+            let said = Said {
+                speaker: text(&object, "speaker")?.to_owned(),
+                session: object["session"].to_string(),
+                at: (seconds * 1_000).to_string(),
+            };
+            all[at].turns.push(Turn { id: text(&object, "id")?.to_owned(), content, said: Some(said) });
         } else {
             let evidence = object["evidence"].as_array().ok_or("'evidence' is missing or no list")?;
             all[at].questions.push(Question {
@@ -152,7 +184,7 @@ fn xquad(path: &Path) -> Outcome<Vec<Collection>> {
     let list = |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
     for paragraph in list(&file, "data").iter().flat_map(|article| list(article, "paragraphs")) {
         let id = all.turns.len().to_string();
-        all.turns.push(Turn { id: id.clone(), words: vec![text(&paragraph, "context")?.to_owned()] });
+        all.turns.push(Turn { id: id.clone(), content: text(&paragraph, "context")?.to_owned(), said: None });
         for question in list(&paragraph, "qas") {
             let evidence = vec![id.clone()];
             let text = text(&question, "question")?.to_owned();
@@ -177,7 +209,7 @@ fn store(c: &mut Connection, collection: &Collection, key: &str, settings: &[&st
     let mut names = HashMap::new();
     for (done, turn) in collection.turns.iter().enumerate() {
         let id: String =
-            redis::cmd("MEM.STORE").arg(key).arg(&turn.words).arg(&["TIER", "long_term", "NODEDUP"]).query(c)?;
+            redis::cmd("MEM.STORE").arg(key).arg(turn.words()).arg(&["TIER", "long_term", "NODEDUP"]).query(c)?;
         names.insert(id, turn.id.clone());
         progress(&format!("storing {key}"), done + 1, collection.turns.len());
     }
