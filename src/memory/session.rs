@@ -185,6 +185,17 @@ impl Space {
         standing.filter_map(|(n, slot)| Some((n, self.view.records.entry(*slot)?))).collect()
     }
 
+    /// How many turns of a session have not expired, their tokens, and how many of them wait for their vectors.
+    pub fn turn_counts(&self, now: Millis, name: &str) -> (usize, u64, usize) {
+        let records = &self.view.records;
+        let turns = self.session(now, name).into_iter().flat_map(|session| &session.turns);
+        let standing = turns.filter(|slot| !records.is_expired(**slot, now));
+        standing.fold((0, 0, 0), |(turns, tokens, awaiting), slot| {
+            let of_this = records.record(*slot).map_or(0, |record| record.tokens);
+            (turns + 1, tokens + u64::from(of_this), awaiting + usize::from(records.awaits(*slot)))
+        })
+    }
+
     /// When the record of a session that is used now ends.
     fn session_expiry(&self, now: Millis) -> Option<Millis> {
         self.config().session_expiry(now)

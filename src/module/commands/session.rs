@@ -179,17 +179,16 @@ pub fn info(ctx: Ctx, args: &Parsed) -> Outcome {
     let (now, name) = (ffi::now(), args.text("session"));
     let info = read(ctx, args.key("key"), |held| {
         let Some(session) = held.space.session(now, name) else { return Ok(Value::Null) };
-        let turns = held.space.turns(now, name, 0);
-        let tokens: u64 = turns.iter().map(|(_, turn)| u64::from(turn.tokens)).sum();
+        let (turns, tokens, awaiting) = held.space.turn_counts(now, name);
         let mut fields = vec![
             ("session", Value::from(name)),
-            ("turns", Value::from(turns.len())),
+            ("turns", Value::from(turns)),
             ("tokens", Value::from(tokens)),
             ("counted_by", Value::from(Counter::current().name())),
             ("covered", Value::from(session.covered())),
             ("summary_tokens", Value::from(session.summary().map_or(0, |summary| u64::from(summary.tokens)))),
             ("fields", Value::from(session.fields().len())),
-            ("without_vectors", Value::from(turns.iter().filter(|(_, turn)| turn.awaits).count())),
+            ("without_vectors", Value::from(awaiting)),
         ];
         fields.extend(times(session));
         Ok(Value::map(fields))

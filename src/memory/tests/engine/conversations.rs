@@ -581,4 +581,5 @@ fn what_has_gone_gets_no_vectors() {
     carry(&mut space, |space| space.delete_session(T0, "gone").1);
     let missing: Vec<MemoryId> = space.first_awaiting(T0, 16).into_iter().map(|missing| missing.id).collect();
     assert_eq!(missing, ids);
+    assert_eq!((space.turn_counts(T0, "gone"), space.turn_counts(T0, "here")), ((0, 0, 0), (1, 0, 1)));
 }
