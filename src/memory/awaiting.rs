@@ -32,14 +32,14 @@ impl Space {
         standing.take(limit).filter_map(|slot| self.missing(slot)).collect()
     }
 
-    /// Decides to give memories the vectors that `model` made of their texts; one whose text cannot be embedded waits no longer. What is
+    /// Decides to give memories the vectors that `model` made of their texts, and the tokens of their contents where those are above 0; one whose text cannot be embedded waits no longer. What is
     /// gone, has its vectors or has another text by now is passed over.
     ///
     /// Errors: vectors that do not fit the space.
-    pub fn fill(&self, now: Millis, model: &str, made: Vec<Embedded>) -> Result<Vec<Effect>> {
+    pub fn fill(&self, now: Millis, model: &str, made: Vec<(Embedded, u32)>) -> Result<Vec<Effect>> {
         let template = self.config().template.version();
         let mut effects: Vec<Effect> = Vec::new();
-        for Embedded { memory, windows, words } in made {
+        for (Embedded { memory, windows, words }, tokens) in made {
             let text = self.slot(memory.id).filter(|_| self.awaits(memory.id)).and_then(|slot| self.missing(slot));
             if self.standing(now, memory.id).is_none() || text.is_none_or(|now| now.text != memory.text) {
                 continue;
@@ -49,7 +49,8 @@ impl Space {
             } else {
                 Vectors::Embedded { model: model.into(), template, windows, words }
             };
-            let update = Update { vectors: Some(vectors), ..Update::default() };
+            let tokens = Some(tokens).filter(|tokens| *tokens > 0);
+            let update = Update { vectors: Some(vectors), tokens, ..Update::default() };
             let fixes = effects.iter().any(|effect| matches!(effect, Effect::Model { .. }));
             let decided = self.update(now, memory.id, update)?;
             // The first of several fixes the model for all.

@@ -444,6 +444,7 @@ fn put_patch(out: &mut Vec<u8>, patch: &Patch) {
     put_option(out, &patch.meta, put_meta);
     put_option(out, &patch.supersedes, |out, id| put_option(out, id, |out, id| put_id(out, *id)));
     put_option(out, &patch.superseded, |out, superseded| put_option(out, superseded, put_superseded));
+    put_option(out, &patch.tokens, |out, tokens| put(out, u64::from(*tokens)));
 }
 
 struct Reader<'a> {
@@ -830,6 +831,7 @@ impl<'a> Reader<'a> {
             meta: self.option("META", |r| r.option("META", Reader::meta))?,
             supersedes: self.option("SUPERSEDES", |r| r.option("SUPERSEDES", Reader::id))?,
             superseded: self.option("superseded", |r| r.option("superseded", Reader::superseded))?,
+            tokens: self.option("tokens", |r| r.u32("tokens"))?,
         })
     }
 }

@@ -197,6 +197,7 @@ pub struct Patch {
     pub meta: Option<Option<Meta>>,
     pub supersedes: Option<Option<MemoryId>>,
     pub superseded: Option<Option<Superseded>>,
+    pub tokens: Option<u32>,
 }
 
 impl Patch {
@@ -224,6 +225,7 @@ impl Patch {
         put(&mut new.meta, &self.meta);
         put(&mut new.supersedes, &self.supersedes);
         put(&mut new.superseded, &self.superseded);
+        put(&mut new.tokens, &self.tokens);
         if let Some((template, vectors, _)) = &self.vectors {
             new.template = *template;
             new.awaits = false;

@@ -130,8 +130,10 @@ pub struct Missing {
     pub id: MemoryId,
     /// The text to embed.
     pub text: String,
-    /// If its words get vectors too: their language, and the byte at which they begin.
-    pub words: Option<(Language, usize)>,
+    /// The byte of the text at which the content begins.
+    pub from: usize,
+    /// If its words get vectors too, their language.
+    pub words: Option<Language>,
     /// Whether the caller's own vectors give way to the embedding.
     pub own: bool,
 }
@@ -297,10 +299,10 @@ impl Space {
     }
 
     fn missing_of(&self, slot: u32, words: bool) -> Option<Missing> {
-        let (text, content_at) = self.embedded_text(slot)?;
+        let (text, from) = self.embedded_text(slot)?;
         let own = self.view.records.windows(slot) > 0 && self.view.records.template(slot) == 0;
-        let words = words.then(|| (self.config().language, content_at));
-        Some(Missing { id: self.view.id(slot), text, words, own })
+        let words = words.then_some(self.config().language);
+        Some(Missing { id: self.view.id(slot), text, from, words, own })
     }
 
     /// The text that is embedded of a memory, and where in it the content begins.

@@ -134,6 +134,8 @@ pub struct Update {
     pub pinned: Option<bool>,
     pub tags: Option<Vec<String>>,
     pub meta: Option<Option<Meta>>,
+    /// Of the content; a new content without them has none that are counted.
+    pub tokens: Option<u32>,
 }
 
 /// The model and the dimension that a space has, or that a batch is about to fix.
@@ -326,6 +328,8 @@ impl Space {
             None if entry.own_expiry => None,
             None => tier.map(|tier| (settings.expiry(tier, now), false)),
         };
+        // Those of the old content say nothing of the new one.
+        let tokens = update.tokens.or(content.is_some().then_some(0));
         let patch = Patch {
             content,
             vectors,
@@ -344,6 +348,7 @@ impl Space {
             pinned: changed(update.pinned, &entry.pinned),
             tags: changed(update.tags.map(distinct), &entry.tags),
             meta: changed(update.meta, &entry.meta),
+            tokens: changed(tokens, &entry.tokens),
             ..Patch::default()
         };
         if patch == Patch::default() {

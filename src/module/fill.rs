@@ -24,7 +24,7 @@ use crate::datatype::{self, Found, Held, Underway};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str};
 use crate::grammar::{self, Parsed};
 use crate::jobs::Waiter;
-use crate::models::{self, Embedding, Text};
+use crate::models::{self, Counter, Embedding, Text};
 use crate::reply::Error;
 
 /// Memories that are embedded between two commits.
@@ -128,7 +128,8 @@ struct Run {
     model: Option<String>,
     texts: VecDeque<Missing>,
     current: Option<(Missing, Embedding)>,
-    made: Vec<Embedded>,
+    /// With the tokens of the content.
+    made: Vec<(Embedded, u32)>,
     many: bool,
     _underway: Underway,
 }
@@ -186,7 +187,7 @@ impl Run {
         let Some((memory, embedding)) = &mut self.current else {
             let Some(next) = self.texts.pop_front() else { return Ok(true) };
             let text = match next.words {
-                Some((language, from)) => Text::with_words(next.text.as_str(), from, language),
+                Some(language) => Text::with_words(next.text.as_str(), next.from, language),
                 None => Text::plain(next.text.as_str()),
             };
             self.current = Some((next, Embedding::of(text)));
@@ -205,7 +206,10 @@ impl Run {
             }
             Err(error) => return Err(error),
         };
-        self.made.extend(self.current.take().map(|(memory, _)| Embedded { memory, windows, words }));
+        self.made.extend(self.current.take().map(|(memory, _)| {
+            let tokens = Counter::current().count(memory.text.get(memory.from..).unwrap_or_default());
+            (Embedded { memory, windows, words }, u32::try_from(tokens).unwrap_or(u32::MAX))
+        }));
         Ok(self.texts.is_empty())
     }
 }

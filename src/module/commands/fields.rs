@@ -73,6 +73,7 @@ pub fn update_from_options(args: &Parsed) -> Result<Update, Error> {
         },
         tags: args.given("tags").then(|| owned(args.list("tags"))),
         meta: args.object("meta").map(|meta| (!meta.is_empty()).then(|| meta.clone())),
+        tokens: None,
     })
 }
 

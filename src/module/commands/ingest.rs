@@ -28,7 +28,7 @@ use crate::models::{self, Embedding};
 use crate::reply::{Error, Value};
 
 /// Chunks that are staged in one unit on the main thread.
-const UNIT: usize = 8;
+const UNIT: usize = 4;
 /// How far the thread that cuts a document stands back.
 const CUT_NICE: i32 = 5;
 
@@ -220,7 +220,8 @@ fn cancelled() -> Error {
 struct Ingest {
     run: Run,
     state: Mutex<State>,
-    _worked: Worked,
+    /// Until the job ends: the tasks may hold this a moment longer.
+    worked: Mutex<Option<Worked>>,
 }
 
 struct State {
@@ -254,7 +255,7 @@ impl Ingest {
             committing: false,
             failed: None,
         };
-        let ingest = Arc::new(Ingest { run, state: Mutex::new(state), _worked: worked });
+        let ingest = Arc::new(Ingest { run, state: Mutex::new(state), worked: Mutex::new(Some(worked)) });
         for _ in 0..tasks {
             models::spawn(Priority::Normal, Embed { ingest: ingest.clone(), current: None, ended: false });
         }
@@ -346,6 +347,8 @@ impl Ingest {
             // Where the space has gone, or is another server's by now, there is nothing to drop.
             let _ = commit::commit(ctx, &run.target, Needs::FREE, |space, _| Ok(((), space.unstage_document(name))));
         }
+        // Who is answered may send the document again at once.
+        self.worked.lock().unwrap_or_else(PoisonError::into_inner).take();
         run.job.finish(outcome);
         false
     }

@@ -281,7 +281,7 @@ impl Run {
         let Some((memory, embedding)) = &mut self.current else {
             let Some(next) = self.texts.pop_front() else { return Ok(true) };
             let text = match next.words {
-                Some((language, from)) => Text::with_words(next.text.as_str(), from, language),
+                Some(language) => Text::with_words(next.text.as_str(), next.from, language),
                 None => Text::plain(next.text.as_str()),
             };
             let embedding = Embedding::of(text);

@@ -1,7 +1,7 @@
 //! MEM.SESSION: conversations, turn by turn.
 //!
 //! A turn is answered before its vector is there (see `fill`): it is in the history and in recall by words at once, and a recall by vector waits for it.
-//! Tokens are counted when a turn comes, by the tokenizer that the server has then; a long turn is counted on the pool.
+//! So are its tokens, by the tokenizer that the server has then; where nothing is embedded they are counted when it comes, those of a long turn on the pool.
 
 use engram_memory::{Entry, NewTurn, Session, Space, Summary};
 
@@ -37,11 +37,20 @@ pub fn append(ctx: Ctx, args: &Parsed) -> Outcome {
         awaits: true,
     };
     let session = args.text("session").to_owned();
-    counted(ctx, args.key("key"), session.clone(), vec![turn], move |space, now, turns| {
+    counted(ctx, args.key("key"), session.clone(), Count::Whenever, vec![turn], move |space, now, turns| {
         let (ids, effects) = space.append(now, &session, turns)?;
         let id = ids.first().map_or(Value::Null, |id| Value::from(id.to_string()));
         Ok((id, effects))
     })
+}
+
+/// When the tokens of turns are counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Count {
+    /// Before they are stored.
+    Now,
+    /// When they are embedded, if they are.
+    Whenever,
 }
 
 /// Counts the tokens of turns that have none, here or on the pool, then commits what `decide` makes of them, and has their vectors made.
@@ -49,11 +58,21 @@ fn counted(
     ctx: Ctx,
     key: &[u8],
     session: String,
+    count: Count,
     mut turns: Vec<NewTurn>,
     decide: impl FnOnce(&Space, u64, Vec<NewTurn>) -> Result<(Value, Vec<engram_memory::Effect>), Error> + Send + 'static,
 ) -> Outcome {
     let counter = Counter::current();
-    let long = turns.iter().filter(|turn| turn.tokens == 0).map(|turn| turn.content.len()).sum::<usize>();
+    // Where they are embedded behind the reply, that counts them too.
+    let own = read(ctx, key, |held| Ok(held.space.dim().is_some() && held.space.model().is_none()))?;
+    let later = own != Some(true) && models::expect_embedder().is_ok();
+    let to_count = |turn: &&NewTurn| turn.tokens == 0 && !(later && count == Count::Whenever);
+    let long = turns.iter().filter(to_count).map(|turn| turn.content.len()).sum::<usize>();
+    if long == 0 {
+        let value = write(ctx, key, Needs::STORE, |space, now| decide(space, now, fitting(space, turns)))?;
+        after_append(ctx, key, &session, None);
+        return Ok(value.into());
+    }
     if long <= COUNTED_INLINE || ctx.must_not_block() {
         // In a transaction a long text is measured, not counted: nothing may keep the server there.
         let counter = if long <= COUNTED_INLINE { counter } else { Counter::Estimate };
@@ -125,7 +144,7 @@ pub fn history(ctx: Ctx, args: &Parsed) -> Outcome {
         let mut turns = held.space.turns(now, session, there.saturating_sub(count));
         let mut spent = 0u64;
         let fit = turns.iter().rev().take_while(|(_, turn)| {
-            spent = spent.saturating_add(u64::from(turn.tokens));
+            spent = spent.saturating_add(tokens_of(turn));
             spent <= budget
         });
         let fit = fit.count();
@@ -134,13 +153,19 @@ pub fn history(ctx: Ctx, args: &Parsed) -> Outcome {
     Ok(Value::Array(turns.unwrap_or_default().into_iter().map(|(_, turn)| turn_fields(turn)).collect()).into())
 }
 
+/// The tokens of a turn; estimated for a moment where they are counted behind the reply.
+fn tokens_of(turn: &Entry) -> u64 {
+    if turn.tokens > 0 { turn.tokens.into() } else { Counter::Estimate.count(&turn.content) as u64 }
+}
+
 /// A turn as a history shows it.
 fn turn_fields(turn: Entry) -> Value {
+    let tokens = tokens_of(&turn);
     let mut fields = vec![
         ("id", Value::from(turn.id.to_string())),
         ("role", Value::from(turn.role.map_or_else(String::new, String::from))),
         ("content", Value::from(String::from(turn.content))),
-        ("tokens", Value::from(u64::from(turn.tokens))),
+        ("tokens", Value::from(tokens)),
         ("at", Value::from(turn.at)),
         ("importance", Value::Double(turn.importance)),
     ];
@@ -267,6 +292,11 @@ pub fn delete(ctx: Ctx, args: &Parsed) -> Outcome {
 
 /// `MEM.SESSION EXPORT key session`
 pub fn export(ctx: Ctx, args: &Parsed) -> Outcome {
+    // What is exported is counted.
+    fill::searched(ctx, args.key("key"), args, export_now)
+}
+
+fn export_now(ctx: Ctx, args: &Parsed, _waiting: &mut Option<Waiter>) -> Outcome {
     let (now, name) = (ffi::now(), args.text("session"));
     let text = read(ctx, args.key("key"), |held| {
         let session = held.space.session(now, name);
@@ -283,7 +313,7 @@ pub fn import(ctx: Ctx, args: &Parsed) -> Outcome {
         check_size(&turn.content, "a turn's content")?;
     }
     let (name, replace) = (args.text("session").to_owned(), args.flag("replace"));
-    counted(ctx, args.key("key"), name.clone(), turns, move |space, now, turns| {
+    counted(ctx, args.key("key"), name.clone(), Count::Now, turns, move |space, now, turns| {
         let new = engram_memory::NewSession { turns, ..session };
         let (ids, effects) = space.import_session(now, &name, new, replace)?;
         Ok((Value::from(ids.len()), effects))

@@ -71,6 +71,7 @@ fn effects() -> Vec<Effect> {
             meta: Some(Some(meta)),
             supersedes: Some(None),
             superseded: Some(Some(Superseded { by: MemoryId { ms: T0, seq: 1 }, at: 8 })),
+            tokens: Some(9),
         }),
     });
     effects.push(Effect::Patch {

@@ -417,10 +417,13 @@ fn turns_get_their_vectors_later() {
     assert_eq!(space.awaiting(), 2);
     let missing = space.first_awaiting(T0, 9);
     assert_eq!(missing.iter().map(|m| m.id).collect::<Vec<_>>(), ids[..2]);
-    let made = |memory: &Missing, vector: &[f32]| Embedded {
-        memory: memory.clone(),
-        windows: if vector.is_empty() { vec![] } else { vec![vector.to_vec()] },
-        words: vec![],
+    let made = |memory: &Missing, vector: &[f32]| {
+        let made = Embedded {
+            memory: memory.clone(),
+            windows: if vector.is_empty() { vec![] } else { vec![vector.to_vec()] },
+            words: vec![],
+        };
+        (made, 7)
     };
     // A restart in between finds them.
     let mut loaded = load(&state(&space, 50));
@@ -428,7 +431,7 @@ fn turns_get_their_vectors_later() {
     let effects = loaded.fill(T0, "m", vec![made(&missing[0], &[1.0, 0.0]), made(&missing[1], &[])]).unwrap();
     apply(&mut loaded, &sent(&effects));
     assert_eq!(loaded.awaiting(), 0);
-    assert_eq!(loaded.vectors(ids[0]).len(), 1);
+    assert_eq!((loaded.vectors(ids[0]).len(), get(&loaded, T0, ids[0]).tokens), (1, 7));
     assert_eq!(contents(&recall(&loaded, T0, &[1.0, 0.0], 9)), ["one"]);
     loaded.check_invariants();
     // What has another text by now is passed over.

@@ -28,7 +28,7 @@ fn kept(windows: &[Vec<f32>], precision: Precision) -> Vec<Vec<f32>> {
 fn made(missing: Vec<Missing>, dim: usize) -> Vec<Embedded> {
     let embed = |memory: Missing| {
         let windows = encode(&memory.text, dim);
-        let words = memory.words.map_or(Vec::new(), |(_, from)| encode(&memory.text[from..], dim));
+        let words = memory.words.map_or(Vec::new(), |_| encode(&memory.text[memory.from..], dim));
         Embedded { memory, windows, words }
     };
     missing.into_iter().map(embed).collect()
