@@ -225,7 +225,8 @@ impl Asked {
             if self.target.expect != Expect::Incarnation(held.incarnation) {
                 return Err(Error::new("STALE", "the space was replaced meanwhile: retry"));
             }
-            Ok(Material::of(&held.space, ffi::now(), Some(&self.session)))
+            let budget = self.start.gemma().info().context;
+            Ok(Material::of(&held.space, ffi::now(), Some(&self.session), budget))
         })?;
         let mut material = material.ok_or_else(|| Error::err("the space was deleted meanwhile"))?;
         material.instruction = args.opt_text("system").map(str::to_owned);

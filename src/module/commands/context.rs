@@ -27,6 +27,8 @@ use crate::reply::{Error, Value};
 
 /// Tokens of budget for each memory that is recalled when K is not given: what a short memory takes.
 const TOKENS_PER_MEMORY: usize = 24;
+/// Tokens of budget for each turn that is looked at: the least that a turn takes.
+const TOKENS_PER_TURN: usize = 4;
 /// Memories recalled when K is not given, at least and at most.
 const RECALLED: std::ops::RangeInclusive<usize> = 10..=400;
 /// Contexts that are kept per space.
@@ -103,6 +105,8 @@ pub struct Material {
     summary: Option<String>,
     /// Turns that the summary does not cover.
     turns: Vec<Entry>,
+    /// Older ones of them that are more than the budget can hold anyway.
+    unread: usize,
     /// Turns that it covers, and that matter.
     older: Vec<Entry>,
     /// The session that was asked for, if there is none of that name.
@@ -110,8 +114,8 @@ pub struct Material {
 }
 
 impl Material {
-    /// What a space has of a session.
-    pub fn of(space: &Space, now: u64, session: Option<&str>) -> Material {
+    /// What a space has of a session, as far as a budget of so many tokens can hold it.
+    pub fn of(space: &Space, now: u64, session: Option<&str>, budget: usize) -> Material {
         let Some(name) = session else { return Material::default() };
         let Some(record) = space.session(now, name) else {
             return Material { missing: Some(name.to_owned()), ..Material::default() };
@@ -125,9 +129,12 @@ impl Material {
             let before = space.turns(now, name, from).into_iter().take_while(|(n, _)| *n < covered);
             older = before.map(|(_, turn)| turn).filter(|turn| turn.importance >= IMPORTANT).collect();
         }
+        let most = (budget / TOKENS_PER_TURN).max(1);
+        let from = covered.max(Session::turns(record).saturating_sub(most));
         Material {
             summary: record.summary().map(|summary| summary.text.to_string()),
-            turns: space.turns(now, name, covered).into_iter().map(|(_, turn)| turn).collect(),
+            turns: space.turns(now, name, from).into_iter().map(|(_, turn)| turn).collect(),
+            unread: from - covered,
             older,
             ..Material::default()
         }
@@ -274,7 +281,7 @@ fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
             return Ok((Err((known, origin)), budget));
         }
         let making = Making {
-            material: Material::of(&held.space, now, session),
+            material: Material::of(&held.space, now, session, usize::try_from(budget).unwrap_or(usize::MAX)),
             search: None,
             budget: usize::try_from(budget).unwrap_or(usize::MAX),
             counter: Counter::Estimate,
@@ -433,8 +440,12 @@ impl Making {
         let missing =
             self.material.missing.as_ref().map(|name| ("session", None, format!("there is no session {name}")));
         let dropped = context.dropped.iter();
+        let unread = Some(self.material.unread).filter(|unread| *unread > 0);
+        let unread =
+            unread.map(|unread| ("turn", None, format!("{unread} older turns: the budget could not hold them")));
         missing
             .into_iter()
+            .chain(unread)
             .chain(dropped.map(|dropped| (dropped.what, dropped.id.map(|id| id.to_string()), dropped.reason.clone())))
             .collect()
     }
