@@ -97,7 +97,7 @@ fn the_budget_is_never_exceeded_and_what_stays_out_is_named() {
         }
         let dropped = reply.field("dropped");
         // Those that no such budget could hold are named together.
-        let turns = dropped.items().iter().filter(|row| row.field("what").text() == "turn").map(|row| {
+        let turns = dropped.items().into_iter().filter(|row| row.field("what").text() == "turn").map(|row| {
             let together = row.field("reason").text();
             if row.names().contains(&"id".to_owned()) {
                 1
