@@ -12,8 +12,9 @@
 //! colon, and no other white space; members come in the order of `properties`, members of other names last and only where `additionalProperties` says so
 //! or nothing is declared; numbers have at most 15 digits and no exponent; levels end at 32.
 //!
-//! Rejected: the crate llguidance. It is fast and knows more keywords, but it can end a text only by going on: it has no shortest completion, so a text that
-//! runs out of tokens is cut; and it brings a regular-expression engine and an Earley parser, where JSON needs a stack.
+//! Rejected: the crate llguidance. It is fast and knows more keywords; but what its interface gives is the set of pieces that may come next, and at a limit of
+//! tokens it stops: there is no shortest completion to end a text by, so one that runs out of tokens would be cut. And it brings a regular-expression engine and an
+//! Earley parser, where JSON needs a stack.
 
 mod machine;
 mod number;
