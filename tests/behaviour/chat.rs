@@ -171,6 +171,9 @@ fn streams_jobs_and_bad_input() {
     let unanswered = client.count_of("'\"unanswered\" in .tags'");
     assert_eq!(unanswered, 1, "the schema is looked at when the turn stands");
     assert_ne!(client.digest("k"), before);
+    client.ok("SET text x");
+    assert!(client.err("GEMMA.CHAT text s hello JOB wrong").starts_with("WRONGTYPE"));
+    assert!(client.err("GEMMA.RESULT wrong").contains("no such job"), "what was refused has left no job");
     client.ok("MULTI");
     client.ok("GEMMA.CHAT k s hello");
     let refused = format!("{:?}", client.ok("EXEC"));

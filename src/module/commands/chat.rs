@@ -93,13 +93,19 @@ pub fn chat(ctx: Ctx, args: &Parsed) -> Outcome {
     check_size(message, "the message")?;
     let start = Start::of(ctx, args, message)?;
     expect_memory(ctx)?;
+    let target = target(ctx, key)?;
     let nowait = args.flag("nowait");
     let job = match jobs::start(ctx, "GEMMA.CHAT", args.opt_text("job"), args.fingerprint(), nowait)? {
-        Started::Existing(job) => job,
+        Started::Existing(job) => {
+            if nowait {
+                job.detach();
+            }
+            job
+        }
         Started::New(job) => {
             let turn = Asked {
                 job: job.clone(),
-                target: target(ctx, key)?,
+                target,
                 session: session.to_owned(),
                 message: message.to_owned(),
                 tokens: 0,

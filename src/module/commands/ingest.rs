@@ -70,6 +70,8 @@ pub fn ingest(ctx: Ctx, args: &Parsed) -> Outcome {
     if !attaches && ingesting.has(&name) {
         return Err(in_work(&name));
     }
+    let target = target(ctx, key)?;
+    let tier = args.opt_text("tier").map(Tier::parse).transpose()?;
     let now = ffi::now();
     let nowait = args.flag("nowait");
     let owned = |name: &str| args.opt_text(name).map(str::to_owned);
@@ -88,13 +90,13 @@ pub fn ingest(ctx: Ctx, args: &Parsed) -> Outcome {
                 meta: args.object("meta").cloned(),
             };
             let fields = ChunkFields {
-                tier: args.opt_text("tier").map(Tier::parse).transpose()?,
+                tier,
                 kind: owned("type"),
                 session: owned("session"),
                 tags: args.list("tags").iter().map(|tag| (*tag).to_owned()).collect(),
                 importance: args.opt_f64("importance"),
             };
-            let run = Run { job: job.clone(), target: target(ctx, key)?, document, fields, wording, size, overlap };
+            let run = Run { job: job.clone(), target, document, fields, wording, size, overlap };
             // Block first, so that what fails at once answers this client.
             let flow = answer_for(ctx, &job, nowait);
             run.begin(text.to_owned());

@@ -11,7 +11,7 @@ fn syntax_is_written_as_people_type_it() {
     assert_eq!(syntax(command("mem.get")), "MEM.GET key id [id ...]");
     assert_eq!(
         syntax(command("mem.forget")),
-        "MEM.FORGET key (id [id ...] | FILTER expression | TIER tier | SESSION session) [DRYRUN]"
+        "MEM.FORGET key (id [id ...] | FILTER expression | TIER tier | DOC doc | SESSION session) [DRYRUN]"
     );
     assert_eq!(syntax(command("mem.config|set")), "MEM.CONFIG SET key name value [name value ...]");
     assert_eq!(syntax(command("gemma.embed")), "GEMMA.EMBED count text [text ...] [MODEL name] [BLOB]");

@@ -100,8 +100,8 @@ fn recall_takes_a_text_or_a_vector() {
 fn forget_takes_one_way_to_choose() {
     assert_eq!(ok("MEM.FORGET k 1-0 2-5 DRYRUN").ids("id").len(), 2);
     assert_eq!(ok("MEM.FORGET k DRYRUN TIER working").opt_text("tier"), Some("working"));
-    assert!(refused("MEM.FORGET k").contains("one of <id>, FILTER, TIER, SESSION is needed"));
-    assert!(refused("MEM.FORGET k DRYRUN").contains("one of <id>, FILTER, TIER, SESSION is needed"));
+    assert!(refused("MEM.FORGET k").contains("one of <id>, FILTER, TIER, DOC, SESSION is needed"));
+    assert!(refused("MEM.FORGET k DRYRUN").contains("one of <id>, FILTER, TIER, DOC, SESSION is needed"));
     assert!(refused("MEM.FORGET k 1-0 TIER working").contains("<id> and TIER exclude each other"));
     assert!(
         refused("MEM.FORGET k 1-0 x")
@@ -252,10 +252,11 @@ fn the_table_is_consistent() {
         let write = command.flags.split(' ').any(|f| f == "write");
         assert_eq!(write, command.categories.split(' ').any(|c| c == "write"), "{at}");
         assert_eq!(write, command.keys.iter().any(|k| k.access != Access::Read), "{at}: flags and keys disagree");
-        // Positional arguments first; nothing can follow one that takes all the rest but options.
+        // Positional arguments first, but for a list of objects, before which options may stand; nothing can follow one that takes all the rest but options.
+        let objects = |a: &Arg| a.token.is_none() && a.kind == Kind::Object && matches!(a.shape, Shape::Rest(_));
         let positional = command.args.iter().take_while(|a| a.token.is_none()).count();
         assert!(
-            command.args[positional..].iter().all(|a| a.token.is_some()),
+            command.args[positional..].iter().all(|a| a.token.is_some() || objects(a)),
             "{at}: a positional argument after an option"
         );
         for (i, arg) in command.args.iter().enumerate() {
@@ -265,7 +266,12 @@ fn the_table_is_consistent() {
                 assert!(arg.optional);
                 assert_eq!(command.args.iter().filter(|a| a.token == Some(token)).count(), 1, "{at}: {token} twice");
             } else {
-                assert!(i < positional && (arg.shape == Shape::One || i + 1 == positional), "{at} {}", arg.name);
+                let last = i + 1 == command.args.len();
+                assert!(
+                    i < positional && (arg.shape == Shape::One || i + 1 == positional) || last && objects(arg),
+                    "{at} {}",
+                    arg.name
+                );
                 assert!(
                     !arg.optional || i + 1 == positional,
                     "{at} {}: only the last positional argument is optional",
