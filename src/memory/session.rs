@@ -451,16 +451,20 @@ impl Space {
         };
         let mut last = self.last_id;
         let (mut puts, mut ids) = (Vec::new(), Vec::new());
-        let (mut covered, was_covered) = (0, session.covered());
+        let (mut covered, was_covered, mut bytes) = (0, session.covered(), 0);
         for (n, entry) in self.turns(now, from, 0) {
             let slot = session.turns.get(n).copied().unwrap_or(u32::MAX);
             let id = last.following(now).ok_or_else(|| Error::new("the ids of this space are used up"))?;
             last = id;
             covered += usize::from(n < was_covered);
             ids.push(id);
+            bytes += self.slot_cost(slot);
+            // A lifetime of its own goes on; that of the tier counts from now.
+            let expires = if entry.own_expiry { entry.expires } else { self.config().expiry(entry.tier, now) };
             puts.push(Effect::Put {
                 entry: Box::new(Entry {
                     id,
+                    expires,
                     session: Some(to.into()),
                     created: now,
                     entered: now,
@@ -474,6 +478,15 @@ impl Space {
         }
         if self.len() + puts.len() > limits::MEMORIES {
             return Err(Error::with_code("OOM", format!("a space holds at most {} memories", limits::MEMORIES)));
+        }
+        let max = usize::try_from(self.config().max_memory).unwrap_or(usize::MAX);
+        if max > 0 && self.live_bytes() + bytes > max {
+            return Err(Error::with_code(
+                "OOM",
+                format!(
+                    "the copies take {bytes} bytes, and the space is near its max-memory of {max}: forget some of it, or raise max-memory"
+                ),
+            ));
         }
         let turns = ids.len();
         effects.append(&mut puts);

@@ -351,6 +351,11 @@ fn sessions_are_copied_cleared_renewed_and_deleted() {
     assert_eq!(history(&space, T0 + 5, "b"), ["hello", "hi"]);
     let b = space.session(T0 + 5, "b").unwrap();
     assert_eq!((b.covered(), b.fields().len(), b.expires()), (1, 1, Some(T0 + 5 + DAY)));
+    let expires: Vec<_> = space.turns(T0 + 5, "b", 0).into_iter().map(|(_, turn)| turn.expires).collect();
+    assert_eq!(expires, [Some(T0 + 5 + 90 * DAY); 2], "the lifetime of the tier counts anew");
+    let mut full = space.copy();
+    carry(&mut full, |space| space.set(T0, "max-memory", "100").unwrap());
+    assert_eq!(full.copy_session(T0, "a", "c", false).unwrap_err().code(), "OOM");
     assert!(space.copy_session(T0, "a", "b", false).unwrap_err().message().contains("REPLACE"));
     assert!(space.copy_session(T0, "nobody", "c", false).unwrap_err().message().contains("no such session"));
     let (_, effects) = space.copy_session(T0 + 5, "a", "b", true).unwrap();
