@@ -36,10 +36,9 @@
 //! order. Rejected: rank order (a newer statement above the older one that it corrects), and the best memory last (it helps some models and breaks
 //! the order of time for all).
 
-use crate::date;
 use crate::fence::{push_fenced, push_line};
 use crate::summary;
-use engram_memory::{Error, MemoryId, Millis, Result, normalised};
+use engram_memory::{Error, MemoryId, Millis, Result, date, normalised};
 use std::collections::{HashMap, HashSet};
 
 /// Older turns of at least this importance are shown while there is room.

@@ -7,7 +7,6 @@
 
 mod chunks;
 mod context;
-mod date;
 mod fence;
 mod sentences;
 mod summary;

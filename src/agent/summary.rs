@@ -18,10 +18,9 @@
 //! Sentences are compared by their vectors, or by their words (TF-IDF) where there is no encoder; that costs little.
 
 use crate::context::Turn;
-use crate::date;
 use crate::fence::push_line;
 use crate::sentences::{is_line_break, is_terminated, sentences};
-use engram_memory::{Language, words};
+use engram_memory::{Language, date, words};
 use std::collections::HashMap;
 
 /// What features of a sentence add to the logarithm of its words.

@@ -22,6 +22,7 @@
 //! # Ok::<(), engram_memory::Error>(())
 //! ```
 
+pub mod date;
 pub mod limits;
 
 mod awaiting;

@@ -1,6 +1,7 @@
 //! Text as deduplication, the embedder and the lexical index see it.
 
 use crate::Millis;
+use crate::date;
 use siphasher::sip::SipHasher13;
 use std::borrow::Cow;
 use std::hash::Hasher;
@@ -30,7 +31,9 @@ impl Template {
     /// The text to embed: `On 8 May 2023, Caroline said: …`
     pub fn render<'a>(self, content: &'a str, speaker: Option<&str>, at: Millis) -> Cow<'a, str> {
         match (self, speaker) {
-            (Template::Spoken, Some(speaker)) => Cow::Owned(format!("On {}, {speaker} said: {content}", date(at))),
+            (Template::Spoken, Some(speaker)) => {
+                Cow::Owned(format!("On {}, {speaker} said: {content}", date::words(at)))
+            }
             _ => Cow::Borrowed(content),
         }
     }
@@ -38,38 +41,10 @@ impl Template {
     /// What is indexed by words in front of the content: `8 May 2023 Caroline`.
     pub(crate) fn prefix(self, speaker: Option<&str>, at: Millis) -> Option<String> {
         match (self, speaker) {
-            (Template::Spoken, Some(speaker)) => Some(format!("{} {speaker}", date(at))),
+            (Template::Spoken, Some(speaker)) => Some(format!("{} {speaker}", date::words(at))),
             _ => None,
         }
     }
-}
-
-/// A day as people write it, in UTC: `8 May 2023`.
-fn date(at: Millis) -> String {
-    const MONTHS: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
-    // Days since 1 March of year 0 of the Gregorian calendar, counted in eras of 400 years (Howard Hinnant, "chrono-compatible low-level date algorithms").
-    let days = at / 86_400_000 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let year = era * 400 + year_of_era + u64::from(month >= 10);
-    let name = MONTHS.get((month as usize + 2) % 12).copied().unwrap_or_default();
-    format!("{day} {name} {year}")
 }
 
 /// The normalised text: Unicode lowercase, runs of white space collapsed to one space, trimmed. Two memories of the same
@@ -134,7 +109,7 @@ mod tests {
             (4_107_542_400_000, "1 March 2100"),
             (crate::limits::TIME_MS, "12 October 287396"),
         ] {
-            assert_eq!(date(at), expected);
+            assert_eq!(date::words(at), expected);
         }
     }
 

@@ -1,6 +1,6 @@
-//! Days of the calendar: what a reader is shown of a time.
+//! Days of the calendar: what a reader is shown of a time, and what is embedded and indexed with a turn.
 
-use engram_memory::Millis;
+use crate::Millis;
 
 const MONTHS: [&str; 12] = [
     "January",
@@ -30,21 +30,21 @@ fn civil(at: Millis) -> (u64, u64, u64) {
     (year_of_era + era * 400 + later, month, day)
 }
 
-/// `2023-05-08`.
-pub(crate) fn iso(at: Millis) -> String {
+/// The day of a time in UTC: `2023-05-08`.
+pub fn iso(at: Millis) -> String {
     let (year, month, day) = civil(at);
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// `8 May 2023`.
-pub(crate) fn words(at: Millis) -> String {
+/// The day of a time in UTC as people write it: `8 May 2023`.
+pub fn words(at: Millis) -> String {
     let (year, month, day) = civil(at);
     let month = MONTHS.get((month as usize).wrapping_sub(1)).copied().unwrap_or_default();
     format!("{day} {month} {year}")
 }
 
 /// Whether a text is a day as [`words`] writes it.
-pub(crate) fn is_words(text: &str) -> bool {
+pub fn is_words(text: &str) -> bool {
     let mut parts = text.split(' ');
     let number = |part: Option<&str>, digits: usize| {
         part.is_some_and(|part| (1..=digits).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit()))
