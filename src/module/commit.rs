@@ -94,6 +94,16 @@ impl From<Error> for Stop {
     }
 }
 
+impl From<Stop> for Error {
+    /// For who has looked at the pause before, under the same lock: it cannot stand in the way then.
+    fn from(stop: Stop) -> Error {
+        match stop {
+            Stop::Never(error) => error,
+            Stop::Later => Error::err("the server is paused: retry"),
+        }
+    }
+}
+
 /// The one commit function; see the head of this file. `decide` gets the space and the time in Unix milliseconds.
 pub fn commit<T>(
     ctx: Ctx,

@@ -186,10 +186,7 @@ impl Run {
     fn embed(&mut self) -> Result<bool, Error> {
         let Some((memory, embedding)) = &mut self.current else {
             let Some(next) = self.texts.pop_front() else { return Ok(true) };
-            let text = match next.words {
-                Some(language) => Text::with_words(next.text.as_str(), next.from, language),
-                None => Text::plain(next.text.as_str()),
-            };
+            let text = Text::of(&next);
             self.current = Some((next, Embedding::of(text)));
             return Ok(false);
         };

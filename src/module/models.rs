@@ -19,7 +19,7 @@ use engram_inference::cache::Cache;
 use engram_inference::gemma::{Gemma, LoadOptions, Progress};
 use engram_inference::pool::{Advance, Pool, Priority, Task};
 use engram_inference::{Encoder, Scratch, Window};
-use engram_memory::Language;
+use engram_memory::{Language, Missing};
 
 use crate::config;
 use crate::ffi::{self, Ctx, Level};
@@ -59,6 +59,14 @@ impl Text {
     /// A text of which only the whole counts.
     pub fn plain(text: impl Into<String>) -> Text {
         Text { text: text.into(), words: None }
+    }
+
+    /// That of a memory that a space wants embedded.
+    pub fn of(memory: &Missing) -> Text {
+        match memory.words {
+            Some(language) => Text::with_words(memory.text.as_str(), memory.from, language),
+            None => Text::plain(memory.text.as_str()),
+        }
     }
 
     /// A text whose words from byte `from` on count too.

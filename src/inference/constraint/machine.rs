@@ -512,7 +512,10 @@ impl Machine {
     }
 
     /// One more byte of a scalar: the texts are in order, so those that begin alike stand together.
-    #[allow(clippy::too_many_arguments)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of the frame that it is called for, taken apart by the match"
+    )]
     fn scalar(
         &self,
         texts: &[Box<[u8]>],

@@ -20,7 +20,7 @@ use super::generate::{self, Start};
 use super::recall::Search;
 use super::session::{after_append, fitting};
 use super::{Outcome, answer_for, check_size, expect_memory, read, target};
-use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
+use crate::commit::{self, Expect, Needs, Ran, Target};
 use crate::datatype::{self, Found};
 use crate::ffi::{self, Ctx, Key, Mode, Str};
 use crate::fill;
@@ -51,20 +51,17 @@ pub struct InOrder(Place);
 impl Drop for InOrder {
     fn drop(&mut self) {
         let place = self.0.clone();
-        let mut done = false;
         commit::submit(move |ctx| {
-            if !std::mem::replace(&mut done, true) {
-                let next = {
-                    let mut waiting = waiting();
-                    let next = waiting.get_mut(&place).and_then(VecDeque::pop_front);
-                    if next.is_none() {
-                        waiting.remove(&place);
-                    }
-                    next
-                };
-                if let Some(next) = next {
-                    next(ctx);
+            let next = {
+                let mut waiting = waiting();
+                let next = waiting.get_mut(&place).and_then(VecDeque::pop_front);
+                if next.is_none() {
+                    waiting.remove(&place);
                 }
+                next
+            };
+            if let Some(next) = next {
+                next(ctx);
             }
             Ran::Done
         });
@@ -180,7 +177,7 @@ impl Asked {
         let ids = commit::commit(ctx, &self.target, Needs::STORE, |space, now| {
             Ok(space.append(now, &self.session, fitting(space, vec![turn]))?)
         });
-        let turn = ids.map_err(error_of)?.first().copied().ok_or_else(|| Error::err("the turn was not stored"))?;
+        let turn = ids.map_err(Error::from)?.first().copied().ok_or_else(|| Error::err("the turn was not stored"))?;
         let name = Str::new(&self.target.key);
         // From here on the work belongs to the space that stands there now.
         if let Found::Space(held) = datatype::find(&mut Key::open(ctx, &name, Mode::Peek)) {
@@ -244,14 +241,6 @@ impl Asked {
         let question =
             search.as_ref().map_or_else(|| Text::plain(self.message.as_str()), |search| search.question(&self.message));
         Ok((material, search, question))
-    }
-}
-
-fn error_of(stop: Stop) -> Error {
-    match stop {
-        Stop::Never(error) => error,
-        // Cannot be: a pause was looked at before, under the same lock.
-        Stop::Later => Error::err("the server is paused: retry"),
     }
 }
 
@@ -335,7 +324,7 @@ impl Settle {
             let (ids, effects) = space.append(now, &self.session, fitting(space, vec![answer]))?;
             Ok(((ids.first().copied(), note), effects))
         });
-        let stored = stored.map_err(error_of)?;
+        let stored = stored.map_err(Error::from)?;
         if stored.0.is_some() {
             after_append(ctx, &self.target.key, &self.session, self.fitted);
         }

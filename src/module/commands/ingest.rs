@@ -320,7 +320,7 @@ impl Ingest {
                         ("staged", Value::from(state.staged)),
                     ]);
                 }
-                Err(stop) => failed = Some(error_of(stop)),
+                Err(stop) => failed = Some(stop.into()),
             }
         }
         let mut state = self.state();
@@ -342,7 +342,7 @@ impl Ingest {
         }
         drop(state);
         let outcome = match failed {
-            None => self.show(ctx).map_err(error_of),
+            None => self.show(ctx).map_err(Error::from),
             Some(error) => Err(error),
         };
         if outcome.is_err() {
@@ -365,14 +365,6 @@ impl Ingest {
             ("chunks", Value::from(u64::from(document.chunks))),
             ("tokens", Value::from(document.tokens)),
         ]))
-    }
-}
-
-fn error_of(stop: Stop) -> Error {
-    match stop {
-        Stop::Never(error) => error,
-        // Cannot be: a pause was looked at before, under the same lock.
-        Stop::Later => Error::err("the server is paused: retry"),
     }
 }
 

@@ -280,10 +280,7 @@ impl Run {
         let Some(own) = &self.encoder else { return self.find_encoder() };
         let Some((memory, embedding)) = &mut self.current else {
             let Some(next) = self.texts.pop_front() else { return Ok(true) };
-            let text = match next.words {
-                Some(language) => Text::with_words(next.text.as_str(), next.from, language),
-                None => Text::plain(next.text.as_str()),
-            };
+            let text = Text::of(&next);
             let embedding = Embedding::of(text);
             self.current = Some((next, embedding));
             return Ok(false);
