@@ -23,7 +23,7 @@ use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
 use crate::datatype::{self, Found, Held, Underway};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str};
 use crate::grammar::{self, Parsed};
-use crate::jobs::Waiter;
+use crate::jobs::{Place, Waiter};
 use crate::models::{self, Counter, Embedding, Text};
 use crate::reply::Error;
 
@@ -87,8 +87,11 @@ pub fn searched(
         && held.space.awaiting() > 0
     {
         let (command, words, db) = (args.command(), args.owned(), ctx.db());
+        // It waits in the queue like any other work; the search takes its own place, if it needs one.
+        let place = Place::take()?;
         let waiter = Waiter::block(ctx, 0, || {});
         let again = move |ctx: Ctx| {
+            drop(place);
             let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
             let mut waiter = Some(waiter);
             if !ctx.select(db) {
