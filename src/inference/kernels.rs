@@ -26,6 +26,7 @@ use std::sync::OnceLock;
 pub use cells::{Finish, PANEL, Panels, padded, place};
 pub use lanes::{LANES, Lanes};
 pub use rows::Format;
+pub(crate) use rows::f16 as half;
 
 /// The functions of one path. Slices that do not fit together panic; [`crate::product`] and the models check shapes when
 /// they load.

@@ -16,6 +16,7 @@ pub mod generation;
 pub mod gguf;
 pub mod kernels;
 pub mod memory;
+pub mod packed;
 pub mod pool;
 pub mod product;
 pub mod sampler;

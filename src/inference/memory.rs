@@ -5,14 +5,15 @@
 //! stay in the mapped model file ([`MappedFile`]). [`mapped_bytes`] counts the anonymous ones, so that a server can report
 //! them.
 //!
-//! Rejected: an arena with a free list. The pieces are few, large and of fixed size, and the kernel hands out zeroed pages
-//! lazily, so a cache that is never filled costs nothing.
+//! Packed weights share one mapping per model ([`Arena`]). Rejected: an arena with a free list for everything. The pieces are
+//! few, large and of fixed size, and the kernel hands out zeroed pages lazily, so a cache that is never filled costs nothing.
 
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::Error;
 
@@ -123,6 +124,66 @@ impl<T: Number> Drop for MappedVec<T> {
     }
 }
 
+/// One mapping that is handed out in pieces, for the weights of a model: in large pages where the system has them, which a
+/// product that streams hundreds of megabytes needs, and which small mappings would never get.
+pub struct Arena {
+    memory: Arc<MappedVec<u8>>,
+    taken: AtomicUsize,
+}
+
+/// A piece of an [`Arena`], zeroed at first; the arena lives as long as one of its pieces.
+pub struct Piece {
+    memory: Arc<MappedVec<u8>>,
+    start: usize,
+    len: usize,
+}
+
+impl Arena {
+    /// Where pieces begin.
+    const ALIGN: usize = 64;
+
+    /// Room for `bytes` bytes in pieces whose lengths are multiples of 64.
+    pub fn new(bytes: usize) -> Result<Arena, Error> {
+        let memory = MappedVec::<u8>::zeroed(bytes)?;
+        #[cfg(target_os = "linux")]
+        if bytes > 0 {
+            // SAFETY: the range is this mapping's own; the advice changes how it is backed, not what it holds. Where it is
+            // refused, pages are small.
+            unsafe { libc::madvise(memory.start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+        }
+        Ok(Arena { memory: Arc::new(memory), taken: AtomicUsize::new(0) })
+    }
+
+    /// The next `len` bytes, from a multiple of 64 on.
+    pub fn take(&self, len: usize) -> Result<Piece, Error> {
+        let whole = len.checked_next_multiple_of(Arena::ALIGN);
+        let end = |taken: usize| whole.and_then(|len| taken.checked_add(len)).filter(|end| *end <= self.memory.len());
+        match self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, end) {
+            Ok(start) => Ok(Piece { memory: Arc::clone(&self.memory), start, len }),
+            Err(taken) => {
+                Err(Error::new(format!("{len} bytes are more than the {} left of an arena", self.memory.len() - taken)))
+            }
+        }
+    }
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `take` gave these bytes of the mapping to this piece alone, and the mapping lives as long as `memory`.
+        unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr().add(self.start), self.len) }
+    }
+}
+
+impl DerefMut for Piece {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` makes the access exclusive: nothing else reaches into the mapping, whose
+        // `MappedVec` an arena never dereferences.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(self.start), self.len) }
+    }
+}
+
 /// A file mapped read-only and shared: its pages are the page cache's, not ours.
 ///
 /// A file that someone shortens while it is mapped ends the process with SIGBUS at the next access, as with every program
@@ -144,6 +205,18 @@ impl MappedFile {
         let map = unsafe { memmap2::Mmap::map(&file) };
         let map = map.map_err(|e| Error::new(format!("{place} cannot be mapped: {e}")))?;
         Ok(MappedFile { map })
+    }
+
+    /// Tells the kernel that `range` is not needed in this process for now: its pages no longer count as resident. They are
+    /// read again when they are touched.
+    pub fn release(&self, range: std::ops::Range<usize>) {
+        // SAFETY: the system's page size is a constant of the process.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let (start, end) = (range.start.next_multiple_of(page), range.end.min(self.map.len()) / page * page);
+        if start < end {
+            // SAFETY: whole pages inside a read-only mapping of a file, which come back from the file when touched.
+            unsafe { libc::madvise(self.map.as_ptr().add(start).cast_mut().cast(), end - start, libc::MADV_DONTNEED) };
+        }
     }
 
     /// Asks the kernel to read `range` of the file into the page cache now. A hint: what it cannot do is read later.

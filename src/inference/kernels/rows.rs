@@ -138,7 +138,7 @@ plain_row!(Bf16Row, 2, of_bf16, |b| f32::from_bits(u32::from(u16::from_le_bytes(
 
 /// Half precision to single, exact, subnormal numbers, infinities and NaN included.
 #[inline(always)]
-pub(super) fn f16(half: u16) -> f32 {
+pub(crate) fn f16(half: u16) -> f32 {
     let half = u32::from(half);
     // The exponent field keeps its bias of 15 here; multiplying by 2^112 corrects it and makes subnormal numbers normal.
     let magnitude = (half & 0x7fff) << 13;

@@ -1,0 +1,282 @@
+//! Tiles with AVX-512 and its VNNI: sixteen rows in a register.
+//!
+//! SAFETY of every block here: the functions run only behind [`runs`] (a [`Path`] is handed out by nothing else), so the CPU
+//! has the instructions. Pointers come from the slices of [`Tiles`], whose lengths `Packed::multiply` has checked: a tile has
+//! the areas of [`Quant::areas`], of which block `b` touches its own share; a row of `x` has `blocks` blocks. Loads and
+//! stores need no alignment. A prefetch may point anywhere.
+
+use std::arch::x86_64::*;
+
+use super::layout::{self, BLOCK, QUAD, STEP, SUPER, TILE};
+use super::{FEW, Meta, Path, Quant, Tiles};
+
+pub(super) static PATH: Path = Path { name: "avx512vnni", tiles, quantise };
+
+/// Bytes that a read runs ahead of the products when each weight is used once.
+const AHEAD: usize = 4096;
+/// Rows of `x` that meet two tiles at once: with their 24 sums, weights and scales they fill the 32 registers.
+const WIDE: usize = 6;
+
+pub(super) fn runs() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+}
+
+/// One format, known when this is compiled.
+trait Kind {
+    const QUANT: Quant;
+}
+
+macro_rules! kinds {
+    ($($name:ident),*) => { $(
+        #[allow(non_camel_case_types)]
+        struct $name;
+        impl Kind for $name {
+            const QUANT: Quant = Quant::$name;
+        }
+    )* };
+}
+kinds!(Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K);
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn tiles(job: Tiles<'_>) {
+    match job.quant {
+        Quant::Q8_0 => all::<Q8_0>(job),
+        Quant::Q4_0 => all::<Q4_0>(job),
+        Quant::Q4_1 => all::<Q4_1>(job),
+        Quant::Q5_0 => all::<Q5_0>(job),
+        Quant::Q5_1 => all::<Q5_1>(job),
+        Quant::Q4_K => all::<Q4_K>(job),
+        Quant::Q5_K => all::<Q5_K>(job),
+        Quant::Q6_K => all::<Q6_K>(job),
+    }
+}
+
+/// All tiles with all rows: one tile at a time where there are few rows, else two with [`WIDE`] rows at a time.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn all<K: Kind>(job: Tiles<'_>) {
+    let bytes = K::QUANT.areas(job.blocks).2;
+    let count = job.rows.div_ceil(TILE);
+    let mut at = 0;
+    while at < count {
+        let wide = job.m > FEW && at + 1 < count;
+        let first = &job.data[at * bytes..(at + 1) * bytes];
+        let second = if wide { &job.data[(at + 1) * bytes..(at + 2) * bytes] } else { first };
+        let mut i = 0;
+        while i < job.m {
+            let left = job.m - i;
+            i += match (wide, left) {
+                (true, 1) => some::<K, 2, 1, false>(job, [first, second], at, i),
+                (true, 2) => some::<K, 2, 2, false>(job, [first, second], at, i),
+                (true, 3) => some::<K, 2, 3, false>(job, [first, second], at, i),
+                (true, 4) => some::<K, 2, 4, false>(job, [first, second], at, i),
+                (true, 5) => some::<K, 2, 5, false>(job, [first, second], at, i),
+                (true, _) => some::<K, 2, WIDE, false>(job, [first, second], at, i),
+                (false, 1) => some::<K, 1, 1, true>(job, [first], at, i),
+                (false, 2) => some::<K, 1, 2, true>(job, [first], at, i),
+                (false, 3) => some::<K, 1, 3, true>(job, [first], at, i),
+                (false, 4) => some::<K, 1, 4, true>(job, [first], at, i),
+                (false, 5) => some::<K, 1, 5, true>(job, [first], at, i),
+                (false, 6) => some::<K, 1, 6, true>(job, [first], at, i),
+                (false, 7) => some::<K, 1, 7, true>(job, [first], at, i),
+                (false, _) => some::<K, 1, FEW, true>(job, [first], at, i),
+            };
+        }
+        at += if wide { 2 } else { 1 };
+    }
+}
+
+/// `R` tiles, the first of which is number `tile`, with `T` rows of `x` from `row` on; gives `T`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn some<K: Kind, const R: usize, const T: usize, const AHEAD_OF_USE: bool>(
+    job: Tiles<'_>,
+    tiles: [&[u8]; R],
+    tile: usize,
+    row: usize,
+) -> usize {
+    let shape = const { K::QUANT.shape() };
+    let halves = const { layout::has_halves(K::QUANT) };
+    let has_min = const { layout::has_min(K::QUANT) };
+    let (scales_at, weights_at, _) = K::QUANT.areas(job.blocks);
+    let cols = job.blocks * BLOCK;
+    let x = job.x[row * cols..(row + T) * cols].as_ptr();
+    let meta = job.meta[row * job.blocks..(row + T) * job.blocks].as_ptr();
+    // SAFETY: see the module.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); T]; R];
+        for b in 0..job.blocks {
+            if AHEAD_OF_USE {
+                let next = tiles[0].as_ptr().add(weights_at + b * shape.weights).wrapping_add(AHEAD);
+                for line in 0..shape.weights.div_ceil(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line * 64).cast());
+                }
+            }
+            let parts = if halves { 2 } else { 1 };
+            for part in 0..parts {
+                let mut dots = [[_mm512_setzero_si512(); T]; R];
+                if let Some(bits) = shape.offset {
+                    for t in 0..T {
+                        let meta = &*meta.add(t * job.blocks + b);
+                        let start = match (halves, part) {
+                            (false, _) => meta.both,
+                            (true, 0) => meta.low,
+                            (true, _) => meta.high,
+                        };
+                        let start = _mm512_set1_epi32(start << bits);
+                        for r in 0..R {
+                            dots[r][t] = start;
+                        }
+                    }
+                }
+                let quads = BLOCK / QUAD / parts;
+                for quad in part * quads..(part + 1) * quads {
+                    let mut weights = [_mm512_setzero_si512(); R];
+                    for r in 0..R {
+                        weights[r] = step::<K>(tiles[r].as_ptr().add(weights_at + b * shape.weights), quad);
+                    }
+                    for t in 0..T {
+                        let x = x.add(t * cols + b * BLOCK + quad * QUAD).cast::<i32>().read_unaligned();
+                        let x = _mm512_set1_epi32(x);
+                        for r in 0..R {
+                            dots[r][t] = _mm512_dpbusd_epi32(dots[r][t], weights[r], x);
+                        }
+                    }
+                }
+                for r in 0..R {
+                    let scale = scale::<K>(tiles[r].as_ptr(), scales_at, b, part);
+                    for t in 0..T {
+                        let factor = _mm512_mul_ps(scale, _mm512_set1_ps((*meta.add(t * job.blocks + b)).scale));
+                        sums[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][t]), factor, sums[r][t]);
+                    }
+                }
+            }
+            if has_min {
+                for r in 0..R {
+                    let min = min::<K>(tiles[r].as_ptr(), scales_at, b);
+                    for t in 0..T {
+                        let meta = &*meta.add(t * job.blocks + b);
+                        let total = _mm512_set1_ps(meta.both as f32 * meta.scale);
+                        sums[r][t] = _mm512_fmadd_ps(min, total, sums[r][t]);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            let first = (tile + r) * TILE;
+            let lanes = (job.rows - first).min(TILE);
+            let mask = if lanes == TILE { !0 } else { (1u16 << lanes) - 1 };
+            for t in 0..T {
+                _mm512_mask_storeu_ps(job.y.add((row + t) * job.stride + first), mask, sums[r][t]);
+            }
+        }
+    }
+    T
+}
+
+/// Four columns of sixteen rows as unsigned bytes, of the weights of one block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn step<K: Kind>(weights: *const u8, quad: usize) -> __m512i {
+    // SAFETY: see the module.
+    unsafe {
+        let load = |at: usize| _mm512_loadu_si512(weights.add(at).cast());
+        if matches!(K::QUANT, Quant::Q8_0) {
+            return load(quad * STEP);
+        }
+        let both = load(quad / 2 * STEP);
+        let low = if quad % 2 == 0 { both } else { _mm512_srli_epi16::<4>(both) };
+        let low = _mm512_and_si512(low, _mm512_set1_epi8(15));
+        match K::QUANT {
+            Quant::Q5_0 | Quant::Q5_1 | Quant::Q5_K => {
+                let mask = weights.add(BLOCK * TILE / 2 + quad * STEP / 8).cast::<u64>().read_unaligned();
+                _mm512_mask_add_epi8(low, mask, low, _mm512_set1_epi8(16))
+            }
+            Quant::Q6_K => {
+                let pairs = load(BLOCK * TILE / 2 + quad / 4 * STEP);
+                let pairs = match quad % 4 {
+                    0 => _mm512_slli_epi16::<4>(pairs),
+                    1 => _mm512_slli_epi16::<2>(pairs),
+                    2 => pairs,
+                    _ => _mm512_srli_epi16::<2>(pairs),
+                };
+                _mm512_or_si512(low, _mm512_and_si512(pairs, _mm512_set1_epi8(0x30)))
+            }
+            _ => low,
+        }
+    }
+}
+
+/// The scales of sixteen rows in one block, or in half of it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn scale<K: Kind>(tile: *const u8, scales_at: usize, block: usize, part: usize) -> __m512 {
+    let shape = const { K::QUANT.shape() };
+    // SAFETY: see the module.
+    unsafe {
+        let own = tile.add(scales_at + block * shape.scales);
+        let head = || halves(tile.add(block / SUPER * shape.head));
+        match K::QUANT {
+            Quant::Q4_K | Quant::Q5_K => {
+                let scale = _mm512_cvtepu8_epi32(_mm_loadu_si128(own.cast()));
+                _mm512_mul_ps(head(), _mm512_cvtepi32_ps(scale))
+            }
+            Quant::Q6_K => {
+                let scale = _mm512_cvtepi8_epi32(_mm_loadu_si128(own.add(part * TILE).cast()));
+                _mm512_mul_ps(head(), _mm512_cvtepi32_ps(scale))
+            }
+            _ => halves(own),
+        }
+    }
+}
+
+/// What is subtracted from sixteen rows in one block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn min<K: Kind>(tile: *const u8, scales_at: usize, block: usize) -> __m512 {
+    let shape = const { K::QUANT.shape() };
+    // SAFETY: see the module.
+    unsafe {
+        let own = tile.add(scales_at + block * shape.scales);
+        match K::QUANT {
+            Quant::Q4_K | Quant::Q5_K => {
+                let min = _mm512_cvtepu8_epi32(_mm_loadu_si128(own.add(TILE).cast()));
+                let head = halves(tile.add(block / SUPER * shape.head + 2 * TILE));
+                _mm512_mul_ps(head, _mm512_cvtepi32_ps(min))
+            }
+            _ => halves(own.add(2 * TILE)),
+        }
+    }
+}
+
+/// Sixteen half-precision numbers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn halves(from: *const u8) -> __m512 {
+    // SAFETY: see the module.
+    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn quantise(from: &[f32], quants: &mut [i8], meta: &mut [Meta]) {
+    let blocks = from.as_chunks::<BLOCK>().0.iter().zip(quants.as_chunks_mut::<BLOCK>().0);
+    for ((from, to), meta) in blocks.zip(meta) {
+        // SAFETY: 32 numbers are read, and 32 bytes written.
+        unsafe {
+            let (a, b) = (_mm512_loadu_ps(from.as_ptr()), _mm512_loadu_ps(from.as_ptr().add(TILE)));
+            let largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+            let factor = _mm512_set1_ps(if largest > super::LEAST { 127.0 / largest } else { 0.0 });
+            let whole = |x: __m512| _mm512_cvtps_epi32(_mm512_mul_ps(x, factor));
+            let (a, b) = (_mm512_cvtsepi32_epi8(whole(a)), _mm512_cvtsepi32_epi8(whole(b)));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), a);
+            _mm_storeu_si128(to.as_mut_ptr().add(TILE).cast(), b);
+            let sum = |x: __m128i| -_mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(x));
+            let (low, high) = (sum(a), sum(b));
+            *meta = Meta { scale: largest / 127.0, low, high, both: low + high };
+        }
+    }
+}

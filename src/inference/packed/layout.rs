@@ -1,0 +1,365 @@
+//! How a tile of sixteen rows lies in memory, and how it is made of the blocks of a GGUF file.
+
+use crate::kernels::half;
+
+/// Rows of a tile.
+pub(super) const TILE: usize = 16;
+/// Columns of a block.
+pub(super) const BLOCK: usize = 32;
+/// Blocks that share a head in the K family.
+pub(super) const SUPER: usize = 8;
+/// Columns that lie side by side.
+pub(super) const QUAD: usize = 4;
+/// Bytes of one quad of columns of a tile.
+pub(super) const STEP: usize = TILE * QUAD;
+
+/// The quantised formats of GGUF that models of the family come in. `d` and `m` are half-precision numbers of a block, `q`
+/// a whole number per weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(non_camel_case_types)]
+pub enum Quant {
+    /// `d·(q − 128)`, 8 bits (the file has signed bytes).
+    Q8_0,
+    /// `d·(q − 8)`, 4 bits.
+    Q4_0,
+    /// `d·q + m`, 4 bits.
+    Q4_1,
+    /// `d·(q − 16)`, 5 bits.
+    Q5_0,
+    /// `d·q + m`, 5 bits.
+    Q5_1,
+    /// `d·s·q − m·t`, 4 bits, with `d` and `m` per 256 weights and whole numbers `s` and `t` of 6 bits per 32.
+    Q4_K,
+    /// The same with 5 bits.
+    Q5_K,
+    /// `d·s·(q − 32)`, 6 bits, with `d` per 256 weights and a signed byte `s` per 16.
+    Q6_K,
+}
+
+/// What one format has in a tile.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    /// Bytes per 256 columns, in the area of heads.
+    pub head: usize,
+    /// Bytes per 32 columns, in the area of scales.
+    pub scales: usize,
+    /// Bytes per 32 columns, in the area of weights.
+    pub weights: usize,
+    /// What is added to a signed weight, as a power of two; `None` where weights are unsigned by nature.
+    pub offset: Option<u32>,
+}
+
+impl Quant {
+    /// All formats.
+    pub const ALL: [Quant; 8] =
+        [Quant::Q8_0, Quant::Q4_0, Quant::Q4_1, Quant::Q5_0, Quant::Q5_1, Quant::Q4_K, Quant::Q5_K, Quant::Q6_K];
+
+    /// The name as GGUF tools write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Quant::Q8_0 => "Q8_0",
+            Quant::Q4_0 => "Q4_0",
+            Quant::Q4_1 => "Q4_1",
+            Quant::Q5_0 => "Q5_0",
+            Quant::Q5_1 => "Q5_1",
+            Quant::Q4_K => "Q4_K",
+            Quant::Q5_K => "Q5_K",
+            Quant::Q6_K => "Q6_K",
+        }
+    }
+
+    /// How many numbers one block of the file holds.
+    pub const fn block_len(self) -> usize {
+        match self {
+            Quant::Q4_K | Quant::Q5_K | Quant::Q6_K => SUPER * BLOCK,
+            _ => BLOCK,
+        }
+    }
+
+    /// How many bytes one block of the file takes.
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            Quant::Q8_0 => 34,
+            Quant::Q4_0 => 18,
+            Quant::Q4_1 => 20,
+            Quant::Q5_0 => 22,
+            Quant::Q5_1 => 24,
+            Quant::Q4_K => 144,
+            Quant::Q5_K => 176,
+            Quant::Q6_K => 210,
+        }
+    }
+
+    /// The bytes of a row of `cols` numbers in a file, or `None` when `cols` is no whole number of blocks or too large.
+    pub fn row_bytes(self, cols: usize) -> Option<usize> {
+        if !cols.is_multiple_of(self.block_len()) {
+            return None;
+        }
+        (cols / self.block_len()).checked_mul(self.block_bytes())
+    }
+
+    pub(super) const fn shape(self) -> Shape {
+        const HALF: usize = 2 * TILE;
+        const NIBBLES: usize = BLOCK * TILE / 2;
+        const BITS: usize = BLOCK * TILE / 8;
+        let (head, scales, weights, offset) = match self {
+            Quant::Q8_0 => (0, HALF, BLOCK * TILE, Some(7)),
+            Quant::Q4_0 => (0, HALF, NIBBLES, Some(3)),
+            Quant::Q4_1 => (0, 2 * HALF, NIBBLES, None),
+            Quant::Q5_0 => (0, HALF, NIBBLES + BITS, Some(4)),
+            Quant::Q5_1 => (0, 2 * HALF, NIBBLES + BITS, None),
+            Quant::Q4_K => (2 * HALF, 2 * TILE, NIBBLES, None),
+            Quant::Q5_K => (2 * HALF, 2 * TILE, NIBBLES + BITS, None),
+            Quant::Q6_K => (HALF, 2 * TILE, NIBBLES + 2 * BITS, Some(5)),
+        };
+        Shape { head, scales, weights, offset }
+    }
+
+    /// Where the scales, the weights and the end of a tile of `blocks` blocks per row are.
+    pub(super) const fn areas(self, blocks: usize) -> (usize, usize, usize) {
+        let shape = self.shape();
+        let scales = blocks / SUPER * shape.head;
+        let weights = (scales + blocks * shape.scales).next_multiple_of(64);
+        (scales, weights, weights + blocks * shape.weights)
+    }
+
+    /// The bytes of a tile, a multiple of 64.
+    pub(super) fn tile_bytes(self, blocks: usize) -> Option<usize> {
+        // No format takes more than 40 bytes per column of a tile.
+        blocks.checked_mul(40 * BLOCK)?;
+        Some(self.areas(blocks).2)
+    }
+}
+
+/// Whether the two halves of a block have scales of their own.
+pub(super) const fn has_halves(quant: Quant) -> bool {
+    matches!(quant, Quant::Q6_K)
+}
+
+/// Whether something is subtracted from every weight of a block.
+pub(super) const fn has_min(quant: Quant) -> bool {
+    matches!(quant, Quant::Q4_1 | Quant::Q5_1 | Quant::Q4_K | Quant::Q5_K)
+}
+
+/// Thirty-two weights of one row, as unsigned numbers, with what a block of the file says beside them.
+struct Block {
+    weights: [u8; BLOCK],
+    /// What goes into the area of scales for this row: one or two entries of `scales / TILE` bytes together.
+    scales: [[u8; 2]; 2],
+}
+
+/// Reads block `index` of 32 columns of a row of the file. Slices have the lengths of the format.
+#[inline(always)]
+fn read(quant: Quant, row: &[u8], index: usize) -> Block {
+    let per = quant.block_len() / BLOCK;
+    let bytes = quant.block_bytes();
+    let block = &row[index / per * bytes..][..bytes];
+    let part = index % per;
+    let mut weights = [0u8; BLOCK];
+    let two = |at: usize| [block[at], block[at + 1]];
+    let nibbles = |weights: &mut [u8; BLOCK], from: &[u8]| {
+        for (i, byte) in from.iter().take(BLOCK / 2).enumerate() {
+            weights[i] = byte & 15;
+            weights[i + BLOCK / 2] = byte >> 4;
+        }
+    };
+    let fifth = |weights: &mut [u8; BLOCK], from: &[u8]| {
+        let bits = from.iter().take(4).rev().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+        for (i, weight) in weights.iter_mut().enumerate() {
+            *weight |= ((bits >> i & 1) as u8) << 4;
+        }
+    };
+    match quant {
+        Quant::Q8_0 => {
+            for (weight, byte) in weights.iter_mut().zip(&block[2..]) {
+                *weight = byte ^ 0x80;
+            }
+            Block { weights, scales: [two(0), [0; 2]] }
+        }
+        Quant::Q4_0 => {
+            nibbles(&mut weights, &block[2..]);
+            Block { weights, scales: [two(0), [0; 2]] }
+        }
+        Quant::Q5_0 => {
+            nibbles(&mut weights, &block[6..]);
+            fifth(&mut weights, &block[2..]);
+            Block { weights, scales: [two(0), [0; 2]] }
+        }
+        Quant::Q4_1 => {
+            nibbles(&mut weights, &block[4..]);
+            Block { weights, scales: [two(0), two(2)] }
+        }
+        Quant::Q5_1 => {
+            nibbles(&mut weights, &block[8..]);
+            fifth(&mut weights, &block[4..]);
+            Block { weights, scales: [two(0), two(2)] }
+        }
+        Quant::Q4_K | Quant::Q5_K => {
+            let packed = &block[4..16];
+            let (scale, min) = if part < 4 {
+                (packed[part] & 63, packed[part + 4] & 63)
+            } else {
+                let both = packed[part + 4];
+                (both & 15 | packed[part - 4] >> 6 << 4, both >> 4 | packed[part] >> 6 << 4)
+            };
+            // Sub-blocks come in pairs: the low nibbles of 32 bytes, then their high ones.
+            let low = if quant == Quant::Q4_K { &block[16..] } else { &block[48..] };
+            let low = &low[part / 2 * BLOCK..][..BLOCK];
+            for (i, weight) in weights.iter_mut().enumerate() {
+                *weight = low[i] >> (part % 2 * 4) & 15;
+                if quant == Quant::Q5_K {
+                    *weight |= (block[16 + i] >> part & 1) << 4;
+                }
+            }
+            Block { weights, scales: [[scale, min], [0; 2]] }
+        }
+        Quant::Q6_K => {
+            // Two halves of 128: 64 bytes of low nibbles, 32 bytes of upper pairs of bits, 8 scales each.
+            let (half, quarter) = (part / 4, part % 4);
+            let low = &block[half * 64 + quarter % 2 * BLOCK..][..BLOCK];
+            let high = &block[128 + half * BLOCK..][..BLOCK];
+            for (i, weight) in weights.iter_mut().enumerate() {
+                *weight = low[i] >> (quarter / 2 * 4) & 15 | (high[i] >> (2 * quarter) & 3) << 4;
+            }
+            let scale = 192 + half * 8 + quarter * 2;
+            Block { weights, scales: [two(scale), [0; 2]] }
+        }
+    }
+}
+
+/// Packs all rows of `from` into `to`, which is zeroed and has the length of whole tiles.
+pub(super) fn pack(quant: Quant, cols: usize, from: &[u8], to: &mut [u8]) {
+    let blocks = cols / BLOCK;
+    let (Some(row_bytes), Some(tile_bytes)) = (quant.row_bytes(cols), quant.tile_bytes(blocks)) else { return };
+    for (rows, tile) in from.chunks(TILE * row_bytes).zip(to.chunks_exact_mut(tile_bytes)) {
+        for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
+            match quant {
+                Quant::Q8_0 => pack_bytes(bytes, row, blocks, tile),
+                _ => pack_row(quant, bytes, row, blocks, tile),
+            }
+        }
+    }
+}
+
+/// Q8_0, of which most models are made, four bytes at a time.
+fn pack_bytes(bytes: &[u8], row: usize, blocks: usize, tile: &mut [u8]) {
+    let (_, weights, _) = Quant::Q8_0.areas(blocks);
+    let (scales, weights) = tile.split_at_mut(weights);
+    let places = scales.chunks_exact_mut(2 * TILE).zip(weights.chunks_exact_mut(BLOCK * TILE));
+    for (block, (scales, weights)) in bytes.chunks_exact(34).zip(places) {
+        scales[2 * row..2 * row + 2].copy_from_slice(&block[..2]);
+        for (quad, step) in block[2..].as_chunks::<QUAD>().0.iter().zip(weights.chunks_exact_mut(STEP)) {
+            let unsigned = u32::from_le_bytes(*quad) ^ 0x8080_8080;
+            step[row * QUAD..][..QUAD].copy_from_slice(&unsigned.to_le_bytes());
+        }
+    }
+}
+
+fn pack_row(quant: Quant, bytes: &[u8], row: usize, blocks: usize, tile: &mut [u8]) {
+    let shape = quant.shape();
+    let (scales_at, weights_at, _) = quant.areas(blocks);
+    for index in 0..blocks {
+        if shape.head > 0 && index % SUPER == 0 {
+            let block = &bytes[index / SUPER * quant.block_bytes()..][..quant.block_bytes()];
+            let head = &mut tile[index / SUPER * shape.head..][..shape.head];
+            if quant == Quant::Q6_K {
+                head[2 * row..][..2].copy_from_slice(&block[208..210]);
+            } else {
+                head[2 * row..][..2].copy_from_slice(&block[..2]);
+                head[2 * (TILE + row)..][..2].copy_from_slice(&block[2..4]);
+            }
+        }
+        let Block { weights, scales: [first, second] } = read(quant, bytes, index);
+        let scales = &mut tile[scales_at + index * shape.scales..][..shape.scales];
+        match quant {
+            Quant::Q4_K | Quant::Q5_K | Quant::Q6_K => (scales[row], scales[TILE + row]) = (first[0], first[1]),
+            _ => {
+                scales[2 * row..][..2].copy_from_slice(&first);
+                if shape.scales > 2 * TILE {
+                    // Kept with the sign of the K family: what is subtracted.
+                    scales[2 * (TILE + row)..][..2].copy_from_slice(&[second[0], second[1] ^ 0x80]);
+                }
+            }
+        }
+        let place = &mut tile[weights_at + index * shape.weights..][..shape.weights];
+        for (at, quad) in weights.as_chunks::<QUAD>().0.iter().enumerate() {
+            for (column, weight) in quad.iter().enumerate() {
+                let lane = row * QUAD + column;
+                // Two quads share their bytes: the even one has the low nibbles.
+                place[at / 2 * STEP + lane] |= (weight & 15) << (at % 2 * 4);
+                match quant {
+                    Quant::Q5_0 | Quant::Q5_1 | Quant::Q5_K => {
+                        // A bit for each byte of the quad, in the order of a mask register.
+                        let bits = BLOCK * TILE / 2 + at * STEP / 8;
+                        place[bits + lane / 8] |= (weight >> 4 & 1) << (lane % 8);
+                    }
+                    Quant::Q6_K => {
+                        // Four quads share the bytes of their upper bits.
+                        let pairs = BLOCK * TILE / 2 + at / 4 * STEP;
+                        place[pairs + lane] |= (weight >> 4 & 3) << (at % 4 * 2);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// One block of a row of a tile: its unsigned weights, the scales of its two halves, and what is subtracted.
+pub(super) struct Unpacked {
+    pub weights: [u8; BLOCK],
+    pub scales: [f32; 2],
+    pub min: f32,
+}
+
+/// Block `index` of row `row` of a tile.
+pub(super) fn unpack(quant: Quant, tile: &[u8], blocks: usize, row: usize, index: usize) -> Unpacked {
+    let shape = quant.shape();
+    let (scales_at, weights_at, _) = quant.areas(blocks);
+    let head = |at: usize| {
+        let head = &tile[index / SUPER * shape.head..][..shape.head];
+        half(u16::from_le_bytes([head[2 * at], head[2 * at + 1]]))
+    };
+    let scales = &tile[scales_at + index * shape.scales..][..shape.scales];
+    let at = |at: usize| half(u16::from_le_bytes([scales[2 * at], scales[2 * at + 1]]));
+    let (scales, min) = match quant {
+        Quant::Q8_0 | Quant::Q4_0 | Quant::Q5_0 => ([at(row); 2], 0.0),
+        Quant::Q4_1 | Quant::Q5_1 => ([at(row); 2], at(TILE + row)),
+        Quant::Q4_K | Quant::Q5_K => {
+            let scale = head(row) * f32::from(scales[row]);
+            ([scale; 2], head(TILE + row) * f32::from(scales[TILE + row]))
+        }
+        Quant::Q6_K => {
+            let scale = |of: usize| head(row) * f32::from(scales[of].cast_signed());
+            ([scale(row), scale(TILE + row)], 0.0)
+        }
+    };
+    let place = &tile[weights_at + index * shape.weights..][..shape.weights];
+    let mut weights = [0; BLOCK];
+    for (i, weight) in weights.iter_mut().enumerate() {
+        let (at, lane) = (i / QUAD, row * QUAD + i % QUAD);
+        *weight = match quant {
+            Quant::Q8_0 => place[at * STEP + lane],
+            _ => place[at / 2 * STEP + lane] >> (at % 2 * 4) & 15,
+        };
+        match quant {
+            Quant::Q5_0 | Quant::Q5_1 | Quant::Q5_K => {
+                *weight |= (place[BLOCK * TILE / 2 + at * STEP / 8 + lane / 8] >> (lane % 8) & 1) << 4;
+            }
+            Quant::Q6_K => *weight |= (place[BLOCK * TILE / 2 + at / 4 * STEP + lane] >> (at % 4 * 2) & 3) << 4,
+            _ => {}
+        }
+    }
+    Unpacked { weights, scales, min }
+}
+
+/// All numbers of one row of a tile.
+pub(super) fn unpack_row(quant: Quant, tile: &[u8], blocks: usize, row: usize, out: &mut [f32]) {
+    let offset = quant.shape().offset.map_or(0, |bits| 1i32 << bits);
+    for (index, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+        let Unpacked { weights, scales, min } = unpack(quant, tile, blocks, row, index);
+        for (i, (out, weight)) in out.iter_mut().zip(weights).enumerate() {
+            *out = (i32::from(weight) - offset) as f32 * scales[i / (BLOCK / 2)] - min;
+        }
+    }
+}
