@@ -15,19 +15,13 @@ use std::sync::{Arc, OnceLock};
 use crate::Error;
 use crate::constraint::Pieces;
 use crate::gguf::Gguf;
-use crate::memory::MappedVec;
+use crate::memory::{Arena, MappedVec};
 use crate::product::Matrix;
 use crate::tokenizer::Tokenizer;
 use config::Config;
 
-pub use forward::Sequence;
+pub use forward::{BATCH, LOGITS, Part, Sequence, Workspace};
 pub use template::{Role, Turn};
-
-/// Tokens per pass through the model when a prompt is read.
-pub(crate) const CHUNK: usize = 32;
-
-/// How much of the file one cancellable piece of loading reads.
-const PIECE: usize = 16 << 20;
 
 /// What may be chosen when a model is loaded.
 #[derive(Clone, Debug, Default)]
@@ -87,11 +81,11 @@ pub struct Gemma {
     tokenizer: Tokenizer,
     /// Made when the first constrained answer asks for them.
     pieces: OnceLock<Result<Arc<Pieces>, Error>>,
+    layout: Arc<kv::Layout>,
     embedding: Matrix,
     output: Option<Matrix>,
     output_norm: MappedVec<f32>,
     layers: Vec<Layer>,
-    chunk: usize,
 }
 
 pub(crate) struct Layer {
@@ -115,6 +109,11 @@ impl Layer {
         [&self.q, &self.k, &self.v, &self.attn_output, &self.gate, &self.up, &self.down]
     }
 
+    /// The matrices that are multiplied with a norm of the stream.
+    fn of_normed(&self) -> [&Matrix; 5] {
+        [&self.q, &self.k, &self.v, &self.gate, &self.up]
+    }
+
     fn norms(&self) -> [&MappedVec<f32>; 6] {
         let own = [&self.attn_norm, &self.q_norm, &self.k_norm];
         let [a, b, c] = own;
@@ -127,29 +126,46 @@ impl Gemma {
     /// `progress`. Errors name the file and what was wrong in it.
     pub fn load(path: &Path, options: &LoadOptions, progress: &Progress) -> Result<Gemma, Error> {
         let gguf = Gguf::open(path)?;
-        let model = Gemma::read(&gguf, path, options).map_err(|e| e.at(path.display()))?;
-        let total = gguf.file().len();
-        progress.total.store(total as u64, Ordering::Relaxed);
-        for at in (0..total).step_by(PIECE) {
-            if progress.cancelled.load(Ordering::Relaxed) {
-                return Err(Error::new("loading was cancelled").at(path.display()));
-            }
-            let end = total.min(at + PIECE);
-            gguf.file().populate(at..end);
-            progress.done.store(end as u64, Ordering::Relaxed);
-        }
-        Ok(model)
+        Gemma::read(&gguf, path, options, progress).map_err(|e| e.at(path.display()))
     }
 
-    fn read(gguf: &Gguf, path: &Path, options: &LoadOptions) -> Result<Gemma, Error> {
+    fn read(gguf: &Gguf, path: &Path, options: &LoadOptions, progress: &Progress) -> Result<Gemma, Error> {
         let config = Config::read(gguf)?;
+        let total = gguf.file().len();
+        progress.total.store(total as u64, Ordering::Relaxed);
+        // What the tensors take of the file is what has been done; the header is small beside it.
+        let advance = |matrix: Matrix| {
+            if progress.cancelled.load(Ordering::Relaxed) {
+                return Err(Error::new("loading was cancelled"));
+            }
+            progress.done.fetch_add(matrix.bytes() as u64, Ordering::Relaxed);
+            Ok(matrix)
+        };
+        let arena = Arena::new(gguf.arena_bytes()?)?;
+        let tensor = |name: &str, rows, cols| gguf.matrix(name, rows, cols, &arena).and_then(advance);
         let (width, q, kv) = (config.width, config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let (rows, _) = gguf.shape("token_embd.weight")?;
-        let embedding = gguf.matrix("token_embd.weight", rows, width)?;
-        let output = if gguf.has("output.weight") { Some(gguf.matrix("output.weight", rows, width)?) } else { None };
+        let tokenizer = match &options.tokenizer {
+            Some(path) => Tokenizer::from_file(path)?,
+            None => Tokenizer::from_gguf(gguf.metadata())?,
+        };
+        let vocabulary = tokenizer.vocabulary_size();
+        if vocabulary == 0 || vocabulary > rows {
+            return Err(Error::new(format!("the tokenizer has {vocabulary} pieces, the model {rows}")));
+        }
+        let context = match options.context {
+            None => options.most_context.map_or(config.context, |most| config.context.min(most.max(1))),
+            Some(n) if (1..=config.context).contains(&n) => n,
+            Some(n) => {
+                let most = config.context;
+                return Err(Error::new(format!("a context of {n} was asked for; this model accepts 1 to {most}")));
+            }
+        };
+        let embedding = tensor("token_embd.weight", rows, width)?;
+        let output = if gguf.has("output.weight") { Some(tensor("output.weight", rows, width)?) } else { None };
         let mut layers = Vec::with_capacity(config.layers);
         for i in 0..config.layers {
-            let matrix = |name: &str, rows, cols| gguf.matrix(&format!("blk.{i}.{name}.weight"), rows, cols);
+            let matrix = |name: &str, rows, cols| tensor(&format!("blk.{i}.{name}.weight"), rows, cols);
             let vector = |name: &str, len| gguf.vector(&format!("blk.{i}.{name}.weight"), len);
             layers.push(Layer {
                 attn_norm: vector("attn_norm", width)?,
@@ -167,27 +183,12 @@ impl Gemma {
                 post_ffw_norm: vector("post_ffw_norm", width)?,
             });
         }
-        let tokenizer = match &options.tokenizer {
-            Some(path) => Tokenizer::from_file(path)?,
-            None => Tokenizer::from_gguf(gguf.metadata())?,
-        };
-        let vocabulary = tokenizer.vocabulary_size();
-        if vocabulary == 0 || vocabulary > rows {
-            return Err(Error::new(format!("the tokenizer has {vocabulary} pieces, the model {rows}")));
-        }
         let output_norm = gguf.vector("output_norm.weight", width)?;
-        let context = match options.context {
-            None => options.most_context.map_or(config.context, |most| config.context.min(most.max(1))),
-            Some(n) if (1..=config.context).contains(&n) => n,
-            Some(n) => {
-                let most = config.context;
-                return Err(Error::new(format!("a context of {n} was asked for; this model accepts 1 to {most}")));
-            }
-        };
         let quantization = quantization(&layers);
         let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let norms = layers.iter().flat_map(Layer::norms).map(MappedVec::bytes).sum::<u64>();
         let parameters = gguf.parameters();
+        let layout = Arc::new(kv::Layout::new(&config));
         let info = ModelInfo {
             name: gguf.text("general.name")?.filter(|n| !n.is_empty()).map_or(stem, str::to_owned),
             architecture: "gemma3".to_owned(),
@@ -198,13 +199,12 @@ impl Gemma {
             quantization: quantization.to_owned(),
             context,
             trained_context: config.context,
-            file_bytes: gguf.file().len() as u64,
-            mapped_bytes: norms + output_norm.bytes(),
-            kv_bytes_per_token: config.kv_bytes_per_token(),
+            file_bytes: total as u64,
+            mapped_bytes: norms + output_norm.bytes() + arena.bytes(),
+            kv_bytes_per_token: layout.bytes_per_token(),
         };
-        // A pass over a chunk is what others wait for: about eight billion multiplications at most.
-        let chunk = (8_000_000_000 / parameters.max(1)).clamp(8, CHUNK as u64) as usize;
-        Ok(Gemma { config, info, tokenizer, pieces: OnceLock::new(), embedding, output, output_norm, layers, chunk })
+        progress.done.store(total as u64, Ordering::Relaxed);
+        Ok(Gemma { config, info, tokenizer, pieces: OnceLock::new(), layout, embedding, output, output_norm, layers })
     }
 
     /// What is known about the model.
@@ -222,9 +222,9 @@ impl Gemma {
         self.pieces.get_or_init(|| Pieces::new(&self.tokenizer).map(Arc::new)).clone()
     }
 
-    /// How many tokens of a prompt one step of a generation reads.
-    pub(crate) fn chunk(&self) -> usize {
-        self.chunk
+    /// Multiplications that one token costs in the layers.
+    pub(crate) fn work_per_token(&self) -> usize {
+        self.layers.iter().flat_map(Layer::matrices).map(|matrix| matrix.rows() * matrix.cols()).sum()
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -248,10 +248,8 @@ impl Gemma {
         &self.layers
     }
 
-    /// The scratch that the widest of its products needs.
-    pub(crate) fn scratch_len(&self) -> usize {
-        let all = self.layers.iter().flat_map(Layer::matrices).map(Matrix::scratch_len);
-        all.fold(self.output().scratch_len(), usize::max)
+    pub(crate) fn layout(&self) -> &Arc<kv::Layout> {
+        &self.layout
     }
 }
 

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::constraint::{Constraint, Grammar};
-use crate::gemma::{Gemma, Sequence};
+use crate::gemma::{BATCH, Gemma, Part, Sequence, Workspace};
 use crate::sampler::{Sampler, Sampling};
+use crate::team::Lead;
 use text::Text;
 
 /// Why an answer ended.
@@ -119,34 +120,65 @@ impl Generation {
         })
     }
 
-    /// Reads one chunk of the prompt, or adds one token. The first token comes with the prompt's last chunk.
-    pub fn step(&mut self) -> Result<Step, Error> {
+    /// What has to be appended to its text next: some of the prompt, at most `most` tokens, or the last token chosen.
+    pub fn part(&mut self, most: usize) -> Part<'_> {
+        let tokens = if self.read < self.prompt.len() {
+            &self.prompt[self.read..self.prompt.len().min(self.read + most.max(1))]
+        } else {
+            &self.generated[self.generated.len().saturating_sub(1)..]
+        };
+        let last = self.read + tokens.len() >= self.prompt.len();
+        Part { sequence: &mut self.sequence, tokens, logits: usize::from(last) }
+    }
+
+    /// Whether the prompt is being read.
+    pub fn is_reading(&self) -> bool {
+        self.read < self.prompt.len()
+    }
+
+    /// Tokens of the prompt that have not been read.
+    pub fn unread(&self) -> usize {
+        self.prompt.len() - self.read
+    }
+
+    /// Tokens that have gone through the model for it.
+    pub(crate) fn cost(&self) -> u64 {
+        self.sequence.len() as u64
+    }
+
+    /// Goes on after a [`part`](Generation::part) was appended, which took `spent`: the logits that it asked for lead to the
+    /// next token.
+    pub fn appended<'l>(&mut self, logits: impl Fn(usize) -> &'l [f32], spent: Duration) -> Result<Step, Error> {
         if let Some(finish) = self.finish {
             return Ok(Step::Done(finish));
         }
         let started = Instant::now();
-        let decoding = self.read == self.prompt.len();
-        let result = self.advance();
-        *(if decoding { &mut self.timings.decode } else { &mut self.timings.prefill }) += started.elapsed();
+        let decoding = !self.is_reading();
+        let result = self.advance(logits);
+        *(if decoding { &mut self.timings.decode } else { &mut self.timings.prefill }) += spent + started.elapsed();
         result.map(|()| self.finish.map_or(Step::Running, Step::Done))
     }
 
-    fn advance(&mut self) -> Result<(), Error> {
-        let end = self.prompt.len().min(self.read + self.model.chunk());
-        let logits = if end < self.prompt.len() {
-            self.sequence.extend(&self.prompt[self.read..end])?;
-            self.read = end;
-            return Ok(());
-        } else if self.read < end {
-            let logits = self.sequence.extend_for_logits(&self.prompt[self.read..end])?;
-            self.read = end;
-            logits
-        } else {
-            let last = self.generated.len() - 1;
-            self.sequence.extend_for_logits(&self.generated[last..])?
-        };
+    /// One step of this answer alone, on this thread.
+    pub fn step(&mut self, work: &mut Workspace) -> Result<Step, Error> {
+        if let Some(finish) = self.finish {
+            return Ok(Step::Done(finish));
+        }
+        let started = Instant::now();
+        work.append(&mut [self.part(BATCH)], &Lead::alone(), &|| {})?;
+        self.appended(|row| work.logits(row), started.elapsed())
+    }
+
+    fn advance<'l>(&mut self, logits: impl Fn(usize) -> &'l [f32]) -> Result<(), Error> {
+        if self.is_reading() {
+            self.read = self.sequence.len();
+            if self.is_reading() {
+                return Ok(());
+            }
+        }
         let tokenizer = self.model.tokenizer();
         // The model may have more rows than the vocabulary has pieces; the rest mean nothing.
+        let logits = logits(0);
         let logits = &logits[..logits.len().min(tokenizer.vocabulary_size())];
         let room = self.sampling.max_tokens.min(self.model.info().context + 1 - self.prompt.len());
         let choice = match &mut self.constraint {

@@ -3,7 +3,8 @@
 //! candle-core reads the format. Before it does, [`check_header`] walks the bytes itself: candle trusts a few things that a
 //! hostile file can use (an alignment of zero divides by zero, a metadata array of bytes grows to 24 bytes per element,
 //! nested arrays recurse, broken UTF-8 is silently replaced, a repeated name silently wins). After it, every tensor's extent
-//! is checked against the file's length. The weights are never copied: a [`Matrix`] points into the mapped file.
+//! is checked against the file's length. Plain weights are never copied: a [`Matrix`] points into the
+//! mapped file; quantised ones are packed, and their part of the file let go.
 
 mod header;
 
@@ -16,9 +17,10 @@ use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
 
 use crate::Error;
-use crate::kernels::{Format, kernels};
-use crate::memory::{MappedFile, MappedVec};
-use crate::product::Matrix;
+use crate::kernels::{self, kernels};
+use crate::memory::{Arena, MappedFile, MappedVec};
+use crate::packed::Quant;
+use crate::product::{Format, Matrix};
 
 /// An open GGUF file.
 pub struct Gguf {
@@ -107,8 +109,26 @@ impl Gguf {
         }
     }
 
-    /// The tensor as a matrix of exactly this shape, used where it lies in the file.
-    pub fn matrix(&self, tensor: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
+    /// The bytes that all matrices of the file together take in an [`Arena`].
+    pub fn arena_bytes(&self) -> Result<usize, Error> {
+        let mut all = 0usize;
+        for (name, info) in &self.content.tensor_infos {
+            if let [rows, cols] = *info.shape.dims()
+                && let Ok(format) = self.format(name)
+            {
+                // What does not fit is refused by name when it is read.
+                all = all.saturating_add(format.arena_bytes(rows, cols).unwrap_or(0));
+            }
+        }
+        if all > self.file.len().saturating_mul(2) {
+            return Err(Error::new("the tensors are larger than the file: it is cut off, or its header is wrong"));
+        }
+        Ok(all)
+    }
+
+    /// The tensor as a matrix of exactly this shape, packed into `arena` if it is quantised, else used where it lies in the
+    /// file.
+    pub fn matrix(&self, tensor: &str, rows: usize, cols: usize, arena: &Arena) -> Result<Matrix, Error> {
         let info = self.info(tensor)?;
         if info.shape.dims() != [rows, cols] {
             let found = info.shape.dims();
@@ -120,7 +140,7 @@ impl Gguf {
             Error::new(format!("tensor {tensor}: {name} needs rows of whole blocks of {block} numbers, found {cols}"))
         })?;
         let start = self.start(tensor, bytes)?;
-        Matrix::in_file(&self.file, start..start + bytes, format, rows, cols)
+        Matrix::in_file(&self.file, start..start + bytes, format, rows, cols, arena)
             .map_err(|e| e.at(format_args!("tensor {tensor}")))
     }
 
@@ -131,10 +151,10 @@ impl Gguf {
             let found = info.shape.dims();
             return Err(Error::new(format!("tensor {tensor} has shape {found:?}, expected [{len}]")));
         }
-        let format = self.format(tensor)?;
-        let bytes = format.row_bytes(len).ok_or_else(|| {
-            Error::new(format!("tensor {tensor}: {len} numbers are no whole blocks of {}", format.name()))
-        })?;
+        let Format::Plain(format) = self.format(tensor)? else {
+            return Err(Error::new(format!("tensor {tensor} is quantised; a vector is F32, F16 or BF16")));
+        };
+        let bytes = format.row_bytes(len).ok_or_else(|| Error::new(format!("tensor {tensor} is too large")))?;
         let start = self.start(tensor, bytes)?;
         let mut out = MappedVec::zeroed(len)?;
         kernels().decode_row(format, &self.file[start..start + bytes], &mut out);
@@ -147,16 +167,25 @@ impl Gguf {
 
     /// How a tensor is encoded, an error when this crate has no arithmetic for it.
     pub fn format(&self, tensor: &str) -> Result<Format, Error> {
-        match self.info(tensor)?.ggml_dtype {
-            GgmlDType::F32 => Ok(Format::F32),
-            GgmlDType::F16 => Ok(Format::F16),
-            GgmlDType::BF16 => Ok(Format::BF16),
-            GgmlDType::Q8_0 => Ok(Format::Q8_0),
-            GgmlDType::Q4_0 => Ok(Format::Q4_0),
-            other => Err(Error::new(format!(
-                "tensor {tensor} is in format {other:?}; accepted are F32, F16, BF16, Q8_0 and Q4_0"
-            ))),
-        }
+        Ok(match self.info(tensor)?.ggml_dtype {
+            GgmlDType::F32 => Format::Plain(kernels::Format::F32),
+            GgmlDType::F16 => Format::Plain(kernels::Format::F16),
+            GgmlDType::BF16 => Format::Plain(kernels::Format::BF16),
+            GgmlDType::Q8_0 => Format::Quant(Quant::Q8_0),
+            GgmlDType::Q4_0 => Format::Quant(Quant::Q4_0),
+            GgmlDType::Q4_1 => Format::Quant(Quant::Q4_1),
+            GgmlDType::Q5_0 => Format::Quant(Quant::Q5_0),
+            GgmlDType::Q5_1 => Format::Quant(Quant::Q5_1),
+            GgmlDType::Q4K => Format::Quant(Quant::Q4_K),
+            GgmlDType::Q5K => Format::Quant(Quant::Q5_K),
+            GgmlDType::Q6K => Format::Quant(Quant::Q6_K),
+            other => {
+                return Err(Error::new(format!(
+                    "tensor {tensor} is in format {other:?}; accepted are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, \
+                     Q5_K and Q6_K"
+                )));
+            }
+        })
     }
 
     /// Where a tensor of `bytes` bytes begins in the file.

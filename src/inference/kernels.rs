@@ -4,8 +4,8 @@
 //! `l + 32` … in order with one fused multiply-add each, the end padded with zeros, and one fixed tree over the lanes at the
 //! end ([`Lanes::sum`]). Which other rows or columns are computed beside it (the tile), how many rows there are and which
 //! CPU path runs change nothing about that order. So a row's result is bit-equal whatever the batch, and the paths are
-//! bit-equal with each other. Quantised weights become f32 values first, `scale × q` rounded once, in registers for one
-//! row and in scratch for several; both see the same values.
+//! bit-equal with each other. Half-precision weights become f32 values first, in registers for one row and in
+//! scratch for several; both see the same values. Quantised weights are another matter: [`crate::packed`].
 //!
 //! **Form.** The bodies are `#[inline(always)]` and are compiled again under `#[target_feature]` for each path below. What
 //! goes to memory is plain Rust over arrays of sixteen f32 ([`Lanes`]), which the compiler vectorises; the tiles, whose sums
@@ -14,6 +14,7 @@
 //!
 //! Every path needs IEEE arithmetic without flush-to-zero, which is the default in Rust and in the server.
 
+mod attention;
 mod cells;
 mod lanes;
 mod rows;
@@ -21,8 +22,10 @@ mod tile;
 mod vector;
 mod wide;
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
+pub use attention::{PAGE, Running};
 pub use cells::{Finish, PANEL, Panels, padded, place};
 pub use lanes::{LANES, Lanes};
 pub use rows::Format;
@@ -34,16 +37,17 @@ pub struct Kernels {
     /// The path's name: `avx512`, `avx2`, `neon` or `baseline`.
     pub name: &'static str,
     product: unsafe fn(&[f32], usize, Encoded<'_>, &mut [f32], &mut [f32]),
-    dot_rows: unsafe fn(Strided<'_>, Strided<'_>, usize, &mut [f32], usize),
-    mix_rows: unsafe fn(Strided<'_>, Strided<'_>, usize, &mut [f32], usize),
+    scores: unsafe fn(&[f32], usize, &[u8], &mut [f32]),
+    weigh: unsafe fn(&mut [f32], Range<usize>, f32, f32, &mut Running) -> f32,
+    mix: unsafe fn(&[f32], &[f32], usize, &[u8], &mut [f32]),
     decode_row: unsafe fn(Format, &[u8], &mut [f32]),
-    softmax: unsafe fn(&mut [f32], f32),
     exp_sum: unsafe fn(&[f32], f32) -> f32,
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     add: unsafe fn(&mut [f32], &[f32]),
     scale: unsafe fn(&mut [f32], f32),
     gelu_tanh_times: unsafe fn(&mut [f32], &[f32]),
     sum_of_squares: unsafe fn(&[f32]) -> f32,
+    largest: unsafe fn(&[f32]) -> f32,
 }
 
 /// A row, gain, offset and epsilon of a norm, and where the cells go.
@@ -97,30 +101,31 @@ impl Kernels {
         unsafe { (self.product)(x, m, w, y, scratch) }
     }
 
-    /// `y[i * y_stride + j] = a_i · b_j` over the first `len` numbers of each row.
-    pub fn dot_rows(&self, a: Strided<'_>, b: Strided<'_>, len: usize, y: &mut [f32], y_stride: usize) {
+    /// `scores[i][t] = q_i · k_t` for queries of `d` numbers one after the other and the [`PAGE`] positions of a page, whose
+    /// keys are half-precision numbers `keys[d][position]`.
+    pub fn scores(&self, q: &[f32], d: usize, keys: &[u8], scores: &mut [f32]) {
         // SAFETY: as in `product`.
-        unsafe { (self.dot_rows)(a, b, len, y, y_stride) }
+        unsafe { (self.scores)(q, d, keys, scores) }
     }
 
-    /// `y_i += Σ_t p[i, t] · v_t` over the first `width` numbers of each row of `v`, `t` in order: the weighted sum of
-    /// attention. Row `i` of `y` starts at `i * y_stride`. Calling it for consecutive pieces of `v` gives the same bits as
-    /// one call.
-    pub fn mix_rows(&self, p: Strided<'_>, v: Strided<'_>, width: usize, y: &mut [f32], y_stride: usize) {
+    /// Makes weights of the [`PAGE`] scores of one query: those at `valid` count, each times `scale` and, where `cap` is not 0,
+    /// then bent to `cap × tanh(score / cap)`; the others become 0. Gives the factor by which what was summed before shrinks.
+    pub fn weigh(&self, scores: &mut [f32], valid: Range<usize>, scale: f32, cap: f32, state: &mut Running) -> f32 {
         // SAFETY: as in `product`.
-        unsafe { (self.mix_rows)(p, v, width, y, y_stride) }
+        unsafe { (self.weigh)(scores, valid, scale, cap, state) }
+    }
+
+    /// `sums_i = factors_i × sums_i + Σ_t weights[i][t] · v_t` over the [`PAGE`] positions of a page, whose values are
+    /// half-precision numbers `values[position][d]`.
+    pub fn mix(&self, weights: &[f32], factors: &[f32], d: usize, values: &[u8], sums: &mut [f32]) {
+        // SAFETY: as in `product`.
+        unsafe { (self.mix)(weights, factors, d, values, sums) }
     }
 
     /// The numbers of one encoded row, exactly as the products see them.
     pub fn decode_row(&self, format: Format, row: &[u8], out: &mut [f32]) {
         // SAFETY: as in `product`.
         unsafe { (self.decode_row)(format, row, out) }
-    }
-
-    /// `row = softmax(scale × row)`; `scale` must be positive. An empty row stays empty.
-    pub fn softmax(&self, row: &mut [f32], scale: f32) {
-        // SAFETY: as in `product`.
-        unsafe { (self.softmax)(row, scale) }
     }
 
     /// `Σ exp(row − peak)`, the denominator of a softmax whose largest element is `peak`.
@@ -151,6 +156,12 @@ impl Kernels {
     pub fn gelu_tanh_times(&self, gate: &mut [f32], up: &[f32]) {
         // SAFETY: as in `product`.
         unsafe { (self.gelu_tanh_times)(gate, up) }
+    }
+
+    /// The largest number; what is not a number does not count, and of none it is −∞.
+    pub fn largest(&self, x: &[f32]) -> f32 {
+        // SAFETY: as in `product`.
+        unsafe { (self.largest)(x) }
     }
 
     /// `Σ x²`.
@@ -283,30 +294,34 @@ macro_rules! encoder_path {
     };
 }
 
-/// Compiles the bodies once more, under the given target features and with tiles of `$m` rows by `$n` columns.
+/// Compiles the bodies once more, under the given target features and with tiles of `$m` rows by `$n` columns, and attention for
+/// `$queries` queries at once.
 macro_rules! path {
-    ($path:ident, $wide:ty, $m:literal, $n:literal, $tall:literal, $($feature:literal)?) => {
+    ($path:ident, $wide:ty, $m:literal, $n:literal, $queries:literal, $tall:literal, $($feature:literal)?) => {
         mod $path {
             /// The same path for encoders.
             pub(super) mod cells {
                 encoder_path!(stringify!($path), cells::Single<$wide>, $tall, $($feature)?);
             }
 
-            use super::{Encoded, Format, Kernels, Strided, tile, vector, rows};
+            use std::ops::Range;
+
+            use super::{Encoded, Format, Kernels, Running, attention, rows, tile, vector};
 
             pub(super) static TABLE: Kernels = Kernels {
                 name: stringify!($path),
                 product,
-                dot_rows,
-                mix_rows,
+                scores,
+                weigh,
+                mix,
                 decode_row,
-                softmax,
                 exp_sum,
                 rms_norm,
                 add,
                 scale,
                 gelu_tanh_times,
                 sum_of_squares,
+                largest,
             };
 
             $(#[target_feature(enable = $feature)])?
@@ -314,20 +329,20 @@ macro_rules! path {
                 tile::product::<$wide, $m, $n>(x, m, w, y, scratch);
             }
             $(#[target_feature(enable = $feature)])?
-            fn dot_rows(a: Strided<'_>, b: Strided<'_>, len: usize, y: &mut [f32], y_stride: usize) {
-                tile::dot_rows::<$wide, $m, $n>(a, b, len, y, y_stride);
+            fn scores(q: &[f32], d: usize, keys: &[u8], scores: &mut [f32]) {
+                attention::scores::<$wide, $queries>(q, d, keys, scores);
             }
             $(#[target_feature(enable = $feature)])?
-            fn mix_rows(p: Strided<'_>, v: Strided<'_>, width: usize, y: &mut [f32], y_stride: usize) {
-                tile::mix_rows::<$wide, $m>(p, v, width, y, y_stride);
+            fn weigh(scores: &mut [f32], valid: Range<usize>, scale: f32, cap: f32, state: &mut Running) -> f32 {
+                attention::weigh(scores, valid, scale, cap, state)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn mix(weights: &[f32], factors: &[f32], d: usize, values: &[u8], sums: &mut [f32]) {
+                attention::mix::<$wide, $queries>(weights, factors, d, values, sums);
             }
             $(#[target_feature(enable = $feature)])?
             fn decode_row(f: Format, row: &[u8], out: &mut [f32]) {
                 rows::decode::<$wide>(f, row, out);
-            }
-            $(#[target_feature(enable = $feature)])?
-            fn softmax(row: &mut [f32], factor: f32) {
-                vector::softmax(row, factor);
             }
             $(#[target_feature(enable = $feature)])?
             fn exp_sum(row: &[f32], peak: f32) -> f32 {
@@ -353,12 +368,16 @@ macro_rules! path {
             fn sum_of_squares(x: &[f32]) -> f32 {
                 vector::sum_of_squares(x)
             }
+            $(#[target_feature(enable = $feature)])?
+            fn largest(x: &[f32]) -> f32 {
+                vector::largest(x)
+            }
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-path!(avx512, crate::kernels::wide::x86::V512, 4, 4, 8, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
+path!(avx512, crate::kernels::wide::x86::V512, 4, 4, 6, 8, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16 {
     encoder_path!(
@@ -369,11 +388,11 @@ mod avx512bf16 {
     );
 }
 #[cfg(target_arch = "x86_64")]
-path!(avx2, crate::kernels::wide::x86::V256, 2, 2, 2, "avx2,fma,f16c");
+path!(avx2, crate::kernels::wide::x86::V256, 2, 2, 1, 2, "avx2,fma,f16c");
 #[cfg(target_arch = "aarch64")]
-path!(neon, crate::kernels::Lanes, 2, 2, 2, "neon");
+path!(neon, crate::kernels::Lanes, 2, 2, 1, 2, "neon");
 // Fused multiply-add is the C library's here, correct and slow: this path is for CPUs before 2013 and for the tests.
-path!(baseline, crate::kernels::Lanes, 1, 2, 1,);
+path!(baseline, crate::kernels::Lanes, 1, 2, 1, 1,);
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@
 pub mod cache;
 pub mod constraint;
 pub mod encoder;
+pub mod engine;
 pub mod error;
 pub mod gemma;
 pub mod generation;
@@ -20,6 +21,7 @@ pub mod packed;
 pub mod pool;
 pub mod product;
 pub mod sampler;
+pub mod team;
 pub mod tokenizer;
 
 pub use encoder::{Encoded, Encoder, Precision, Scratch, Window};

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::Error;
+use crate::team::Shared;
 
 static MAPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -94,6 +95,12 @@ impl<T: Number> MappedVec<T> {
     pub fn bytes(&self) -> u64 {
         (self.len * size_of::<T>()) as u64
     }
+
+    /// A pointer by which several threads may write to places of their own, though they only share this: the memory is the
+    /// system's and not part of this value.
+    pub(crate) fn shared(&self) -> Shared<T> {
+        Shared::at_start(self.start)
+    }
 }
 
 impl<T: Number> Deref for MappedVec<T> {
@@ -152,6 +159,11 @@ impl Arena {
             unsafe { libc::madvise(memory.start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
         }
         Ok(Arena { memory: Arc::new(memory), taken: AtomicUsize::new(0) })
+    }
+
+    /// Its size, pieces and what is left.
+    pub fn bytes(&self) -> u64 {
+        self.memory.bytes()
     }
 
     /// The next `len` bytes, from a multiple of 64 on.

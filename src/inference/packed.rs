@@ -24,13 +24,13 @@
 //! speed); weights in the order of the file (llama.cpp's Q8_0: a horizontal sum per block and row); K formats rescaled to
 //! blocks of 32 with 16-bit scales (their products of two scales need 19 bits).
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod layout;
 mod rows;
 mod scalar;
 #[cfg(test)]
 mod tests;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 
 use std::sync::OnceLock;
 
@@ -61,6 +61,18 @@ pub struct Path {
     pub name: &'static str,
     tiles: unsafe fn(Tiles<'_>),
     quantise: unsafe fn(&[f32], &mut [i8], &mut [Meta]),
+}
+
+impl Path {
+    /// Makes bytes of numbers, 32 to a scale.
+    ///
+    /// # Panics
+    /// When the lengths do not fit together.
+    pub fn quantise(&self, from: &[f32], quants: &mut [i8], meta: &mut [Meta]) {
+        assert!(quants.len() == from.len() && meta.len() * layout::BLOCK == from.len());
+        // SAFETY: a `Path` is only handed out by `available`, after the CPU was seen to have its features.
+        unsafe { (self.quantise)(from, quants, meta) }
+    }
 }
 
 /// Some tiles of a matrix, what they are multiplied with, and where the products go.
@@ -158,7 +170,7 @@ impl Packed {
     /// `j` counts from the matrix's first row.
     ///
     /// # Safety
-    /// `y` must be valid for writes at all those places, and nobody else may use them meanwhile.
+    /// `y` must be valid for writes at all those places (it may itself lie before them), and nobody else may use them meanwhile.
     ///
     /// # Panics
     /// When `x` has another width or there are no such tiles.
@@ -175,8 +187,7 @@ impl Packed {
             x: x.quants(),
             meta: x.meta(),
             m: x.len(),
-            // SAFETY: the caller's `y` reaches at least as far as the first of these tiles.
-            y: unsafe { y.add(if tiles.is_empty() { 0 } else { first }) },
+            y: y.wrapping_add(first),
             stride,
             rows: (self.rows - first.min(self.rows)).min(tiles.len() * TILE),
         };

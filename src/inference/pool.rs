@@ -5,16 +5,22 @@
 //! task of high priority (an embedding) waits for one step at most. Rejected: a thread per job (unbounded), work stealing
 //! and a futures runtime (no step here is short enough to matter to them).
 //!
+//! A thread that has no task helps the one that runs a step of a model ([`crate::team`]), until a task comes. And the thread that
+//! runs such a step, which takes a while, runs steps of high priority in between ([`Pool::run_urgent`]): with one thread, a
+//! short task waits for a layer and not for a batch.
+//!
 //! The threads block all signals, which belong to the server's own thread, and have a lower priority than the server. A
 //! step that panics ends its task alone.
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::Error;
+use crate::team::{Lead, Team};
 
 /// Which queue a task waits in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +59,13 @@ pub struct Pool {
 struct Shared {
     queues: Mutex<Queues>,
     ready: Condvar,
+    team: Team,
+    /// Tasks in the queues: what a helper looks at without the lock.
+    calls: AtomicUsize,
+    /// Workers with this number or a higher one end.
+    wanted: AtomicUsize,
+    /// High tasks in the queues.
+    urgent: AtomicUsize,
 }
 
 struct Queues {
@@ -60,6 +73,8 @@ struct Queues {
     normal: VecDeque<Box<dyn Task>>,
     /// Tasks that a worker holds now.
     running: usize,
+    /// Workers that sleep.
+    idle: usize,
     /// Workers with this number or a higher one end.
     wanted: usize,
 }
@@ -71,8 +86,15 @@ struct Worker {
 impl Pool {
     /// A pool of `threads` threads (at least 1) whose OS priority is lowered by `nice` (0 to 19, where the system allows).
     pub fn new(threads: usize, nice: i32) -> Result<Pool, Error> {
-        let queues = Queues { high: VecDeque::new(), normal: VecDeque::new(), running: 0, wanted: 0 };
-        let shared = Arc::new(Shared { queues: Mutex::new(queues), ready: Condvar::new() });
+        let queues = Queues { high: VecDeque::new(), normal: VecDeque::new(), running: 0, idle: 0, wanted: 0 };
+        let shared = Arc::new(Shared {
+            queues: Mutex::new(queues),
+            ready: Condvar::new(),
+            team: Team::new(),
+            calls: AtomicUsize::new(0),
+            wanted: AtomicUsize::new(0),
+            urgent: AtomicUsize::new(0),
+        });
         let pool = Pool { shared, threads: Mutex::new(Vec::new()), nice };
         pool.set_threads(threads)?;
         Ok(pool)
@@ -80,7 +102,7 @@ impl Pool {
 
     /// Queues a task behind those of its priority.
     pub fn spawn(&self, priority: Priority, task: Box<dyn Task>) {
-        lock(&self.shared.queues).queue(priority).push_back(task);
+        self.shared.push(&mut lock(&self.shared.queues), priority, task);
         self.shared.ready.notify_one();
     }
 
@@ -91,6 +113,9 @@ impl Pool {
         }
         let mut workers = lock(&self.threads);
         lock(&self.shared.queues).wanted = threads;
+        self.shared.wanted.store(threads, Ordering::SeqCst);
+        // Numbers of helpers begin at 1, and those that end may still be there for a moment.
+        self.shared.team.expect(1 + threads.max(workers.len()));
         while workers.len() < threads {
             let (shared, index, nice) = (Arc::clone(&self.shared), workers.len(), self.nice);
             let started = std::thread::Builder::new()
@@ -107,6 +132,25 @@ impl Pool {
         }
         self.end(&mut workers, threads);
         Ok(())
+    }
+
+    /// Calls the threads that have nothing to do to help with a step of a model, until the result is dropped.
+    pub fn lead(&self) -> Lead<'_> {
+        let lead = self.shared.team.lead();
+        if lock(&self.shared.queues).idle > 0 {
+            self.shared.ready.notify_all();
+        }
+        lead
+    }
+
+    /// Runs a step of each task of high priority that waits now: for a task that takes long, between two parts of its own step.
+    pub fn run_urgent(&self) {
+        for _ in 0..self.shared.urgent.load(Ordering::SeqCst) {
+            let mut queues = lock(&self.shared.queues);
+            let Some(task) = queues.high.pop_front() else { return };
+            self.shared.taken(Priority::High);
+            drop(self.shared.run_step(queues, Priority::High, task));
+        }
     }
 
     /// How many threads there are.
@@ -132,6 +176,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         lock(&self.shared.queues).wanted = 0;
+        self.shared.wanted.store(0, Ordering::SeqCst);
         let mut workers = std::mem::take(&mut *lock(&self.threads));
         self.end(&mut workers, 0);
     }
@@ -152,6 +197,43 @@ impl Queues {
 }
 
 impl Shared {
+    fn push(&self, queues: &mut Queues, priority: Priority, task: Box<dyn Task>) {
+        queues.queue(priority).push_back(task);
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if priority == Priority::High {
+            self.urgent.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn taken(&self, priority: Priority) {
+        self.calls.fetch_sub(1, Ordering::SeqCst);
+        if priority == Priority::High {
+            self.urgent.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Runs a step of a task that was taken from the queues, without the lock, and queues it again if there is more.
+    fn run_step<'a>(
+        &'a self,
+        mut queues: MutexGuard<'a, Queues>,
+        priority: Priority,
+        mut task: Box<dyn Task>,
+    ) -> MutexGuard<'a, Queues> {
+        queues.running += 1;
+        drop(queues);
+        let again = run(task.as_mut());
+        if !again {
+            // Its destructor is the caller's code too.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
+            queues = lock(&self.queues);
+        } else {
+            queues = lock(&self.queues);
+            self.push(&mut queues, priority, task);
+        }
+        queues.running -= 1;
+        queues
+    }
+
     /// The life of worker `index`.
     fn work(&self, index: usize) {
         let mut queues = lock(&self.queues);
@@ -161,22 +243,20 @@ impl Shared {
                 self.ready.notify_one();
                 return;
             }
-            let Some((priority, mut task)) = queues.take() else {
-                queues = self.ready.wait(queues).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            queues.running += 1;
-            drop(queues);
-            let again = run(task.as_mut());
-            if !again {
-                // Its destructor is the caller's code too.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
+            if let Some((priority, task)) = queues.take() {
+                self.taken(priority);
+                queues = self.run_step(queues, priority, task);
+            } else if self.team.is_led() {
+                drop(queues);
+                self.team.help(1 + index, || {
+                    self.calls.load(Ordering::SeqCst) > 0 || index >= self.wanted.load(Ordering::SeqCst)
+                });
                 queues = lock(&self.queues);
             } else {
-                queues = lock(&self.queues);
-                queues.queue(priority).push_back(task);
+                queues.idle += 1;
+                queues = self.ready.wait(queues).unwrap_or_else(PoisonError::into_inner);
+                queues.idle -= 1;
             }
-            queues.running -= 1;
         }
     }
 }

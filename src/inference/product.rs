@@ -1,51 +1,119 @@
-//! The one seam for products with weights: every linear layer of every model is a [`Matrix`], and [`Matrix::multiply`] is
-//! the only way to use it. What is inside may be replaced (repacked blocks, integer dot products, several threads); the
-//! models do not see it.
+//! The one seam for products with weights: every linear layer of a language model is a [`Matrix`], what it is multiplied with an
+//! [`Input`], and [`Matrix::multiply`] the only way to use them. Quantised weights are packed for integer products
+//! ([`crate::packed`]); plain ones stay where their file is mapped and are multiplied in f32 ([`crate::kernels`]). The models
+//! do not see the difference.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::kernels::{Encoded, Format, kernels, scratch_len};
-use crate::memory::{MappedFile, MappedVec};
+use crate::kernels::{self, Encoded, kernels, scratch_len};
+use crate::memory::{Arena, MappedFile, MappedVec};
+use crate::packed::{Packed, Quant, Rows, path};
+use crate::team::Shared;
 
-/// A matrix of weights, `rows × cols`, row after row; it stays where its model file is mapped, or in a mapping of its own.
+/// How the numbers of a matrix are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A number for itself.
+    Plain(kernels::Format),
+    /// In blocks with common scales.
+    Quant(Quant),
+}
+
+impl Format {
+    /// The name as GGUF tools write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Plain(plain) => plain.name(),
+            Format::Quant(quant) => quant.name(),
+        }
+    }
+
+    /// Numbers that cannot be separated.
+    pub fn block_len(self) -> usize {
+        match self {
+            Format::Plain(_) => 1,
+            Format::Quant(quant) => quant.block_len(),
+        }
+    }
+
+    /// The bytes of a row of `cols` numbers in a file, or `None` when `cols` is no whole number of blocks or too large.
+    pub fn row_bytes(self, cols: usize) -> Option<usize> {
+        match self {
+            Format::Plain(plain) => plain.row_bytes(cols),
+            Format::Quant(quant) => quant.row_bytes(cols),
+        }
+    }
+
+    /// The bytes that a matrix takes in an [`Arena`]; 0 for one that stays in its file.
+    pub fn arena_bytes(self, rows: usize, cols: usize) -> Option<usize> {
+        match self {
+            Format::Plain(_) => Some(0),
+            Format::Quant(quant) => Packed::bytes_for(quant, rows, cols)?.checked_next_multiple_of(64),
+        }
+    }
+}
+
+/// A matrix of weights, `rows × cols`.
 pub struct Matrix {
     rows: usize,
     cols: usize,
-    format: Format,
     data: Data,
 }
 
 enum Data {
-    File(Arc<MappedFile>, Range<usize>),
+    File(kernels::Format, Arc<MappedFile>, Range<usize>),
     Own(MappedVec<u8>),
+    Packed(Packed),
 }
 
+/// Rows of a matrix that are computed together: those of a tile of packed weights.
+pub const TILE: usize = 16;
+
 impl Matrix {
-    /// The matrix that lies in `range` of a mapped file, used in place.
+    /// The matrix that lies in `range` of a mapped file, row after row: packed into `arena` if it is quantised, else used in
+    /// place.
     pub fn in_file(
         file: &Arc<MappedFile>,
         range: Range<usize>,
         format: Format,
         rows: usize,
         cols: usize,
+        arena: &Arena,
     ) -> Result<Matrix, Error> {
-        check(format, rows, cols, range.len())?;
-        if range.end > file.len() {
-            return Err(Error::new(format!("bytes {range:?} lie outside a file of {} bytes", file.len())));
-        }
-        Ok(Matrix { rows, cols, format, data: Data::File(Arc::clone(file), range) })
+        let quant = match format {
+            Format::Plain(plain) => return Matrix::plain_in_file(file, range, plain, rows, cols),
+            Format::Quant(quant) => quant,
+        };
+        let bytes = checked(file, &range, format, rows, cols)?;
+        let room = Packed::bytes_for(quant, rows, cols)
+            .ok_or_else(|| Error::new(format!("{rows} × {cols} are more bytes than an address space has")))?;
+        let packed = Packed::pack(quant, rows, cols, bytes, arena.take(room)?)?;
+        file.release(range);
+        Ok(Matrix { rows, cols, data: Data::Packed(packed) })
+    }
+
+    /// The matrix of plain numbers that lies in `range` of a mapped file, row after row, used in place.
+    pub fn plain_in_file(
+        file: &Arc<MappedFile>,
+        range: Range<usize>,
+        format: kernels::Format,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Matrix, Error> {
+        checked(file, &range, Format::Plain(format), rows, cols)?;
+        Ok(Matrix { rows, cols, data: Data::File(format, Arc::clone(file), range) })
     }
 
     /// A copy of f32 values, row after row.
     pub fn from_f32(values: &[f32], rows: usize, cols: usize) -> Result<Matrix, Error> {
-        check(Format::F32, rows, cols, size_of_val(values))?;
+        check(Format::Plain(kernels::Format::F32), rows, cols, size_of_val(values))?;
         let mut data = MappedVec::zeroed(size_of_val(values))?;
         for (to, value) in data.chunks_exact_mut(4).zip(values) {
             to.copy_from_slice(&value.to_le_bytes());
         }
-        Ok(Matrix { rows, cols, format: Format::F32, data: Data::Own(data) })
+        Ok(Matrix { rows, cols, data: Data::Own(data) })
     }
 
     /// How many rows: the length of a product.
@@ -60,43 +128,197 @@ impl Matrix {
 
     /// How its numbers are encoded.
     pub fn format(&self) -> Format {
-        self.format
+        match &self.data {
+            Data::File(format, ..) => Format::Plain(*format),
+            Data::Own(_) => Format::Plain(kernels::Format::F32),
+            Data::Packed(packed) => Format::Quant(packed.quant()),
+        }
     }
 
     /// The size of its data in bytes.
     pub fn bytes(&self) -> usize {
-        self.data().len()
-    }
-
-    fn data(&self) -> &[u8] {
         match &self.data {
-            Data::File(file, range) => &file[range.clone()],
-            Data::Own(data) => data,
+            Data::File(_, _, range) => range.len(),
+            Data::Own(data) => data.len(),
+            Data::Packed(packed) => packed.bytes(),
         }
     }
 
-    /// `y[i * rows + j] = x_i · row_j` for `m` rows `x_i` of `cols` numbers each. `y` holds at least `m × rows` numbers,
-    /// `scratch` at least [`Matrix::scratch_len`]. Each result is bit-equal whatever `m` is.
+    /// The numbers of a plain matrix.
+    fn plain(&self) -> Option<(kernels::Format, &[u8])> {
+        match &self.data {
+            Data::File(format, file, range) => Some((*format, file.get(range.clone())?)),
+            Data::Own(data) => Some((kernels::Format::F32, data)),
+            Data::Packed(_) => None,
+        }
+    }
+
+    /// `y[i * stride + j] = x_i · row_j` for the rows `x_i` of the input and `j` in `rows`, which begins at a multiple of
+    /// [`TILE`]. `scratch` holds at least [`Matrix::scratch_len`] numbers. Each result has the same bits whatever the input's
+    /// other rows are, and whichever rows of the matrix are computed with it.
+    ///
+    /// # Safety
+    /// `y` must be valid for writes at all those places (it may itself lie before them), and nobody else may use them meanwhile.
     ///
     /// # Panics
-    /// When one of the slices is too short.
-    pub fn multiply(&self, x: &[f32], m: usize, y: &mut [f32], scratch: &mut [f32]) {
-        let w = Encoded { format: self.format, data: self.data(), cols: self.cols };
-        kernels().product(&x[..m * self.cols], m, w, &mut y[..m * self.rows], scratch);
+    /// When the shapes do not fit or the scratch is too short.
+    pub unsafe fn multiply(&self, rows: Range<usize>, x: &Input, y: *mut f32, stride: usize, scratch: &mut [f32]) {
+        assert!(rows.start.is_multiple_of(TILE) && rows.start <= rows.end && rows.end <= self.rows);
+        assert!(x.cols == self.cols, "{} numbers for a matrix of {} columns", x.cols, self.cols);
+        if rows.is_empty() || x.len == 0 {
+            return;
+        }
+        if let Data::Packed(packed) = &self.data {
+            assert!(rows.end == self.rows || rows.end.is_multiple_of(TILE));
+            // SAFETY: the caller's promise.
+            unsafe { packed.multiply(path(), rows.start / TILE..rows.end.div_ceil(TILE), &x.quant, y, stride) };
+            return;
+        }
+        let Some((format, data)) = self.plain() else { return };
+        let Some(bytes) = format.row_bytes(self.cols) else { return };
+        let (scratch, out) = scratch.split_at_mut(scratch_len(self.cols));
+        // In pieces whose products stay in the cache until they are written to their places.
+        for first in (rows.start..rows.end).step_by(TILE) {
+            let count = TILE.min(rows.end - first);
+            let w = Encoded { format, data: &data[first * bytes..(first + count) * bytes], cols: self.cols };
+            let out = &mut out[..x.len * count];
+            kernels().product(&x.plain[..x.len * self.cols], x.len, w, out, scratch);
+            for (i, row) in out.chunks_exact(count).enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), y.wrapping_add(i * stride + first), count) };
+            }
+        }
     }
 
-    /// How much scratch [`Matrix::multiply`] needs.
-    pub fn scratch_len(&self) -> usize {
-        scratch_len(self.cols)
+    /// How much scratch [`Matrix::multiply`] needs for up to `most` rows of input.
+    pub fn scratch_len(&self, most: usize) -> usize {
+        match self.data {
+            Data::Packed(_) => 0,
+            _ => scratch_len(self.cols) + most * TILE,
+        }
     }
 
-    /// The numbers of row `index`, as the products see them. `None` when there is no such row.
+    /// The numbers of row `index`, as the file has them. `None` when there is no such row.
     pub fn row(&self, index: usize, out: &mut [f32]) -> Option<()> {
-        let bytes = self.format.row_bytes(self.cols)?;
-        let row = self.data().get(index.checked_mul(bytes)?..)?.get(..bytes)?;
-        kernels().decode_row(self.format, row, out.get_mut(..self.cols)?);
+        if let Data::Packed(packed) = &self.data {
+            return packed.row(index, out);
+        }
+        let (format, data) = self.plain()?;
+        let bytes = format.row_bytes(self.cols)?;
+        let row = data.get(index.checked_mul(bytes)?..)?.get(..bytes)?;
+        kernels().decode_row(format, row, out.get_mut(..self.cols)?);
         Some(())
     }
+}
+
+/// Rows that matrices are multiplied with, in the form that each of those matrices wants.
+pub struct Input {
+    plain: MappedVec<f32>,
+    quant: Rows,
+    /// Whether a plain matrix, and whether a quantised one, is multiplied with it.
+    wants: (bool, bool),
+    cols: usize,
+    len: usize,
+}
+
+impl Input {
+    /// Room for `most` rows of `cols` numbers for these matrices.
+    pub fn new<'a>(most: usize, cols: usize, matrices: impl IntoIterator<Item = &'a Matrix>) -> Result<Input, Error> {
+        let mut wants = (false, false);
+        for matrix in matrices {
+            match matrix.format() {
+                Format::Plain(_) => wants.0 = true,
+                Format::Quant(_) => wants.1 = true,
+            }
+        }
+        let plain = if wants.0 { most.saturating_mul(cols) } else { 0 };
+        let quant = if wants.1 { most } else { 0 };
+        Ok(Input { plain: MappedVec::zeroed(plain)?, quant: Rows::new(quant, cols)?, wants, cols, len: 0 })
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> u64 {
+        self.plain.bytes() + self.quant.bytes()
+    }
+
+    /// Begins anew with `len` rows; each must be set before it is used.
+    pub fn reset(&mut self, len: usize) {
+        self.len = len;
+        if self.wants.1 {
+            self.quant.reset(len, self.cols);
+        }
+    }
+
+    /// What sets rows, from several threads.
+    pub(crate) fn writer(&mut self) -> Writer {
+        let (quants, meta) = self.quant.parts();
+        Writer {
+            plain: Shared::of(&mut self.plain),
+            quants: Shared::of(quants),
+            meta: Shared::of(meta),
+            wants: self.wants,
+            cols: self.cols,
+            len: self.len,
+        }
+    }
+
+    /// Sets one row.
+    pub fn set(&mut self, row: usize, values: &[f32]) {
+        assert!(row < self.len && values.len() == self.cols);
+        // SAFETY: this is the only user of the writer, within its borrow, and the row exists.
+        unsafe { self.writer().set(row, 0, values) }
+    }
+}
+
+/// Sets rows of an [`Input`], piece by piece.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer {
+    plain: Shared<f32>,
+    quants: Shared<i8>,
+    meta: Shared<crate::packed::Meta>,
+    wants: (bool, bool),
+    cols: usize,
+    len: usize,
+}
+
+impl Writer {
+    /// Sets the numbers of a row from column `at` on, which is a multiple of 32; so is their number, or they reach the row's end.
+    ///
+    /// # Safety
+    /// The input must still be borrowed, and nobody else may use these places meanwhile.
+    ///
+    /// # Panics
+    /// When there are no such places.
+    pub(crate) unsafe fn set(&self, row: usize, at: usize, values: &[f32]) {
+        const BLOCK: usize = 32;
+        assert!(row < self.len && at + values.len() <= self.cols && at.is_multiple_of(BLOCK));
+        let place = row * self.cols + at;
+        if self.wants.0 {
+            // SAFETY: the places exist by the assertion; nobody else uses them by the caller's promise.
+            unsafe { self.plain.slice(place, values.len()) }.copy_from_slice(values);
+        }
+        if self.wants.1 {
+            assert!(values.len().is_multiple_of(BLOCK));
+            // SAFETY: as above; there is a scale for every 32 numbers.
+            let (quants, meta) = unsafe {
+                (self.quants.slice(place, values.len()), self.meta.slice(place / BLOCK, values.len() / BLOCK))
+            };
+            path().quantise(values, quants, meta);
+        }
+    }
+}
+
+/// The bytes of a matrix in its file.
+fn checked<'a>(
+    file: &'a MappedFile,
+    range: &Range<usize>,
+    format: Format,
+    rows: usize,
+    cols: usize,
+) -> Result<&'a [u8], Error> {
+    check(format, rows, cols, range.len())?;
+    let bytes = file.get(range.clone());
+    bytes.ok_or_else(|| Error::new(format!("bytes {range:?} lie outside a file of {} bytes", file.len())))
 }
 
 fn check(format: Format, rows: usize, cols: usize, found: usize) -> Result<(), Error> {
@@ -122,14 +344,19 @@ mod tests {
     fn multiplies_and_gives_rows() {
         let values: Vec<f32> = (0..12).map(|i| i as f32).collect();
         let m = Matrix::from_f32(&values, 3, 4).unwrap();
+        let mut x = Input::new(2, 4, [&m]).unwrap();
+        x.reset(2);
+        x.set(0, &[1.0, 0.0, 0.0, 0.0]);
+        x.set(1, &[0.0, 1.0, 1.0, 0.0]);
         let mut y = [0.0; 6];
-        m.multiply(&[1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0], 2, &mut y, &mut vec![0.0; m.scratch_len()]);
+        // SAFETY: two rows of three products fit into `y`.
+        unsafe { m.multiply(0..3, &x, y.as_mut_ptr(), 3, &mut vec![0.0; m.scratch_len(2)]) };
         assert_eq!(y, [0.0, 4.0, 8.0, 3.0, 11.0, 19.0]);
         let mut row = [0.0; 4];
         assert_eq!(m.row(2, &mut row), Some(()));
         assert_eq!(row, [8.0, 9.0, 10.0, 11.0]);
         assert_eq!(m.row(3, &mut row), None);
-        assert_eq!((m.rows(), m.cols(), m.format(), m.bytes()), (3, 4, Format::F32, 48));
+        assert_eq!((m.rows(), m.cols(), m.format().name(), m.bytes()), (3, 4, "F32", 48));
     }
 
     #[test]
@@ -138,7 +365,9 @@ mod tests {
             |values: &[f32], rows, cols| Matrix::from_f32(values, rows, cols).map(|_| ()).unwrap_err().to_string();
         assert_eq!(message(&[0.0; 5], 2, 3), "2 × 3 in F32 are 24 bytes, found 20");
         assert_eq!(message(&[], 0, 3), "a matrix of 0 × 3 is empty");
-        assert!(check(Format::Q8_0, 2, 33, 70).unwrap_err().to_string().contains("whole blocks of 32"));
-        assert!(check(Format::F16, usize::MAX, 9, 70).unwrap_err().to_string().contains("address space"));
+        let quant = Format::Quant(Quant::Q8_0);
+        assert!(check(quant, 2, 33, 70).unwrap_err().to_string().contains("whole blocks of 32"));
+        let plain = Format::Plain(kernels::Format::F16);
+        assert!(check(plain, usize::MAX, 9, 70).unwrap_err().to_string().contains("address space"));
     }
 }

@@ -89,24 +89,34 @@ pub(crate) struct Choice {
 pub(crate) struct Sampler {
     candidates: Vec<(f32, u32)>,
     weights: Vec<f64>,
+    /// The largest logit of each [`STRETCH`], and the same once more for sorting.
+    peaks: Vec<f32>,
+    sorted: Vec<f32>,
 }
+
+/// Logits that are looked at one by one only if the largest of them can be among the likeliest.
+const STRETCH: usize = 256;
 
 impl Sampler {
     pub(crate) fn new() -> Sampler {
-        Sampler { candidates: Vec::new(), weights: Vec::new() }
+        Sampler { candidates: Vec::new(), weights: Vec::new(), peaks: Vec::new(), sorted: Vec::new() }
     }
 
     /// The next token after the `history` of generated ones. `logits` has one entry per piece of the vocabulary, at least one. Where `allowed` is given, a
     /// set with a bit per piece, the others count as if they were not in the vocabulary; it must not be empty.
     pub(crate) fn choose(&mut self, logits: &[f32], history: &[u32], s: &Sampling, allowed: Option<&[u32]>) -> Choice {
-        let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        self.peaks.clear();
+        self.peaks.extend(logits.chunks(STRETCH).map(|stretch| kernels().largest(stretch)));
+        let peak = self.peaks.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let total = f64::from(kernels().exp_sum(logits, peak));
         let token = self.pick(logits, history, s, allowed);
         let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
         Choice { token, log_probability: (f64::from(logit) - f64::from(peak) - total.ln()).min(0.0) }
     }
 
-    fn pick(&mut self, logits: &[f32], history: &[u32], s: &Sampling, allowed: Option<&[u32]>) -> u32 {
+    /// Collects what may be drawn, the likeliest first, equals in the order of the vocabulary. Of the others at most those
+    /// that `top_k` excludes are missing.
+    fn collect(&mut self, logits: &[f32], history: &[u32], s: &Sampling, allowed: Option<&[u32]>) {
         let recent = &history[history.len().saturating_sub(PENALTY_WINDOW)..];
         let penalised = |token: u32, logit: f32| {
             if s.repeat == 1.0 || !recent.contains(&token) {
@@ -118,26 +128,46 @@ impl Sampler {
             }
         };
         // A model with broken weights may give NaN; it counts as impossible.
-        let in_set = |set: &[u32], t: u32| set.get(t as usize / 32).is_some_and(|word| word >> (t % 32) & 1 == 1);
-        let scored = (0u32..)
-            .zip(logits)
-            .filter(|(t, _)| allowed.is_none_or(|set| in_set(set, *t)))
-            .map(|(t, &l)| (penalised(t, if l.is_nan() { f32::NEG_INFINITY } else { l }), t));
-        if s.temperature == 0.0 {
-            return scored.reduce(|best, c| if c.0 > best.0 { c } else { best }).map_or(0, |best| best.1);
-        }
+        let scored = |t: u32, l: f32| (penalised(t, if l.is_nan() { f32::NEG_INFINITY } else { l }), t);
+        let keep = match s.temperature {
+            0.0 => 1,
+            _ if s.top_k == 0 => usize::MAX,
+            _ => s.top_k,
+        };
         let list = &mut self.candidates;
         list.clear();
-        list.extend(scored);
-        // Likeliest first; equals in the order of the vocabulary, so that the order is total.
+        if let Some(set) = allowed {
+            for (word, &bits) in (0u32..).zip(set) {
+                let mut bits = bits;
+                while bits != 0 {
+                    let token = word * 32 + bits.trailing_zeros();
+                    bits &= bits - 1;
+                    list.extend(logits.get(token as usize).map(|l| scored(token, *l)));
+                }
+            }
+        } else if let Some(least) = least(&self.peaks, &mut self.sorted, keep, recent, s.repeat) {
+            for (n, _) in self.peaks.iter().enumerate().filter(|(_, peak)| **peak >= least) {
+                let first = n * STRETCH;
+                let stretch = &logits[first..logits.len().min(first + STRETCH)];
+                let tokens = (first as u32..).zip(stretch).filter(|(_, l)| **l >= least);
+                list.extend(tokens.map(|(t, l)| scored(t, *l)));
+            }
+        } else {
+            list.extend((0u32..).zip(logits).map(|(t, l)| scored(t, *l)));
+        }
         let likelier = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        if s.top_k > 0 && s.top_k < list.len() {
-            list.select_nth_unstable_by(s.top_k - 1, likelier);
-            list.truncate(s.top_k);
+        if keep < list.len() {
+            list.select_nth_unstable_by(keep - 1, likelier);
+            list.truncate(keep);
         }
         list.sort_unstable_by(likelier);
+    }
+
+    fn pick(&mut self, logits: &[f32], history: &[u32], s: &Sampling, allowed: Option<&[u32]>) -> u32 {
+        self.collect(logits, history, s, allowed);
+        let list = &mut self.candidates;
         let Some(&(peak, first)) = list.first() else { return 0 };
-        if peak == f32::NEG_INFINITY {
+        if peak == f32::NEG_INFINITY || s.temperature == 0.0 {
             return first;
         }
         let weight = |logit: f32, temperature: f32| (f64::from(logit - peak) / f64::from(temperature)).exp();
@@ -168,6 +198,20 @@ impl Sampler {
         // Rounding used up the whole sum: the last one that can be drawn.
         self.weights.iter().zip(list.iter()).rev().find(|(w, _)| **w > 0.0).map_or(first, |(_, c)| c.1)
     }
+}
+
+/// A number that the `keep` likeliest logits are not below: as many stretches have a logit that large. `None` where every
+/// logit has to be looked at, because there is no such number or a penalty may lift what is below it.
+fn least(peaks: &[f32], sorted: &mut Vec<f32>, keep: usize, recent: &[u32], repeat: f32) -> Option<f32> {
+    // The penalty lowers up to so many of the likeliest, when it lowers.
+    let keep = if repeat == 1.0 { keep } else { keep.checked_add(recent.len())? };
+    if keep > peaks.len() || repeat < 1.0 {
+        return None;
+    }
+    sorted.clear();
+    sorted.extend_from_slice(peaks);
+    let (_, least, _) = sorted.select_nth_unstable_by(keep - 1, |a, b| b.total_cmp(a));
+    (*least > f32::NEG_INFINITY).then_some(*least)
 }
 
 /// A number in `0..1` with 53 random bits: the output function of SplitMix64 (Steele, Lea, Flood 2014), applied to the seed
@@ -240,6 +284,38 @@ mod tests {
         let long: Vec<u32> = std::iter::once(1).chain([0; PENALTY_WINDOW]).collect();
         assert_eq!(Sampler::new().choose(&[1.0, 3.0, 3.0, 2.0], &long, &penalty, None).token, 1);
         assert_eq!(Sampler::new().choose(&[-2.0, -3.0], &[0], &penalty, None).token, 1);
+    }
+
+    #[test]
+    fn looking_at_few_logits_finds_the_same_tokens() {
+        let mut state = 1u64;
+        let mut next = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 24) as f32
+        };
+        for round in 0..300u32 {
+            let n = 1 + (next() * 40_000.0) as usize;
+            // Few values, so that many are equal, and some that are not numbers.
+            let logits: Vec<f32> = (0..n)
+                .map(|_| match next() {
+                    x if x < 0.001 => f32::NAN,
+                    x if x < 0.01 => f32::NEG_INFINITY,
+                    _ => (next() * 50.0).floor() - 25.0 + if round % 2 == 0 { next() } else { 0.0 },
+                })
+                .collect();
+            let history: Vec<u32> = (0..round % 80).map(|_| (next() * n as f32) as u32).collect();
+            let s = Sampling {
+                temperature: if round % 5 == 0 { 0.0 } else { 0.8 },
+                top_k: [1, 2, 40, 64, 300, 0][round as usize % 6],
+                repeat: [1.0, 1.3, 0.7][round as usize % 3],
+                seed: u64::from(round),
+                ..plain()
+            };
+            // Every token allowed is the same as no set, and is looked at one by one.
+            let all = vec![u32::MAX; n.div_ceil(32)];
+            let few = Sampler::new().choose(&logits, &history, &s, None);
+            assert_eq!(few, Sampler::new().choose(&logits, &history, &s, Some(&all)), "round {round}, {n} logits");
+        }
     }
 
     #[test]

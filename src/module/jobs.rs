@@ -392,6 +392,11 @@ impl Job {
         Value::map(fields)
     }
 
+    /// Whose it is.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
     /// Blocks the client of `ctx` until the job ends; a job that has ended answers at once with its outcome.
     pub fn wait(self: &Arc<Job>, ctx: Ctx, timeout_ms: u64) -> Option<Result<Value, Error>> {
         let mut state = lock(&self.state);

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use engram_agent::{WindowTokens, WordVector, word_vectors};
 use engram_inference::cache::Cache;
+use engram_inference::engine::Engine;
 use engram_inference::gemma::{Gemma, LoadOptions, Progress};
 use engram_inference::pool::{Advance, Pool, Priority, Task};
 use engram_inference::{Encoder, Scratch, Window};
@@ -90,14 +91,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // ---------------------------------------------------------------------------------------------------------------------------------------------------------
 // The pool
 
-static POOL: OnceLock<Pool> = OnceLock::new();
+static POOL: OnceLock<Arc<Pool>> = OnceLock::new();
 /// The threads leave the processor to the server when both want it.
 const NICE: i32 = 5;
 
 /// Starts the threads and loads what the configuration names. Called once, at load.
 pub fn start(ctx: Ctx) -> Result<(), Error> {
     let pool = Pool::new(config::threads(), NICE).map_err(|e| Error::err(format!("no threads for models: {e}")))?;
-    if POOL.set(pool).is_err() {
+    if POOL.set(Arc::new(pool)).is_err() {
         return Err(Error::err("the module is loaded already"));
     }
     config::on_threads_change(|threads| {
@@ -628,7 +629,7 @@ pub fn embed_inline(ctx: Ctx, texts: &[Text]) -> Result<Embedded, Error> {
 
 enum Slot {
     Loading(Arc<Progress>),
-    Ready(Arc<Gemma>),
+    Ready(Arc<Engine>),
     Failed(String),
 }
 
@@ -690,7 +691,10 @@ pub fn load_gemma(
         // A panic in a loader is a bug, but must not leave the name loading for ever.
         let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Gemma::load(&file, &options, &watched)));
         let loaded = match loaded {
-            Ok(Ok(gemma)) => Ok(Arc::new(gemma)),
+            Ok(Ok(gemma)) => match POOL.get() {
+                Some(pool) => Ok(Arc::new(Engine::new(Arc::new(gemma), pool.clone()))),
+                None => Err("there is no pool of threads".to_owned()),
+            },
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the loader failed with an internal error".to_owned()),
         };
@@ -698,15 +702,15 @@ pub fn load_gemma(
         let overtaken = gemmas.get(&name).is_none_or(|named| named.number != number);
         let result = match loaded {
             _ if overtaken => Err(Error::err(format!("the model '{name}' was unloaded while it was being loaded"))),
-            Ok(gemma) => {
+            Ok(engine) => {
                 ffi::log(Level::Notice, &format!("engram: model {name} ready in {} ms", started.elapsed().as_millis()));
-                Ok(gemma)
+                Ok(engine)
             }
             Err(reason) => Err(Error::err(format!("the model '{name}' cannot be loaded: {reason}"))),
         };
         if !overtaken && let Some(named) = gemmas.get_mut(&name) {
             named.slot = match &result {
-                Ok(gemma) => Slot::Ready(gemma.clone()),
+                Ok(engine) => Slot::Ready(engine.clone()),
                 Err(error) => Slot::Failed(error.message.clone()),
             };
         }
@@ -714,7 +718,7 @@ pub fn load_gemma(
         if let Err(error) = &result {
             ffi::log(Level::Warning, &format!("engram: {}", error.message));
         }
-        finish(result);
+        finish(result.map(|engine| engine.model().clone()));
     });
     Ok(progress)
 }
@@ -743,13 +747,18 @@ fn unknown(name: &str) -> Error {
 
 /// A model by name, or the default: the first of `engram.model`, else the only one there is.
 pub fn gemma(name: Option<&str>) -> Result<(String, Arc<Gemma>), Error> {
+    engine(name).map(|(name, engine)| (name, engine.model().clone()))
+}
+
+/// What generates with a model, which is looked for as by [`gemma`].
+pub fn engine(name: Option<&str>) -> Result<(String, Arc<Engine>), Error> {
     let wanted = match name {
         Some(name) => name.to_owned(),
         None => default_name()?,
     };
     let gemmas = lock(&GEMMAS);
     match gemmas.get(&wanted).map(|named| &named.slot) {
-        Some(Slot::Ready(gemma)) => Ok((wanted, gemma.clone())),
+        Some(Slot::Ready(engine)) => Ok((wanted, engine.clone())),
         Some(Slot::Loading(progress)) => {
             Err(Error::new("LOADING", format!("the model '{wanted}' is being loaded ({} %): retry", percent(progress))))
         }
@@ -824,8 +833,8 @@ pub fn describe() -> Value {
                 fields.push(("state", Value::from("failed")));
                 fields.push(("reason", Value::from(reason.as_str())));
             }
-            Slot::Ready(gemma) => {
-                let info = gemma.info();
+            Slot::Ready(engine) => {
+                let (info, load) = (engine.model().info(), engine.load());
                 fields.extend([
                     ("state", Value::from("ready")),
                     ("default", Value::from(i64::from(default.as_deref() == Some(name)))),
@@ -839,6 +848,8 @@ pub fn describe() -> Value {
                     ("file_bytes", Value::from(info.file_bytes)),
                     ("mapped_bytes", Value::from(info.mapped_bytes)),
                     ("kv_bytes_per_token", Value::from(info.kv_bytes_per_token)),
+                    ("generating", Value::from(load.active)),
+                    ("waiting", Value::from(load.waiting)),
                 ]);
             }
         }

@@ -296,8 +296,9 @@ fn answer(model: &str, grammar: &Arc<Grammar>, temperature: f32, seed: u64, max_
     let model = self::model(model);
     let prompt = model.tokenizer().encode(&format!("question {seed}"));
     let sampling = Sampling { temperature, seed, max_tokens, ..Sampling::default() };
+    let mut work = crate::gemma::Workspace::new(Arc::clone(&model)).unwrap();
     let mut generation = Generation::constrained(model, prompt, sampling, Some(Arc::clone(grammar))).ok()?;
-    while generation.step().unwrap() == Step::Running {}
+    while generation.step(&mut work).unwrap() == Step::Running {}
     assert!(generation.tokens() <= max_tokens);
     Some(generation)
 }

@@ -233,7 +233,7 @@ fn weights(file: &Arc<MappedFile>, shape: Shape, kernels: &EncoderKernels) -> Re
     let tensors = Tensors::new(file)?;
     let (format, words) = tensors.find("embeddings.word_embeddings.weight", &[Some(vocabulary), Some(width)])?;
     let start = words.as_ptr() as usize - file.as_ptr() as usize;
-    let words = Matrix::in_file(file, start..start + words.len(), format, vocabulary, width)?;
+    let words = Matrix::plain_in_file(file, start..start + words.len(), format, vocabulary, width)?;
     let one = |name: String, shape: &[usize]| tensors.read(&[name], shape);
     let mut positions = one("embeddings.position_embeddings.weight".into(), &[rows, width])?;
     let (format, types) = tensors.find("embeddings.token_type_embeddings.weight", &[None, Some(width)])?;

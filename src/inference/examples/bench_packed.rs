@@ -16,7 +16,14 @@ fn main() {
         }
         for quant in [Quant::Q8_0, Quant::Q4_0, Quant::Q5_0, Quant::Q4_K, Quant::Q6_K] {
             let mut line = format!("{:11} {:5}", path.name, quant.name());
-            for (rows, cols, m) in [(200_000, 768, 1), (200_000, 768, 4), (200_000, 768, 8), (2048, 1024, 32), (2048, 1024, 128), (1024, 6912, 128)] {
+            for (rows, cols, m) in [
+                (200_000, 768, 1),
+                (200_000, 768, 4),
+                (200_000, 768, 8),
+                (2048, 1024, 32),
+                (2048, 1024, 128),
+                (1024, 6912, 128),
+            ] {
                 let bytes: Vec<u8> = (0..rows * quant.row_bytes(cols).unwrap()).map(|i| (i % 37) as u8).collect();
                 let len = Packed::bytes_for(quant, rows, cols).unwrap();
                 let started = Instant::now();

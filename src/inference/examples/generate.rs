@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use engram_inference::gemma::{Gemma, LoadOptions, Progress, Role, Turn};
+use engram_inference::gemma::{Gemma, LoadOptions, Progress, Role, Turn, Workspace};
 use engram_inference::generation::{Generation, Step};
 use engram_inference::sampler::Sampling;
 
@@ -31,9 +31,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         engram_inference::kernels::kernels().name
     );
     let ids = model.prompt(&[Turn { role: Role::User, text: prompt }])?;
+    let mut work = Workspace::new(Arc::clone(&model))?;
     let mut generation = Generation::new(model, ids, sampling)?;
     let finish = loop {
-        let step = generation.step()?;
+        let step = generation.step(&mut work)?;
         print!("{}", generation.take_text());
         std::io::stdout().flush()?;
         if let Step::Done(finish) = step {

@@ -53,6 +53,9 @@ impl Config {
         if !heads.is_multiple_of(kv_heads) {
             return Err(Error::new(format!("{heads} attention heads cannot share {kv_heads} key/value heads evenly")));
         }
+        if heads / kv_heads > GROUP {
+            return Err(Error::new(format!("{heads} attention heads are more than {GROUP} per key/value head")));
+        }
         let head_dim = size(gguf, "gemma3.attention.key_length", 2, 1 << 12)?;
         let value_dim = size_or(gguf, "gemma3.attention.value_length", 2, 1 << 12, head_dim)?;
         if value_dim != head_dim || !head_dim.is_multiple_of(2) {
@@ -87,15 +90,11 @@ impl Config {
             },
         })
     }
-
-    /// Bytes of keys and values that one more position costs in the layers that keep all of them.
-    pub(crate) fn kv_bytes_per_token(&self) -> usize {
-        let global = self.local.iter().filter(|&&local| !local).count();
-        global * 2 * self.kv_heads * self.head_dim * size_of::<f32>()
-    }
 }
 
 const LAYERS_27B: usize = 62;
+/// Query heads that may share a key/value head.
+pub(super) const GROUP: usize = 128;
 
 /// A required whole number between `least` and `most`.
 fn size(gguf: &Gguf, key: &str, least: usize, most: usize) -> Result<usize, Error> {

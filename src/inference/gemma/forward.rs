@@ -1,42 +1,125 @@
-//! The forward pass: tokens appended to a sequence, logits of the last or of every one.
+//! The forward pass: a batch of tokens of any number of texts, and logits where they are wanted.
 //!
-//! Everything that touches a position depends on that position and earlier ones alone, through kernels with one fixed order
-//! ([`crate::kernels`]): however the tokens are cut into calls, the logits are the same to the bit.
+//! **Rows.** The tokens of all texts in a batch are the rows of one matrix; a prompt brings many, a text that is being generated
+//! one. Rows meet only in attention, text by text, and no kernel's order depends on what is computed beside a row
+//! ([`crate::kernels`], [`crate::packed`]): however tokens are cut into batches and whatever shares a batch, a row's
+//! results have the same bits.
+//!
+//! **Regions.** A layer is a handful of regions that the threads of a [`Lead`] divide among themselves: norms and quantising
+//! by rows, products by tiles of weights, attention by texts, heads and rows. What follows a product on the same numbers is
+//! done where they are still in the cache: gate and up are one region which ends in the quantised input of down.
+//!
+//! **Attention.** Queries of all heads that share a key/value head, of some positions, are a block that meets page after page
+//! of keys and values ([`crate::kernels::PAGE`] positions) with the online softmax.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::config::Rope;
-use super::kv::{KvCache, PAGE, Part};
-use super::{CHUNK, Gemma, Layer};
+use super::config::{GROUP, Rope};
+use super::kv::{KvCache, Places};
+use super::{Gemma, Layer};
 use crate::Error;
-use crate::kernels::{Kernels, Strided, kernels};
+use crate::kernels::{Kernels, PAGE, Running, kernels};
 use crate::memory::MappedVec;
+use crate::product::{Input, Matrix, TILE};
+use crate::team::{Lead, Shared};
 
-/// One text under a model: its keys and values, and the scratch to extend it.
+/// Rows that one batch may have.
+pub const BATCH: usize = 128;
+/// Rows of a batch whose logits may be wanted.
+pub const LOGITS: usize = 32;
+/// Queries that meet a page together: twice the rows of the tallest tile, and scores and sums that fit the first-level cache.
+const QUERIES: usize = 12;
+/// Columns of the feed-forward part that are done in one piece: those of one scale of the quantised input that follows.
+const INNER: usize = 32;
+
+/// A text under a model: its tokens' keys and values.
 pub struct Sequence {
     model: Arc<Gemma>,
     cache: KvCache,
     capacity: usize,
     len: usize,
-    work: Work,
 }
 
-/// Activations for one chunk, each `CHUNK` rows.
-struct Work {
+impl Sequence {
+    /// An empty text that can grow to `capacity` tokens, at most the model's context. Keys and values are allocated as it
+    /// grows.
+    pub fn new(model: Arc<Gemma>, capacity: usize) -> Result<Sequence, Error> {
+        let context = model.info().context;
+        if capacity == 0 || capacity > context {
+            return Err(Error::new(format!("a sequence of {capacity} tokens does not fit a context of {context}")));
+        }
+        Ok(Sequence { cache: KvCache::new(Arc::clone(model.layout())), capacity, len: 0, model })
+    }
+
+    /// How many tokens it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds no token yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Forgets the tokens from `len` on, of those that were appended together last all but the first.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Bytes of keys and values held now, those that are shared with others included.
+    pub fn kv_bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Gemma> {
+        &self.model
+    }
+}
+
+/// Tokens to append to a text, at least one.
+pub struct Part<'a> {
+    /// The text; all texts of a batch have the same model.
+    pub sequence: &'a mut Sequence,
+    /// Its next tokens.
+    pub tokens: &'a [u32],
+    /// Of how many of the last tokens the logits are wanted.
+    pub logits: usize,
+}
+
+/// The activations of a batch, made for a model and used again and again.
+pub struct Workspace {
+    model: Arc<Gemma>,
     x: MappedVec<f32>,
-    normed: MappedVec<f32>,
-    q: MappedVec<f32>,
-    k: MappedVec<f32>,
-    v: MappedVec<f32>,
-    mixed: MappedVec<f32>,
-    gate: MappedVec<f32>,
-    up: MappedVec<f32>,
-    head: MappedVec<f32>,
-    scores: MappedVec<f32>,
+    qkv: MappedVec<f32>,
+    /// What a branch adds to `x`, before its norm.
+    branch: MappedVec<f32>,
+    normed: Input,
+    mixed: Input,
+    inner: Input,
+    head: Input,
     logits: MappedVec<f32>,
-    scratch: MappedVec<f32>,
-    /// Cosines and sines per chunk row, of the local and the global layers.
+    /// Cosines and sines per row, of the global and the local layers.
     turns: [Turns; 2],
+    /// One for each thread.
+    scratch: Vec<Scratch>,
+    /// How long the two parts of one are.
+    scratch_len: (usize, usize),
+}
+
+/// What one thread needs for itself, for what is done here and for products.
+struct Scratch {
+    own: MappedVec<f32>,
+    product: MappedVec<f32>,
+}
+
+/// The rows that one part of a batch has.
+struct Rows {
+    rows: Range<usize>,
+    /// The position of the first.
+    first: usize,
+    places: Places,
 }
 
 struct Turns {
@@ -53,15 +136,14 @@ impl Turns {
         for (j, f) in frequencies.iter_mut().enumerate() {
             *f = (rope.base.powf(-2.0 * j as f64 / head_dim as f64) / rope.factor) as f32;
         }
-        Ok(Turns { frequencies, cos: MappedVec::zeroed(CHUNK * half)?, sin: MappedVec::zeroed(CHUNK * half)? })
+        Ok(Turns { frequencies, cos: MappedVec::zeroed(BATCH * half)?, sin: MappedVec::zeroed(BATCH * half)? })
     }
 
     fn set(&mut self, row: usize, position: usize) {
         let half = self.frequencies.len();
         for (j, f) in self.frequencies.iter().enumerate() {
             let angle = position as f32 * f;
-            self.cos[row * half + j] = angle.cos();
-            self.sin[row * half + j] = angle.sin();
+            (self.sin[row * half + j], self.cos[row * half + j]) = angle.sin_cos();
         }
     }
 
@@ -76,208 +158,453 @@ impl Turns {
     }
 }
 
-impl Sequence {
-    /// An empty sequence that can grow to `capacity` tokens, at most the model's context. Keys and values are allocated as
-    /// it grows.
-    pub fn new(model: Arc<Gemma>, capacity: usize) -> Result<Sequence, Error> {
-        let context = model.info().context;
-        if capacity == 0 || capacity > context {
-            return Err(Error::new(format!("a sequence of {capacity} tokens does not fit a context of {context}")));
-        }
+impl Workspace {
+    /// Room for batches of a model.
+    pub fn new(model: Arc<Gemma>) -> Result<Workspace, Error> {
         let c = model.config();
         let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let rows = |width: usize| MappedVec::zeroed(CHUNK * width);
-        let work = Work {
+        let layers = model.layers();
+        let rows = |width: usize| MappedVec::zeroed(BATCH * width);
+        let matrices = layers.iter().flat_map(Layer::matrices).chain([model.output()]);
+        let product = matrices.map(|matrix| matrix.scratch_len(BATCH)).fold(0, usize::max);
+        // Scores, sums and queries of a block; gate and up of a piece; a normed row.
+        let attention = QUERIES.max(c.heads / c.kv_heads) * (PAGE + 2 * c.head_dim);
+        let own = attention.max(2 * BATCH * INNER).max(c.width).max(c.head_dim);
+        Ok(Workspace {
             x: rows(c.width)?,
-            normed: rows(c.width)?,
-            q: rows(q)?,
-            k: rows(kv)?,
-            v: rows(kv)?,
-            mixed: rows(q)?,
-            gate: rows(c.ffn)?,
-            up: rows(c.ffn)?,
-            head: MappedVec::zeroed(c.head_dim.max(c.width))?,
-            scores: MappedVec::zeroed(c.heads / c.kv_heads * capacity)?,
-            logits: MappedVec::zeroed(model.output().rows())?,
-            scratch: MappedVec::zeroed(model.scratch_len())?,
+            qkv: rows(q + 2 * kv)?,
+            branch: rows(c.width)?,
+            normed: Input::new(BATCH, c.width, layers.iter().flat_map(Layer::of_normed))?,
+            mixed: Input::new(BATCH, q, layers.iter().map(|layer| &layer.attn_output))?,
+            inner: Input::new(BATCH, c.ffn, layers.iter().map(|layer| &layer.down))?,
+            head: Input::new(LOGITS, c.width, [model.output()])?,
+            logits: MappedVec::zeroed(LOGITS * model.output().rows())?,
             turns: [Turns::new(c.global_rope, c.head_dim)?, Turns::new(c.local_rope, c.head_dim)?],
-        };
-        let cache = KvCache::new(c, capacity);
-        Ok(Sequence { cache, capacity, len: 0, work, model })
+            scratch: Vec::new(),
+            scratch_len: (own, product),
+            model,
+        })
     }
 
-    /// How many tokens it holds.
-    pub fn len(&self) -> usize {
-        self.len
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> u64 {
+        let vectors = [&self.x, &self.qkv, &self.branch, &self.logits];
+        let inputs = [&self.normed, &self.mixed, &self.inner, &self.head];
+        let scratch = self.scratch.iter().flat_map(|scratch| [&scratch.own, &scratch.product]);
+        vectors.into_iter().chain(scratch).map(MappedVec::bytes).sum::<u64>()
+            + inputs.into_iter().map(Input::bytes).sum::<u64>()
     }
 
-    /// Whether it holds no token yet.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+    /// The logits of the last batch: row `row` of those that were wanted, in the order of the parts and their tokens.
+    pub fn logits(&self, row: usize) -> &[f32] {
+        let rows = self.model.output().rows();
+        &self.logits[row * rows..(row + 1) * rows]
     }
 
-    /// Bytes of keys and values held now.
-    pub fn kv_bytes(&self) -> u64 {
-        self.cache.bytes()
-    }
-
-    /// Appends tokens without asking for logits.
-    pub fn extend(&mut self, tokens: &[u32]) -> Result<(), Error> {
-        for chunk in tokens.chunks(CHUNK) {
-            self.append(chunk)?;
+    /// Appends the tokens of all parts to their texts, at most [`BATCH`] together, and computes the logits that are wanted, at
+    /// most [`LOGITS`]. Between layers it calls `pause`. Where it fails, no text has changed.
+    pub fn append(&mut self, parts: &mut [Part<'_>], lead: &Lead<'_>, pause: &dyn Fn()) -> Result<(), Error> {
+        let (total, wanted) = self.check(parts)?;
+        while self.scratch.len() < lead.members() {
+            let (own, product) = self.scratch_len;
+            self.scratch.push(Scratch { own: MappedVec::zeroed(own)?, product: MappedVec::zeroed(product)? });
         }
-        Ok(())
-    }
-
-    /// Appends at least one token and gives the logits after the last one, one per row of the vocabulary.
-    pub fn extend_for_logits(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
-        if tokens.is_empty() {
-            return Err(Error::new("logits need at least one more token"));
+        let mut rows = Vec::with_capacity(parts.len());
+        let mut next = 0;
+        for part in parts.iter_mut() {
+            let sequence = &mut *part.sequence;
+            sequence.cache.reserve(sequence.len, sequence.len + part.tokens.len())?;
+            let places = sequence.cache.places();
+            rows.push(Rows { rows: next..next + part.tokens.len(), first: sequence.len, places });
+            next += part.tokens.len();
         }
-        self.extend(tokens)?;
-        let last = tokens.len().div_ceil(CHUNK) * CHUNK - CHUNK;
-        Ok(self.logits(tokens.len() - last - 1))
-    }
-
-    /// Appends tokens and hands `each` the index and the logits of every one of them, in order.
-    pub fn extend_with_all_logits(&mut self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<(), Error> {
-        for (n, chunk) in tokens.chunks(CHUNK).enumerate() {
-            self.append(chunk)?;
-            for row in 0..chunk.len() {
-                each(n * CHUNK + row, self.logits(row));
-            }
-        }
-        Ok(())
-    }
-
-    /// The logits of one row of the chunk appended last.
-    fn logits(&mut self, row: usize) -> &[f32] {
-        let (model, w) = (&self.model, &mut self.work);
-        let width = model.config().width;
-        let x = &w.x[row * width..(row + 1) * width];
-        kernels().rms_norm(x, model.output_norm(), model.config().epsilon, &mut w.normed[..width]);
-        model.output().multiply(&w.normed[..width], 1, &mut w.logits, &mut w.scratch);
-        &w.logits
-    }
-
-    fn append(&mut self, tokens: &[u32]) -> Result<(), Error> {
-        let (first, n) = (self.len, tokens.len());
-        if first + n > self.capacity {
-            return Err(Error::new(format!("{} tokens are more than the sequence's {}", first + n, self.capacity)));
-        }
-        self.cache.reserve(first + n)?;
+        let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens.iter().copied()).collect();
+        self.embed(&tokens, &rows)?;
         let model = Arc::clone(&self.model);
-        let c = model.config();
-        let k = kernels();
-        for (row, &token) in tokens.iter().enumerate() {
-            let x = &mut self.work.x[row * c.width..(row + 1) * c.width];
-            if model.embedding().row(token as usize, x).is_none() {
-                let rows = model.embedding().rows();
+        let mut pass = Pass { work: self, model: &model, k: kernels(), lead, rows: &rows, total };
+        for (index, layer) in model.layers().iter().enumerate() {
+            pass.layer(index, layer);
+            pause();
+        }
+        let last: Vec<usize> =
+            rows.iter().zip(parts.iter()).flat_map(|(rows, part)| rows.rows.end - part.logits..rows.rows.end).collect();
+        if wanted > 0 {
+            pass.logits(&last);
+        }
+        for part in parts {
+            part.sequence.len += part.tokens.len();
+        }
+        Ok(())
+    }
+
+    /// How many tokens there are, and of how many the logits are wanted.
+    fn check(&self, parts: &[Part<'_>]) -> Result<(usize, usize), Error> {
+        let total = parts.iter().map(|part| part.tokens.len()).sum();
+        let wanted = parts.iter().map(|part| part.logits).sum();
+        if total > BATCH || wanted > LOGITS {
+            return Err(Error::new(format!("{total} tokens and {wanted} logits are more than a batch has room for")));
+        }
+        for Part { sequence, tokens, logits } in parts {
+            if !Arc::ptr_eq(&sequence.model, &self.model) {
+                return Err(Error::new("a sequence of another model"));
+            }
+            let (end, capacity) = (sequence.len + tokens.len(), sequence.capacity);
+            if tokens.is_empty() || *logits > tokens.len() {
+                return Err(Error::new("logits need at least one more token"));
+            }
+            if end > capacity {
+                return Err(Error::new(format!("{end} tokens are more than the sequence's {capacity}")));
+            }
+            let rows = self.model.embedding().rows();
+            if let Some(token) = tokens.iter().find(|token| **token as usize >= rows) {
                 return Err(Error::new(format!("token {token} is outside the model's vocabulary of {rows}")));
             }
-            k.scale(x, (c.width as f32).sqrt());
         }
-        for turns in &mut self.work.turns {
-            (0..n).for_each(|row| turns.set(row, first + row));
+        Ok((total, wanted))
+    }
+
+    fn embed(&mut self, tokens: &[u32], rows: &[Rows]) -> Result<(), Error> {
+        let c = self.model.config();
+        for (x, &token) in self.x.chunks_exact_mut(c.width).zip(tokens) {
+            let known = self.model.embedding().row(token as usize, x);
+            known.ok_or_else(|| Error::new(format!("token {token} has no embedding")))?;
+            kernels().scale(x, (c.width as f32).sqrt());
         }
-        for (index, layer) in model.layers().iter().enumerate() {
-            self.attention(&model, k, index, layer, n);
-            self.feed_forward(&model, k, layer, n);
+        for turns in &mut self.turns {
+            for Rows { rows, first, .. } in rows {
+                rows.clone().for_each(|row| turns.set(row, first + row - rows.start));
+            }
         }
-        self.len += n;
         Ok(())
     }
+}
 
-    fn attention(&mut self, model: &Gemma, k: &Kernels, index: usize, layer: &Layer, n: usize) {
-        let (c, w, first) = (model.config(), &mut self.work, self.len);
+/// One batch on its way through the layers.
+///
+/// SAFETY of the blocks inside: the pieces of a region write to rows, columns or tiles of their own of the buffers of the
+/// workspace, which this borrows exclusively, and read only what earlier regions have written. Each member of the team has a
+/// scratch of its own. Keys and values of a position are written by the piece that has its row, and read in later regions.
+struct Pass<'a> {
+    work: &'a mut Workspace,
+    model: &'a Gemma,
+    k: &'static Kernels,
+    lead: &'a Lead<'a>,
+    rows: &'a [Rows],
+    total: usize,
+}
+
+impl Pass<'_> {
+    fn layer(&mut self, index: usize, layer: &Layer) {
+        self.norm(None, &layer.attn_norm);
+        self.heads(index, layer);
+        self.attention(index);
+        self.product(Branch::Attention, &layer.attn_output);
+        self.norm(Some(&layer.post_attention_norm), &layer.ffn_norm);
+        self.feed_forward(layer);
+        self.product(Branch::FeedForward, &layer.down);
+        self.add(&layer.post_ffw_norm);
+    }
+
+    /// Adds the branch to `x` if there is one, and norms `x` as the input of the next products.
+    fn norm(&mut self, branch: Option<&[f32]>, gain: &[f32]) {
+        let (k, width, epsilon) = (self.k, self.model.config().width, self.model.config().epsilon);
+        let work = &mut *self.work;
+        work.normed.reset(self.total);
+        let (x, from, to) = (Shared::of(&mut work.x), &work.branch, work.normed.writer());
+        let scratch = scratch(&mut work.scratch);
+        by_rows(self.lead, self.total, &|rows, member| {
+            // SAFETY: see `Pass`.
+            let normed = unsafe { scratch[member].own(width) };
+            for row in rows {
+                // SAFETY: see `Pass`.
+                let x = unsafe { x.slice(row * width, width) };
+                if let Some(gain) = branch {
+                    k.rms_norm(&from[row * width..(row + 1) * width], gain, epsilon, normed);
+                    k.add(x, normed);
+                }
+                k.rms_norm(x, gain, epsilon, normed);
+                // SAFETY: see `Pass`.
+                unsafe { to.set(row, 0, normed) };
+            }
+        });
+    }
+
+    /// Adds the branch to `x`.
+    fn add(&mut self, gain: &[f32]) {
+        let (k, width, epsilon) = (self.k, self.model.config().width, self.model.config().epsilon);
+        let work = &mut *self.work;
+        let (x, from) = (Shared::of(&mut work.x), &work.branch);
+        let scratch = scratch(&mut work.scratch);
+        by_rows(self.lead, self.total, &|rows, member| {
+            // SAFETY: see `Pass`.
+            let normed = unsafe { scratch[member].own(width) };
+            for row in rows {
+                k.rms_norm(&from[row * width..(row + 1) * width], gain, epsilon, normed);
+                // SAFETY: see `Pass`.
+                k.add(unsafe { x.slice(row * width, width) }, normed);
+            }
+        });
+    }
+
+    /// Queries, keys and values: one region for the products, one for norms and rotation. Keys and values go to their pages.
+    fn heads(&mut self, index: usize, layer: &Layer) {
+        let (k, c, total) = (self.k, self.model.config(), self.total);
         let d = c.head_dim;
-        norm_rows(k, &w.x, &layer.attn_norm, c.epsilon, n, &mut w.normed);
-        layer.q.multiply(&w.normed, n, &mut w.q, &mut w.scratch);
-        layer.k.multiply(&w.normed, n, &mut w.k, &mut w.scratch);
-        layer.v.multiply(&w.normed, n, &mut w.v, &mut w.scratch);
-        let turns = &w.turns[usize::from(c.local[index])];
-        for row in 0..n {
-            for head in w.q[row * c.heads * d..(row + 1) * c.heads * d].chunks_exact_mut(d) {
-                k.rms_norm(head, &layer.q_norm, c.epsilon, &mut w.head[..d]);
-                head.copy_from_slice(&w.head[..d]);
-                turns.turn(row, head);
-            }
-            for h in 0..c.kv_heads {
-                let at = (row * c.kv_heads + h) * d;
-                let key = self.cache.row_mut(index, Part::Keys, h, first + row);
-                k.rms_norm(&w.k[at..at + d], &layer.k_norm, c.epsilon, key);
-                turns.turn(row, key);
-                self.cache.row_mut(index, Part::Values, h, first + row).copy_from_slice(&w.v[at..at + d]);
-            }
-        }
-        // All query heads of a key/value head at one position see the same positions: they are one tile.
-        let group = c.heads / c.kv_heads;
-        w.mixed[..n * c.heads * d].fill(0.0);
-        for row in 0..n {
-            let end = first + row + 1;
-            let start = if c.local[index] { end.saturating_sub(c.window) } else { 0 };
-            let span = end - start;
-            for h in 0..c.kv_heads {
-                let at = (row * c.heads + h * group) * d;
-                let queries = Strided { data: &w.q[at..at + group * d], stride: d, rows: group };
-                let scores = &mut w.scores[..group * span];
-                for (from, to) in pages(start, end) {
-                    let keys = self.cache.rows(index, Part::Keys, h, from, to);
-                    let keys = Strided { data: keys, stride: d, rows: to - from };
-                    k.dot_rows(queries, keys, d, &mut scores[from - start..], span);
+        let (q, kv) = (c.heads * d, c.kv_heads * d);
+        let stride = q + 2 * kv;
+        let work = &mut *self.work;
+        let qkv = Shared::of(&mut work.qkv);
+        let scratch = scratch(&mut work.scratch);
+        let targets = [(&layer.q, 0), (&layer.k, q), (&layer.v, q + kv)];
+        products(self.lead, total, &targets, &|matrix, rows, at, member| {
+            // SAFETY: see `Pass`; the products of row `i` go to its `stride` numbers from column `at` on.
+            unsafe { matrix.multiply(rows, &work.normed, qkv.at(at), stride, scratch[member].product()) };
+        });
+        let turns = &work.turns[usize::from(c.local[index])];
+        let (layout, parts) = (self.model.layout(), self.rows);
+        by_rows(self.lead, total, &|rows, member| {
+            // SAFETY: see `Pass`.
+            let normed = unsafe { scratch[member].own(d) };
+            for row in rows {
+                let Some(part) = parts.iter().find(|part| part.rows.contains(&row)) else { continue };
+                let at = part.first + row - part.rows.start;
+                // SAFETY: see `Pass`.
+                let all = unsafe { qkv.slice(row * stride, stride) };
+                let (queries, rest) = all.split_at_mut(q);
+                let (keys, values) = rest.split_at_mut(kv);
+                for head in queries.chunks_exact_mut(d) {
+                    k.rms_norm(head, &layer.q_norm, c.epsilon, normed);
+                    turns.turn(row, normed);
+                    head.copy_from_slice(normed);
                 }
-                for row in scores.chunks_exact_mut(span) {
-                    k.softmax(row, c.attention_scale);
-                }
-                for (from, to) in pages(start, end) {
-                    let weights = Strided { data: &scores[from - start..], stride: span, rows: group };
-                    let values = self.cache.rows(index, Part::Values, h, from, to);
-                    let values = Strided { data: values, stride: d, rows: to - from };
-                    k.mix_rows(weights, values, d, &mut w.mixed[at..at + group * d], d);
+                for (h, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
+                    k.rms_norm(key, &layer.k_norm, c.epsilon, normed);
+                    turns.turn(row, normed);
+                    // SAFETY: see `Pass`; the position was reserved.
+                    unsafe { layout.write(&part.places, index, h, at, normed, value) };
                 }
             }
-        }
-        layer.attn_output.multiply(&w.mixed, n, &mut w.normed, &mut w.scratch);
-        add_normed(k, &mut w.x, &w.normed, &layer.post_attention_norm, c.epsilon, n, &mut w.head);
+        });
     }
 
-    fn feed_forward(&mut self, model: &Gemma, k: &Kernels, layer: &Layer, n: usize) {
-        let (c, w) = (model.config(), &mut self.work);
-        norm_rows(k, &w.x, &layer.ffn_norm, c.epsilon, n, &mut w.normed);
-        layer.gate.multiply(&w.normed, n, &mut w.gate, &mut w.scratch);
-        layer.up.multiply(&w.normed, n, &mut w.up, &mut w.scratch);
-        k.gelu_tanh_times(&mut w.gate[..n * c.ffn], &w.up[..n * c.ffn]);
-        layer.down.multiply(&w.gate, n, &mut w.normed, &mut w.scratch);
-        add_normed(k, &mut w.x, &w.normed, &layer.post_ffw_norm, c.epsilon, n, &mut w.head);
+    /// Attention of every row to its text, into the input of the output product.
+    fn attention(&mut self, index: usize) {
+        let (k, c) = (self.k, self.model.config());
+        let d = c.head_dim;
+        let (q, group) = (c.heads * d, c.heads / c.kv_heads);
+        let stride = q + 2 * c.kv_heads * d;
+        let window = if c.local[index] { c.window } else { usize::MAX };
+        let work = &mut *self.work;
+        work.mixed.reset(self.total);
+        let (qkv, to) = (&work.qkv, work.mixed.writer());
+        let scratch = scratch(&mut work.scratch);
+        let layout = self.model.layout();
+        // Blocks of rows of one text whose queries fill a tile.
+        let step = (QUERIES / group).max(1);
+        let blocks: Vec<(&Rows, Range<usize>)> = self
+            .rows
+            .iter()
+            .flat_map(|part| {
+                let rows = part.rows.clone();
+                rows.clone().step_by(step).map(move |row| (part, row..rows.end.min(row + step)))
+            })
+            .collect();
+        self.lead.run(blocks.len() * c.kv_heads, &|piece, member| {
+            let ((part, rows), head) = (&blocks[piece / c.kv_heads], piece % c.kv_heads);
+            let count = rows.len() * group;
+            // SAFETY: see `Pass`.
+            let scratch = unsafe { scratch[member].own(count * (PAGE + 2 * d)) };
+            let (scores, rest) = scratch.split_at_mut(count * PAGE);
+            let (sums, queries) = rest.split_at_mut(count * d);
+            for (row, queries) in rows.clone().zip(queries.chunks_exact_mut(group * d)) {
+                queries.copy_from_slice(&qkv[row * stride + head * group * d..][..group * d]);
+            }
+            sums.fill(0.0);
+            let mut running = [Running::START; MOST_QUERIES];
+            let mut factors = [1.0f32; MOST_QUERIES];
+            // What the row at position `at` sees.
+            let seen = |row: usize| {
+                let at = part.first + row - part.rows.start;
+                (at + 1).saturating_sub(window)..at + 1
+            };
+            let (first, last) = (seen(rows.start).start / PAGE, (seen(rows.end - 1).end - 1) / PAGE);
+            for page in first..=last {
+                // SAFETY: see `Pass`; pages that a row sees are held.
+                let (keys, values) = unsafe { layout.read(&part.places, index, head, page) };
+                k.scores(queries, d, keys, scores);
+                let states = running.iter_mut().zip(&mut factors);
+                for (n, (scores, (state, factor))) in scores.chunks_exact_mut(PAGE).zip(states).enumerate() {
+                    let seen = seen(rows.start + n / group);
+                    let here = |position: usize| position.clamp(page * PAGE, (page + 1) * PAGE) - page * PAGE;
+                    *factor = k.weigh(scores, here(seen.start)..here(seen.end), c.attention_scale, 0.0, state);
+                }
+                k.mix(scores, &factors[..count], d, values, sums);
+            }
+            for (n, (sums, state)) in sums.chunks_exact_mut(d).zip(&running).enumerate() {
+                k.scale(sums, 1.0 / state.sum);
+                let row = rows.start + n / group;
+                // SAFETY: see `Pass`.
+                unsafe { to.set(row, (head * group + n % group) * d, sums) };
+            }
+        });
+    }
+
+    /// The product that ends a branch.
+    fn product(&mut self, branch: Branch, matrix: &Matrix) {
+        let work = &mut *self.work;
+        let width = self.model.config().width;
+        let to = Shared::of(&mut work.branch);
+        let scratch = scratch(&mut work.scratch);
+        let from = match branch {
+            Branch::Attention => &work.mixed,
+            Branch::FeedForward => &work.inner,
+        };
+        products(self.lead, self.total, &[(matrix, 0)], &|matrix, rows, at, member| {
+            // SAFETY: see `Pass`.
+            unsafe { matrix.multiply(rows, from, to.at(at), width, scratch[member].product()) };
+        });
+    }
+
+    /// Gate and up, and what they become together: the input of down.
+    fn feed_forward(&mut self, layer: &Layer) {
+        let (k, total, ffn) = (self.k, self.total, self.model.config().ffn);
+        let work = &mut *self.work;
+        work.inner.reset(total);
+        let to = work.inner.writer();
+        let scratch = scratch(&mut work.scratch);
+        let pieces = ffn.div_ceil(INNER);
+        let each = if self.lead.has_help() { per_piece(pieces) } else { pieces };
+        self.lead.run(pieces.div_ceil(each), &|piece, member| {
+            for piece in piece * each..pieces.min((piece + 1) * each) {
+                let columns = piece * INNER..ffn.min((piece + 1) * INNER);
+                let count = columns.len();
+                // SAFETY: see `Pass`; a product of row `i` with column `j` of the piece goes to place `i × INNER + j`, and the
+                // base is moved back by what `multiply` counts from the matrix's first row.
+                unsafe {
+                    let (gate, up) = scratch[member].own(2 * total * INNER).split_at_mut(total * INNER);
+                    let rest = scratch[member].product();
+                    let back = |to: &mut [f32]| to.as_mut_ptr().wrapping_sub(columns.start);
+                    layer.gate.multiply(columns.clone(), &work.normed, back(gate), INNER, rest);
+                    layer.up.multiply(columns.clone(), &work.normed, back(up), INNER, rest);
+                    for (row, (gate, up)) in gate.chunks_exact_mut(INNER).zip(up.chunks_exact(INNER)).enumerate() {
+                        k.gelu_tanh_times(&mut gate[..count], &up[..count]);
+                        to.set(row, columns.start, &gate[..count]);
+                    }
+                }
+            }
+        });
+    }
+
+    /// The logits of some rows.
+    fn logits(&mut self, rows: &[usize]) {
+        let (k, c, model) = (self.k, self.model.config(), self.model);
+        let work = &mut *self.work;
+        work.head.reset(rows.len());
+        let scratch = scratch(&mut work.scratch);
+        let (x, to) = (&work.x, work.head.writer());
+        // SAFETY: see `Pass`; there is no other thread here.
+        let normed = unsafe { scratch[0].own(c.width) };
+        for (i, row) in rows.iter().enumerate() {
+            k.rms_norm(&x[row * c.width..(row + 1) * c.width], model.output_norm(), c.epsilon, normed);
+            // SAFETY: see `Pass`.
+            unsafe { to.set(i, 0, normed) };
+        }
+        let (logits, stride) = (Shared::of(&mut work.logits), model.output().rows());
+        products(self.lead, rows.len(), &[(model.output(), 0)], &|matrix, rows, at, member| {
+            // SAFETY: see `Pass`.
+            unsafe { matrix.multiply(rows, &work.head, logits.at(at), stride, scratch[member].product()) };
+        });
     }
 }
 
-/// The pieces of `start .. end` that lie in one page each.
-fn pages(start: usize, end: usize) -> impl Iterator<Item = (usize, usize)> {
-    let mut from = start;
-    std::iter::from_fn(move || {
-        if from >= end {
-            return None;
-        }
-        let piece = (from, end.min((from / PAGE + 1) * PAGE));
-        from = piece.1;
-        Some(piece)
-    })
+/// What a product reads.
+#[derive(Clone, Copy)]
+enum Branch {
+    Attention,
+    FeedForward,
 }
 
-/// The first `n` rows of `x`, normed.
-fn norm_rows(k: &Kernels, x: &[f32], gain: &[f32], epsilon: f32, n: usize, out: &mut [f32]) {
-    let width = gain.len();
-    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).take(n) {
-        k.rms_norm(x, gain, epsilon, out);
+/// Queries of a block, at most.
+const MOST_QUERIES: usize = if QUERIES > GROUP { QUERIES } else { GROUP };
+
+/// One thread's scratch, for the closures of a region.
+struct Own {
+    own: Shared<f32>,
+    product: Shared<f32>,
+    len: (usize, usize),
+}
+
+fn scratch(all: &mut [Scratch]) -> Vec<Own> {
+    let one = |scratch: &mut Scratch| Own {
+        len: (scratch.own.len(), scratch.product.len()),
+        own: Shared::of(&mut scratch.own),
+        product: Shared::of(&mut scratch.product),
+    };
+    all.iter_mut().map(one).collect()
+}
+
+impl Own {
+    /// The first `len` numbers of what this thread has.
+    ///
+    /// # Safety
+    /// Only the member that it belongs to may ask, once at a time.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn own(&self, len: usize) -> &mut [f32] {
+        assert!(len <= self.len.0);
+        // SAFETY: the length was just compared; the rest is the caller's promise.
+        unsafe { self.own.slice(0, len) }
+    }
+
+    /// What products need.
+    ///
+    /// # Safety
+    /// As for [`Own::own`].
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn product(&self) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { self.product.slice(0, self.len.1) }
     }
 }
 
-/// `x += norm(y)`, row by row.
-fn add_normed(k: &Kernels, x: &mut [f32], y: &[f32], gain: &[f32], epsilon: f32, n: usize, row: &mut [f32]) {
-    let width = gain.len();
-    for (x, y) in x.chunks_exact_mut(width).zip(y.chunks_exact(width)).take(n) {
-        k.rms_norm(y, gain, epsilon, &mut row[..width]);
-        k.add(x, &row[..width]);
+/// Calls `work` with ranges of the rows `0..total`.
+fn by_rows(lead: &Lead<'_>, total: usize, work: &(dyn Fn(Range<usize>, usize) + Sync)) {
+    /// Rows that are worth a piece.
+    const FEW: usize = 4;
+    let each = if lead.has_help() { FEW } else { total.max(1) };
+    lead.run(total.div_ceil(each), &|piece, member| work(piece * each..total.min((piece + 1) * each), member));
+}
+
+/// How many of `all` equal pieces one thread takes at a time: enough pieces are left for threads of different speed to end
+/// together.
+fn per_piece(all: usize) -> usize {
+    const PIECES: usize = 24;
+    all.div_ceil(PIECES).max(1)
+}
+
+/// Calls `work` with some rows of a matrix, and the place where the products with the matrix's first row go, until all rows of
+/// all matrices are done.
+fn products(
+    lead: &Lead<'_>,
+    total: usize,
+    targets: &[(&Matrix, usize)],
+    work: &(dyn Fn(&Matrix, Range<usize>, usize, usize) + Sync),
+) {
+    if total == 0 {
+        return;
     }
+    /// Tiles that are multiplied side by side.
+    const PAIR: usize = 2 * TILE;
+    let all: usize = targets.iter().map(|(matrix, _)| matrix.rows().div_ceil(PAIR)).sum();
+    let each = if lead.has_help() { per_piece(all) } else { all };
+    let pieces: Vec<(&Matrix, Range<usize>, usize)> = targets
+        .iter()
+        .flat_map(|&(matrix, at)| {
+            let step = each.saturating_mul(PAIR);
+            (0..matrix.rows()).step_by(step).map(move |row| (matrix, row..matrix.rows().min(row + step), at))
+        })
+        .collect();
+    lead.run(pieces.len(), &|piece, member| {
+        let (matrix, rows, at) = &pieces[piece];
+        work(matrix, rows.clone(), *at, member);
+    });
 }

@@ -1,101 +1,196 @@
-//! Keys and values of one generation.
+//! Keys and values of one text.
 //!
-//! Both kinds of layer keep them in pages of [`PAGE`] positions. Global layers get another page whenever the positions reach
-//! it, so a short conversation in a long context costs what it uses. Local layers see only the last `window` positions:
-//! they have as many pages as a window and a chunk can touch at once, and go round. One page is one mapping for all layers
-//! of its kind, laid out `[layer][key or value][head][position][head_dim]`, so that a head's positions are consecutive rows
-//! for the kernels.
+//! They lie in pages of [`PAGE`] positions at fixed places of the text, in half precision, as `kernels::attention` reads them:
+//! for each layer and head the keys, number by number with the positions side by side, then the values, position by position.
+//! Layers that see everything and layers that see a window have pages of their own. A page of the second kind is let go as soon
+//! as no later position sees it, so those layers hold a window and not the text; that is their ring.
+//!
+//! A page that is full is never written again, and pages are shared by counting: a text that begins as another did takes the
+//! other's pages ([`KvCache::fork`]). The last page, which grows, is copied by the one who writes to it first.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::Error;
+use crate::kernels::PAGE;
 use crate::memory::MappedVec;
+use crate::team::Shared;
 
-use super::CHUNK;
 use super::config::Config;
 
-/// Positions per page.
-pub(super) const PAGE: usize = 128;
-
-pub(super) struct KvCache {
-    local: Pages,
-    global: Pages,
-    /// For each layer: whether it is local, and its number among its kind.
-    place: Vec<(bool, usize)>,
-    kv_heads: usize,
-    head_dim: usize,
+/// Where the layers' keys and values are.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    layers: Vec<Place>,
+    /// Bytes of a page of the layers that see everything, and of those that see a window.
+    bytes: [usize; 2],
+    /// Positions that the second kind sees.
+    window: usize,
 }
 
+/// Those of one layer.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    local: bool,
+    /// Where its first head begins in a page.
+    start: usize,
+    /// Bytes of the keys, or the values, of one head in a page.
+    part: usize,
+}
+
+impl Layout {
+    pub(super) fn new(config: &Config) -> Layout {
+        let mut bytes = [0; 2];
+        let mut layers = Vec::with_capacity(config.layers);
+        for &local in &config.local {
+            let part = 2 * PAGE * config.head_dim;
+            let start = &mut bytes[usize::from(local)];
+            layers.push(Place { local, start: *start, part });
+            *start += 2 * part * config.kv_heads;
+        }
+        Layout { layers, bytes, window: config.window }
+    }
+
+    /// Bytes that one more position costs in the layers that keep all of them.
+    pub(super) fn bytes_per_token(&self) -> usize {
+        self.bytes[0] / PAGE
+    }
+
+    /// Bytes that a text of `len` positions holds while it grows.
+    pub(super) fn bytes_for(&self, len: usize) -> u64 {
+        let all = len.div_ceil(PAGE);
+        // A window that begins within a page touches one page more than it fills.
+        let some = all.min(self.window.div_ceil(PAGE) + 1);
+        (all * self.bytes[0] + some * self.bytes[1]) as u64
+    }
+}
+
+type Page = Arc<MappedVec<u8>>;
+
+/// Pages of one kind of layer.
+#[derive(Clone, Default)]
 struct Pages {
-    held: Vec<MappedVec<f32>>,
-    /// Page `n` of the positions lies in `held[n % most]`.
-    most: usize,
-    /// Numbers in one page.
-    len: usize,
+    held: VecDeque<Page>,
+    /// The number of the first one.
+    first: usize,
 }
 
-/// Keys or values.
-#[derive(Clone, Copy)]
-pub(super) enum Part {
-    Keys,
-    Values,
+/// The keys and values of a text.
+pub(super) struct KvCache {
+    layout: Arc<Layout>,
+    pages: [Pages; 2],
+}
+
+/// Places of keys and values that several threads write and read in one step: each position of a layer is written by one of
+/// them, in one region, and read in later ones.
+pub(super) struct Places {
+    /// Page by page; the first has this number.
+    pages: [(Vec<Shared<u8>>, usize); 2],
 }
 
 impl KvCache {
-    /// An empty cache for positions below `capacity`.
-    pub(super) fn new(config: &Config, capacity: usize) -> KvCache {
-        let locals = config.local.iter().filter(|&&local| local).count();
-        let per_layer = 2 * config.kv_heads * PAGE * config.head_dim;
-        let all = capacity.div_ceil(PAGE).max(1);
-        // A window and a chunk that begin within a page touch at most one page more than they fill.
-        let ring = (config.window + CHUNK).div_ceil(PAGE) + 1;
-        let mut counts = [0, 0];
-        let place = config.local.iter().map(|&local| {
-            let count = &mut counts[usize::from(local)];
-            *count += 1;
-            (local, *count - 1)
-        });
-        KvCache {
-            place: place.collect(),
-            local: Pages { held: Vec::new(), most: ring.min(all), len: locals * per_layer },
-            global: Pages { held: Vec::new(), most: all, len: (config.layers - locals) * per_layer },
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-        }
+    pub(super) fn new(layout: Arc<Layout>) -> KvCache {
+        KvCache { layout, pages: [Pages::default(), Pages::default()] }
     }
 
-    /// Makes room for all positions below `end`.
-    pub(super) fn reserve(&mut self, end: usize) -> Result<(), Error> {
-        for pages in [&mut self.local, &mut self.global] {
-            let need = end.div_ceil(PAGE).min(pages.most);
-            while pages.held.len() < need {
-                pages.held.push(MappedVec::zeroed(pages.len)?);
+    /// Makes room for the positions `from..to`, which follow those that there are, and lets go what none of them sees.
+    pub(super) fn reserve(&mut self, from: usize, to: usize) -> Result<(), Error> {
+        let seen = from.saturating_sub(self.layout.window.saturating_sub(1)) / PAGE;
+        let local = &mut self.pages[1];
+        while local.first < seen && local.held.pop_front().is_some() {
+            local.first += 1;
+        }
+        for (pages, bytes) in self.pages.iter_mut().zip(self.layout.bytes) {
+            if bytes == 0 {
+                continue;
+            }
+            // What is written must be this text's alone.
+            if let Some(last) = pages.held.get_mut((from / PAGE).wrapping_sub(pages.first))
+                && Arc::get_mut(last).is_none()
+            {
+                *last = Arc::new(MappedVec::copy_of(last)?);
+            }
+            while pages.first + pages.held.len() < to.div_ceil(PAGE) {
+                pages.held.push_back(Arc::new(MappedVec::zeroed(bytes)?));
             }
         }
         Ok(())
     }
 
-    fn at(&self, layer: usize, part: Part, head: usize, position: usize) -> (bool, usize, usize) {
-        let (local, number) = self.place[layer];
-        let pages = if local { &self.local } else { &self.global };
-        let block = (number * 2 + part as usize) * self.kv_heads + head;
-        (local, position / PAGE % pages.most, (block * PAGE + position % PAGE) * self.head_dim)
+    /// The places of all positions, the reserved ones among them.
+    pub(super) fn places(&mut self) -> Places {
+        let place = |pages: &Pages| (pages.held.iter().map(|page| page.shared()).collect(), pages.first);
+        Places { pages: [place(&self.pages[0]), place(&self.pages[1])] }
     }
 
-    /// Where a position's key or value is written.
-    pub(super) fn row_mut(&mut self, layer: usize, part: Part, head: usize, position: usize) -> &mut [f32] {
-        let (local, page, start) = self.at(layer, part, head, position);
-        let pages = if local { &mut self.local } else { &mut self.global };
-        &mut pages.held[page][start..start + self.head_dim]
-    }
-
-    /// The rows of positions `first .. end`, which lie in one page, one after the other.
-    pub(super) fn rows(&self, layer: usize, part: Part, head: usize, first: usize, end: usize) -> &[f32] {
-        let (local, page, start) = self.at(layer, part, head, first);
-        let pages = if local { &self.local } else { &self.global };
-        &pages.held[page][start..start + (end - first) * self.head_dim]
+    /// The same positions up to `len`, sharing pages; `None` when the window before `len` is no longer there.
+    pub(super) fn fork(&self, len: usize) -> Option<KvCache> {
+        let mut pages = self.pages.clone();
+        let seen = len.saturating_sub(self.layout.window.saturating_sub(1)) / PAGE;
+        if self.layout.bytes[1] > 0 && len > 0 && pages[1].first > seen {
+            return None;
+        }
+        for pages in &mut pages {
+            pages.held.truncate(len.div_ceil(PAGE).saturating_sub(pages.first));
+        }
+        Some(KvCache { layout: Arc::clone(&self.layout), pages })
     }
 
     /// Bytes held now.
     pub(super) fn bytes(&self) -> u64 {
-        self.local.held.iter().chain(&self.global.held).map(MappedVec::bytes).sum()
+        self.pages.iter().flat_map(|pages| &pages.held).map(|page| page.bytes()).sum()
+    }
+}
+
+impl Layout {
+    /// Writes the key and the value of a position of one head.
+    ///
+    /// # Safety
+    /// The position must be one of `places`, whose cache must not be changed meanwhile, and nobody else may use it.
+    pub(super) unsafe fn write(
+        &self,
+        places: &Places,
+        layer: usize,
+        head: usize,
+        at: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
+        let place = self.layers[layer];
+        let (pages, first) = &places.pages[usize::from(place.local)];
+        let page = &pages[at / PAGE - first];
+        let start = place.start + 2 * head * place.part;
+        let (row, d) = (at % PAGE, key.len());
+        assert!(2 * d * PAGE == place.part && value.len() == d);
+        // SAFETY: the head's keys and values lie in the page, by the way the layout was made; only this position's places in
+        // them are written, which are the caller's.
+        unsafe {
+            for (j, key) in key.iter().enumerate() {
+                let bits = half::f16::from_f32(*key).to_le_bytes();
+                page.slice(start + 2 * (j * PAGE + row), 2).copy_from_slice(&bits);
+            }
+            let to = page.slice(start + place.part + 2 * row * d, 2 * d);
+            for (to, value) in to.as_chunks_mut::<2>().0.iter_mut().zip(value) {
+                *to = half::f16::from_f32(*value).to_le_bytes();
+            }
+        }
+    }
+
+    /// The keys and the values of a head in page number `page`.
+    ///
+    /// # Safety
+    /// The page must be one of `places`, whose cache must not be changed meanwhile, and nobody may write to this layer.
+    pub(super) unsafe fn read<'a>(
+        &self,
+        places: &'a Places,
+        layer: usize,
+        head: usize,
+        page: usize,
+    ) -> (&'a [u8], &'a [u8]) {
+        let place = self.layers[layer];
+        let (pages, first) = &places.pages[usize::from(place.local)];
+        let start = place.start + 2 * head * place.part;
+        // SAFETY: the head's keys and values lie in the page; nobody writes to them, by the caller's promise.
+        unsafe { pages[page - first].slice(start, 2 * place.part).split_at(place.part) }
     }
 }

@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::gguf::tests::file_of;
+use crate::kernels::PAGE;
+use crate::product::Input;
+use crate::team::Lead;
 
 const NAMES: [&str; 5] = ["f32", "f16", "bf16", "q8_0", "q4_0"];
 
@@ -36,13 +39,24 @@ pub(crate) fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
 }
 
+/// Tokens per call where a test does not say otherwise.
+const CHUNK: usize = LOGITS;
+
+/// Appends tokens and gives the logits after each.
+fn extend(sequence: &mut Sequence, work: &mut Workspace, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Error> {
+    let part = Part { sequence, tokens, logits: tokens.len() };
+    work.append(&mut [part], &Lead::alone(), &|| {})?;
+    Ok((0..tokens.len()).map(|row| work.logits(row).to_vec()).collect())
+}
+
 /// The logits at every position when the tokens come in chunks of these sizes, the last size repeating.
 fn logits(model: &Arc<Gemma>, tokens: &[u32], sizes: &[usize]) -> Vec<Vec<f32>> {
+    let mut work = Workspace::new(Arc::clone(model)).unwrap();
     let mut sequence = Sequence::new(Arc::clone(model), tokens.len()).unwrap();
     let (mut all, mut at) = (Vec::new(), 0);
     for i in 0.. {
         let end = tokens.len().min(at + sizes[i.min(sizes.len() - 1)]);
-        sequence.extend_with_all_logits(&tokens[at..end], |_, row| all.push(row.to_vec())).unwrap();
+        all.extend(extend(&mut sequence, &mut work, &tokens[at..end]).unwrap());
         at = end;
         if at == tokens.len() {
             break;
@@ -68,15 +82,19 @@ fn logits_agree_with_transformers_at_every_position() {
     let got = logits(&model, &tokens, &[CHUNK]);
     let vocabulary = got[0].len();
     assert_eq!(want.len(), tokens.len() * vocabulary);
-    let mut worst = 0f32;
+    let (mut worst, mut total) = (0f32, 0.0);
     for (position, (got, want)) in got.iter().zip(want.chunks_exact(vocabulary)).enumerate() {
         for (g, w) in got.iter().zip(want) {
             let error = (g - w).abs();
-            assert!(error <= 1e-3, "position {position}: {g} instead of {w}");
+            assert!(error <= 5e-2, "position {position}: {g} instead of {w}");
             worst = worst.max(error);
+            total += f64::from(error);
         }
     }
-    println!("largest difference {worst:e}");
+    let mean = total / want.len() as f64;
+    println!("largest difference {worst:e}, mean {mean:e}");
+    // transformers with keys and values rounded to half precision, as ours are: 0.028 and 0.0029.
+    assert!(mean < 4e-3, "{mean}");
 }
 
 #[test]
@@ -84,7 +102,7 @@ fn chunks_of_any_size_give_the_same_bits() {
     let golden = golden("gemma_logits.json");
     let tokens = ids(&golden["tokens"]);
     // Longer than a page of the cache, so that the local layers' pages are reused.
-    let tokens: Vec<u32> = tokens.iter().cycle().take(3 * kv::PAGE + 40).copied().collect();
+    let tokens: Vec<u32> = tokens.iter().cycle().take(3 * PAGE + 40).copied().collect();
     for name in NAMES {
         let model = model(&format!("random-{name}.gguf"));
         let alone = bits(&logits(&model, &tokens, &[1]));
@@ -117,19 +135,26 @@ fn every_format_loads_and_decodes_as_candle_does() {
                 matrix.row(i, &mut row).unwrap();
                 assert!(row == *want, "{name} {tensor} row {i}");
             }
-            // And the product, with candle's own in f32.
-            let x: Vec<f32> = (0..2 * matrix.cols()).map(|i| (i as f32 * 0.7).sin()).collect();
+            // And the product, with candle's own in f32; whole numbers up to 127 are their own bytes.
+            let cols = matrix.cols();
+            let x: Vec<f32> =
+                (0..2 * cols).map(|i| if i % 32 == 0 { 127.0 } else { (i * 37 % 200) as f32 - 100.0 }).collect();
+            let mut input = Input::new(2, cols, [matrix]).unwrap();
+            input.reset(2);
+            (0..2).for_each(|i| input.set(i, &x[i * cols..(i + 1) * cols]));
             let mut y = vec![0.0; 2 * matrix.rows()];
-            matrix.multiply(&x, 2, &mut y, &mut vec![0.0; matrix.scratch_len()]);
+            let scratch = &mut vec![0.0; matrix.scratch_len(2)];
+            // SAFETY: `y` has room for two rows of products.
+            unsafe { matrix.multiply(0..matrix.rows(), &input, y.as_mut_ptr(), matrix.rows(), scratch) };
             let x = Tensor::from_vec(x, (2, matrix.cols()), &Device::Cpu).unwrap();
             let want: Vec<f32> = x.matmul(&reference.t().unwrap()).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-            assert!(y.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-4), "{name} {tensor}");
+            assert!(y.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-2), "{name} {tensor}");
         }
     }
 }
 
 #[test]
-fn a_quantised_model_has_the_bits_of_its_dequantised_twin() {
+fn a_quantised_model_says_what_its_dequantised_twin_does() {
     let tokens = ids(&golden("gemma_logits.json")["tokens"]);
     for name in &NAMES[1..] {
         let mut file = std::fs::File::open(tests_dir().join("models").join(format!("random-{name}.gguf"))).unwrap();
@@ -149,8 +174,18 @@ fn a_quantised_model_has_the_bits_of_its_dequantised_twin() {
         gguf_file::write(&mut twin, &metadata, &tensors).unwrap();
         let twin = Arc::new(loaded(&twin.into_inner()).unwrap());
         assert_eq!(twin.info().quantization, "F32");
-        let quantised = bits(&logits(&model(&format!("random-{name}.gguf")), &tokens, &[CHUNK]));
-        assert!(quantised == bits(&logits(&twin, &tokens, &[CHUNK])), "{name}");
+        let quantised = logits(&model(&format!("random-{name}.gguf")), &tokens, &[CHUNK]);
+        let plain = logits(&twin, &tokens, &[CHUNK]);
+        if !name.starts_with('q') {
+            assert!(bits(&quantised) == bits(&plain), "{name}");
+            continue;
+        }
+        // Integer products see the same weights; what differs is the activations' last of eight bits.
+        for (position, (a, b)) in quantised.iter().zip(&plain).enumerate() {
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+            assert!(cosine > 0.98, "{name} {position}: {cosine}");
+        }
     }
 }
 
@@ -181,28 +216,39 @@ fn sequences_refuse_what_does_not_fit() {
     let context = model.info().context;
     let message = Sequence::new(Arc::clone(&model), context + 1).map(|_| ()).unwrap_err().to_string();
     assert!(message.contains(&context.to_string()), "{message}");
+    let mut work = Workspace::new(Arc::clone(&model)).unwrap();
     let mut sequence = Sequence::new(Arc::clone(&model), 3).unwrap();
-    assert!(sequence.extend(&[1 << 30]).unwrap_err().to_string().contains("outside the model's vocabulary"));
-    assert!(sequence.extend_for_logits(&[]).is_err());
+    let mut refused = |sequence: &mut Sequence, tokens: &[u32]| {
+        extend(sequence, &mut work, tokens).map(|_| ()).unwrap_err().to_string()
+    };
+    assert!(refused(&mut sequence, &[1 << 30]).contains("outside the model's vocabulary"));
+    assert!(refused(&mut sequence, &[]).contains("at least one more token"));
+    assert!(refused(&mut sequence, &[7; BATCH + 1]).contains("more than a batch"));
     assert!(sequence.is_empty());
-    sequence.extend(&[5, 6, 7]).unwrap();
-    assert!(sequence.extend(&[8]).unwrap_err().to_string().contains("4 tokens are more than the sequence's 3"));
+    assert!(refused(&mut sequence, &[7; 4]).contains("4 tokens are more than the sequence's 3"));
+    extend(&mut sequence, &mut work, &[5, 6, 7]).unwrap();
     assert_eq!(sequence.len(), 3);
+    let mut other = Sequence::new(crate::gemma::tests::model("random-q8_0.gguf"), 3).unwrap();
+    assert!(extend(&mut other, &mut work, &[5]).unwrap_err().to_string().contains("another model"));
 }
 
 #[test]
 fn a_long_context_costs_what_is_used() {
     let model = model("random-f32.gguf");
-    let c = model.config();
+    let (c, layout) = (model.config(), model.layout());
+    let mut work = Workspace::new(Arc::clone(&model)).unwrap();
     let mut sequence = Sequence::new(Arc::clone(&model), model.info().context).unwrap();
     assert_eq!(sequence.kv_bytes(), 0);
-    sequence.extend(&[7]).unwrap();
-    let page = (2 * c.layers * c.kv_heads * c.head_dim * kv::PAGE * 4) as u64;
+    extend(&mut sequence, &mut work, &[7]).unwrap();
+    let page = (2 * c.layers * c.kv_heads * c.head_dim * PAGE * 2) as u64;
     assert_eq!(sequence.kv_bytes(), page);
-    sequence.extend(&[7; 2 * kv::PAGE]).unwrap();
-    // The window and a chunk are smaller than a page: the local layers stay at two pages.
-    assert!(c.window + CHUNK <= kv::PAGE);
-    assert_eq!(sequence.kv_bytes(), 2 * page + (kv::PAGE * model.info().kv_bytes_per_token) as u64);
+    for _ in 0..10 {
+        extend(&mut sequence, &mut work, &[7; 31]).unwrap();
+        assert!(sequence.kv_bytes() <= layout.bytes_for(sequence.len()));
+    }
+    // The window is smaller than a page, and lies in the last one when the last tokens come: the others have let theirs go.
+    assert!(c.window <= PAGE && sequence.len() > 4 * PAGE);
+    assert_eq!(sequence.kv_bytes(), page + (4 * PAGE * model.info().kv_bytes_per_token) as u64);
 }
 
 #[test]

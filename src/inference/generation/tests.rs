@@ -7,9 +7,10 @@ use crate::gemma::tests::{golden, ids, model};
 use crate::gemma::{Role, Turn};
 
 fn run(model: &Arc<Gemma>, prompt: &[u32], sampling: &Sampling) -> Generation {
+    let mut work = Workspace::new(Arc::clone(model)).unwrap();
     let mut generation = Generation::new(Arc::clone(model), prompt.to_vec(), sampling.clone()).unwrap();
     let mut streamed = String::new();
-    while generation.step().unwrap() == Step::Running {
+    while generation.step(&mut work).unwrap() == Step::Running {
         streamed.push_str(&generation.take_text());
     }
     streamed.push_str(&generation.take_text());
@@ -45,7 +46,8 @@ fn the_same_seed_gives_the_same_text_alone_or_beside_others() {
     assert!(alone.iter().any(|ids| *ids != alone[0]), "other seeds must give other texts");
     let mut all: Vec<Generation> =
         (0..8).map(|seed| Generation::new(Arc::clone(&model), prompt.clone(), sampling(seed)).unwrap()).collect();
-    while all.iter_mut().map(|g| g.step().unwrap()).filter(|&step| step == Step::Running).count() > 0 {}
+    let mut work = Workspace::new(Arc::clone(&model)).unwrap();
+    while all.iter_mut().map(|g| g.step(&mut work).unwrap()).filter(|&step| step == Step::Running).count() > 0 {}
     for (seed, (generation, alone)) in all.iter().zip(&alone).enumerate() {
         assert_eq!(generation.token_ids(), alone, "seed {seed}");
     }

@@ -5,7 +5,7 @@
 use super::lanes::LANES;
 use super::wide::Wide;
 
-/// How a matrix is encoded. The quantised ones have blocks of 32 numbers along a row, as in GGUF.
+/// How the numbers of a matrix that is not quantised are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// 4 bytes each.
@@ -14,16 +14,11 @@ pub enum Format {
     F16,
     /// The upper half of an f32, 2 bytes each.
     BF16,
-    /// Blocks of an f16 scale and 32 signed bytes: value = scale × q.
-    Q8_0,
-    /// Blocks of an f16 scale and 32 nibbles: value = scale × (q − 8); element `i < 16` is the low nibble of byte `i`,
-    /// element `i + 16` the high one.
-    Q4_0,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Format; 5] = [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0];
+    pub const ALL: [Format; 3] = [Format::F32, Format::F16, Format::BF16];
 
     /// The name as GGUF tools write it.
     pub fn name(self) -> &'static str {
@@ -31,42 +26,25 @@ impl Format {
             Format::F32 => "F32",
             Format::F16 => "F16",
             Format::BF16 => "BF16",
-            Format::Q8_0 => "Q8_0",
-            Format::Q4_0 => "Q4_0",
         }
     }
 
-    /// How many numbers one block holds.
-    pub const fn block_len(self) -> usize {
-        match self {
-            Format::F32 | Format::F16 | Format::BF16 => 1,
-            Format::Q8_0 | Format::Q4_0 => BLOCK,
-        }
-    }
-
-    /// How many bytes one block takes.
-    pub const fn block_bytes(self) -> usize {
+    /// How many bytes one number takes.
+    pub const fn bytes(self) -> usize {
         match self {
             Format::F32 => 4,
             Format::F16 | Format::BF16 => 2,
-            Format::Q8_0 => Q8_BYTES,
-            Format::Q4_0 => Q4_BYTES,
         }
     }
 
-    /// The bytes of a row of `cols` numbers, or `None` when `cols` is no whole number of blocks or too large.
+    /// The bytes of a row of `cols` numbers, or `None` when they are too many.
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
-        if !cols.is_multiple_of(self.block_len()) {
-            return None;
-        }
-        (cols / self.block_len()).checked_mul(self.block_bytes())
+        cols.checked_mul(self.bytes())
     }
 }
 
-/// Numbers per step of a dot product, and per block of the quantised formats.
+/// Numbers per step of a dot product.
 pub(super) const BLOCK: usize = 32;
-const Q8_BYTES: usize = 2 + BLOCK;
-const Q4_BYTES: usize = 2 + BLOCK / 2;
 
 /// A row of numbers, read in steps of [`BLOCK`].
 pub(super) trait Row: Copy {
@@ -147,49 +125,6 @@ pub(crate) fn f16(half: u16) -> f32 {
     f32::from_bits(bits | (half & 0x8000) << 16)
 }
 
-/// Splits a block of `BYTES` bytes off a quantised row: its scale and its numbers.
-#[inline(always)]
-fn block<V: Wide, const BYTES: usize>(row: &[u8], at: usize) -> (f32, &[u8]) {
-    let block = &row[at / BLOCK * BYTES..(at / BLOCK + 1) * BYTES];
-    (V::half(u16::from_le_bytes([block[0], block[1]])), &block[2..])
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Q8Row<'a>(pub &'a [u8]);
-
-impl Row for Q8Row<'_> {
-    #[inline(always)]
-    fn pair<V: Wide>(self, at: usize) -> [V; 2] {
-        let (scale, numbers) = block::<V, Q8_BYTES>(self.0, at);
-        let (low, high) = halves::<u8, LANES>(numbers);
-        [V::of_i8(low, scale), V::of_i8(high, scale)]
-    }
-
-    #[inline(always)]
-    fn end<V: Wide>(self, _: usize) -> [V; 2] {
-        [V::zero(); 2] // rows are whole blocks
-    }
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Q4Row<'a>(pub &'a [u8]);
-
-impl Row for Q4Row<'_> {
-    #[inline(always)]
-    fn pair<V: Wide>(self, at: usize) -> [V; 2] {
-        let (scale, numbers) = block::<V, Q4_BYTES>(self.0, at);
-        match numbers.as_chunks::<LANES>().0 {
-            [all] => V::of_nibbles(all, scale),
-            _ => unreachable!("a block has sixteen bytes of nibbles"),
-        }
-    }
-
-    #[inline(always)]
-    fn end<V: Wide>(self, _: usize) -> [V; 2] {
-        [V::zero(); 2]
-    }
-}
-
 /// All numbers of one row.
 #[inline(always)]
 pub(super) fn decode<V: Wide>(format: Format, row: &[u8], out: &mut [f32]) {
@@ -197,8 +132,6 @@ pub(super) fn decode<V: Wide>(format: Format, row: &[u8], out: &mut [f32]) {
         Format::F32 => decode_as::<V, _>(F32Row(row), out),
         Format::F16 => decode_as::<V, _>(F16Row(row), out),
         Format::BF16 => decode_as::<V, _>(Bf16Row(row), out),
-        Format::Q8_0 => decode_as::<V, _>(Q8Row(row), out),
-        Format::Q4_0 => decode_as::<V, _>(Q4Row(row), out),
     }
 }
 

@@ -15,20 +15,17 @@ fn numbers(seed: u32, n: usize) -> Vec<f32> {
 
 /// `rows × cols` encoded numbers.
 fn encoded(format: Format, rows: usize, cols: usize) -> Vec<u8> {
-    let bytes = rows * format.row_bytes(cols).unwrap();
+    let all = numbers(9, rows * cols);
     match format {
-        Format::F32 => numbers(9, rows * cols).iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Format::F16 => numbers(9, rows * cols).iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
-        Format::BF16 => numbers(9, rows * cols).iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
-        Format::Q8_0 | Format::Q4_0 => {
-            let mut out: Vec<u8> = numbers(9, bytes).iter().map(|x| (x * 127.0) as i8 as u8).collect();
-            for (i, block) in out.chunks_exact_mut(format.block_bytes()).enumerate() {
-                let scale = half::f16::from_f32(0.01 + (i % 7) as f32 * 0.003);
-                block[..2].copy_from_slice(&scale.to_le_bytes());
-            }
-            out
-        }
+        Format::F32 => all.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Format::F16 => all.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
+        Format::BF16 => all.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
     }
+}
+
+/// Half-precision numbers as bytes.
+fn halves(from: &[f32]) -> Vec<u8> {
+    from.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect()
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -61,8 +58,6 @@ fn every_path_gives_the_bits_of_the_baseline() {
         let run = |k: &Kernels| {
             let mut all = Vec::new();
             let mut y = x.clone();
-            k.softmax(&mut y, 0.7);
-            all.extend(bits(&y));
             all.push(k.exp_sum(&x, 9.0).to_bits());
             k.rms_norm(&x, &g, 1e-6, &mut y);
             all.extend(bits(&y));
@@ -78,18 +73,67 @@ fn every_path_gives_the_bits_of_the_baseline() {
             assert_eq!(run(path), run(base), "{} {n}", path.name);
         }
     }
-    for (m, t, width) in [(1, 5, 32), (5, 37, 40), (8, 3, 64), (4, 20, 17)] {
-        let (p, v) = (numbers(1, m * t), numbers(2, t * width));
-        let run = |k: &Kernels| {
-            let mut y = numbers(3, m * width);
-            let (p, v) = (Strided { data: &p, stride: t, rows: m }, Strided { data: &v, stride: width, rows: t });
-            k.mix_rows(p, v, width, &mut y, width);
-            bits(&y)
-        };
+    for (queries, d) in [(1, 16), (4, 32), (6, 256), (13, 80), (3, 72), (12, 128)] {
+        let run = |k: &Kernels| bits(&attend(k, queries, d, |query| (0, 150 - 7 * query), 0.0));
         for path in &paths {
-            assert_eq!(run(path), run(base), "{} {m}x{t}x{width}", path.name);
+            assert_eq!(run(path), run(base), "{} {queries} {d}", path.name);
         }
     }
+}
+
+/// Attention of some queries, each to a range of 150 positions, by the kernels.
+fn attend(k: &Kernels, queries: usize, d: usize, seen: impl Fn(usize) -> (usize, usize), cap: f32) -> Vec<f32> {
+    let q = numbers(1, queries * d);
+    let (keys, values) = (numbers(2, 192 * d), numbers(3, 192 * d));
+    let mut sums = vec![0.0; queries * d];
+    let mut scores = vec![0.0; queries * PAGE];
+    let (mut states, mut factors) = (vec![Running::START; queries], vec![0.0; queries]);
+    for page in 0..3 {
+        let rows = page * PAGE..(page + 1) * PAGE;
+        let across: Vec<f32> =
+            (0..d).flat_map(|j| rows.clone().map(move |t| (t, j))).map(|(t, j)| keys[t * d + j]).collect();
+        k.scores(&q, d, &halves(&across), &mut scores);
+        for (n, scores) in scores.chunks_exact_mut(PAGE).enumerate() {
+            let (from, to) = seen(n);
+            let here = |t: usize| t.clamp(rows.start, rows.end) - rows.start;
+            factors[n] = k.weigh(scores, here(from)..here(to), 0.3, cap, &mut states[n]);
+        }
+        k.mix(&scores, &factors, d, &halves(&values[rows.start * d..rows.end * d]), &mut sums);
+    }
+    for (sums, state) in sums.chunks_exact_mut(d).zip(&states) {
+        k.scale(sums, 1.0 / state.sum);
+    }
+    sums
+}
+
+#[test]
+fn attention_is_the_weighted_mean_of_what_is_seen() {
+    for (d, cap) in [(32, 0.0), (80, 0.0), (256, 5.0)] {
+        let seen = |n: usize| (n * 20, 70 + n * 10);
+        let got = attend(kernels(), 7, d, seen, cap);
+        let half = |x: f32| half::f16::from_f32(x).to_f64();
+        let (q, keys, values) = (numbers(1, 7 * d), numbers(2, 192 * d), numbers(3, 192 * d));
+        for n in 0..7 {
+            let (from, to) = seen(n);
+            let scores: Vec<f64> = (from..to)
+                .map(|t| (0..d).map(|j| f64::from(q[n * d + j]) * half(keys[t * d + j])).sum::<f64>() * 0.3)
+                .map(|s| if cap > 0.0 { f64::from(cap) * (s / f64::from(cap)).tanh() } else { s })
+                .collect();
+            let total: f64 = scores.iter().map(|s| s.exp()).sum();
+            for j in 0..d {
+                let want: f64 = (from..to).zip(&scores).map(|(t, s)| s.exp() / total * half(values[t * d + j])).sum();
+                assert!((f64::from(got[n * d + j]) - want).abs() < 1e-5, "{d} {cap} {n} {j}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_query_sees_does_not_depend_on_the_others() {
+    let seen = |n: usize| (n * 20, 70 + n * 10);
+    let together = attend(kernels(), 7, 64, seen, 0.0);
+    let fewer = attend(kernels(), 2, 64, seen, 0.0);
+    assert_eq!(bits(&together[..2 * 64]), bits(&fewer));
 }
 
 #[test]
@@ -118,7 +162,7 @@ fn a_row_is_the_same_in_any_batch() {
 #[test]
 fn products_agree_with_plain_loops_in_f64() {
     for format in Format::ALL {
-        for cols in [32, 96, 224] {
+        for cols in [5, 32, 63, 96, 224] {
             let (x, w) = (numbers(1, 3 * cols), encoded(format, 6, cols));
             let mut y = vec![0.0; 18];
             kernels().product(&x, 3, Encoded { format, data: &w, cols }, &mut y, &mut vec![0.0; scratch_len(cols)]);
@@ -130,19 +174,6 @@ fn products_agree_with_plain_loops_in_f64() {
                     let want: f64 = (0..cols).map(|k| f64::from(x[i * cols + k]) * f64::from(row[k])).sum();
                     assert!((f64::from(y[i * 6 + j]) - want).abs() < 1e-4, "{format:?} {cols}");
                 }
-            }
-        }
-    }
-    // Lengths that fill no step, strides wider than the row.
-    for len in [1, 5, 16, 17, 31, 33, 63] {
-        let (a, b) = (numbers(1, 5 * 70), numbers(2, 7 * 80));
-        let mut y = vec![0.0; 5 * 9];
-        let (sa, sb) = (Strided { data: &a, stride: 70, rows: 5 }, Strided { data: &b, stride: 80, rows: 7 });
-        kernels().dot_rows(sa, sb, len, &mut y, 9);
-        for i in 0..5 {
-            for j in 0..7 {
-                let want: f64 = (0..len).map(|k| f64::from(a[i * 70 + k]) * f64::from(b[j * 80 + k])).sum();
-                assert!((f64::from(y[i * 9 + j]) - want).abs() < 1e-4, "{len}");
             }
         }
     }
@@ -264,7 +295,8 @@ fn norms_and_weights_come_as_cells() {
             let width = padded(count);
             let mut scores = numbers(2, width);
             let mut expected = scores[..count].to_vec();
-            super::kernels().softmax(&mut expected, 1.0);
+            let total: f32 = expected.iter().map(|x| x.exp()).sum();
+            expected.iter_mut().for_each(|x| *x = x.exp() / total);
             let mut cells = vec![u32::MAX; width.div_ceil(kernels.per_cell)];
             let factor = kernels.weigh(&mut scores, count, &mut cells);
             let mut again = vec![0; cells.len()];
@@ -288,22 +320,6 @@ fn norms_and_weights_come_as_cells() {
             assert_eq!(cells[..inputs], again[..inputs]);
         }
     }
-}
-
-#[test]
-fn mixing_in_pieces_gives_the_same_bits() {
-    let (t, width) = (23, 48);
-    let (p, v) = (numbers(1, 4 * t), numbers(2, t * width));
-    let mix = |cuts: &[usize]| {
-        let mut y = vec![0.0; 4 * width];
-        for cut in cuts.windows(2) {
-            let p = Strided { data: &p[cut[0]..], stride: t, rows: 4 };
-            let v = Strided { data: &v[cut[0] * width..], stride: width, rows: cut[1] - cut[0] };
-            kernels().mix_rows(p, v, width, &mut y, width);
-        }
-        bits(&y)
-    };
-    assert_eq!(mix(&[0, t]), mix(&[0, 1, 9, 10, t]));
 }
 
 #[test]
@@ -349,9 +365,17 @@ fn elementary_functions_are_close() {
 }
 
 #[test]
-fn a_softmax_sums_to_one_and_survives_extremes() {
-    let mut row = vec![1e30, -1e30, 1e30, 0.0];
-    kernels().softmax(&mut row, 1.0);
-    assert_eq!(row, [0.5, 0.0, 0.5, 0.0]);
-    kernels().softmax(&mut [], 1.0);
+fn weights_survive_extremes() {
+    let mut scores = [0.0; PAGE];
+    scores[..4].copy_from_slice(&[1e30, -1e30, 1e30, 0.0]);
+    let mut state = Running::START;
+    assert_eq!(kernels().weigh(&mut scores, 0..4, 1.0, 0.0, &mut state), 0.0);
+    assert_eq!(scores[..5], [1.0, 0.0, 1.0, 0.0, 0.0]);
+    assert_eq!((state.largest, state.sum), (1e30, 2.0));
+    // A page of which nothing is seen changes nothing.
+    assert_eq!(kernels().weigh(&mut scores, 0..0, 1.0, 0.0, &mut state), 1.0);
+    assert_eq!((scores, state.sum), ([0.0; PAGE], 2.0));
+    for x in [-30.0f32, -1.0, -1e-3, 0.0, 0.3, 2.0, 50.0] {
+        assert!((attention::tanh(x) - x.tanh()).abs() < 2e-7, "{x}");
+    }
 }

@@ -3,8 +3,7 @@
 //! The loops over `M` and `N` are plain loops with indices: the compiler unrolls them completely and keeps the sums in
 //! registers. `array::map` and `array::from_fn` it does not always inline, and then the tile is ten times slower.
 
-use super::lanes::LANES;
-use super::rows::{self, BLOCK, Bf16Row, F16Row, F32Row, Format, Q4Row, Q8Row, Row};
+use super::rows::{self, BLOCK, Bf16Row, F16Row, F32Row, Format, Row};
 use super::wide::Wide;
 use super::{Encoded, Strided};
 
@@ -113,25 +112,6 @@ fn all<'w, V: Wide, const M: usize, const N: usize, R: Row + 'w>(
 }
 
 #[inline(always)]
-pub(super) fn dot_rows<V: Wide, const M: usize, const N: usize>(
-    a: Strided<'_>,
-    b: Strided<'_>,
-    len: usize,
-    y: &mut [f32],
-    y_stride: usize,
-) {
-    all::<V, M, N, &[f32]>(
-        a,
-        b.rows,
-        #[inline(always)]
-        |j| b.row(j, len),
-        len,
-        y,
-        y_stride,
-    );
-}
-
-#[inline(always)]
 pub(super) fn product<V: Wide, const M: usize, const N: usize>(
     x: &[f32],
     m: usize,
@@ -144,8 +124,6 @@ pub(super) fn product<V: Wide, const M: usize, const N: usize>(
         Format::F32 => encoded::<V, M, N, _>(x, w, F32Row, y, scratch),
         Format::F16 => encoded::<V, M, N, _>(x, w, F16Row, y, scratch),
         Format::BF16 => encoded::<V, M, N, _>(x, w, Bf16Row, y, scratch),
-        Format::Q8_0 => encoded::<V, M, N, _>(x, w, Q8Row, y, scratch),
-        Format::Q4_0 => encoded::<V, M, N, _>(x, w, Q4Row, y, scratch),
     }
 }
 
@@ -194,106 +172,5 @@ fn encoded<'w, V: Wide, const M: usize, const N: usize, R: Row + 'w>(
             n,
         );
         j += some;
-    }
-}
-
-#[inline(always)]
-pub(super) fn mix_rows<V: Wide, const M: usize>(
-    p: Strided<'_>,
-    v: Strided<'_>,
-    width: usize,
-    y: &mut [f32],
-    y_stride: usize,
-) {
-    let mut i = 0;
-    while i + M <= p.rows {
-        mix::<V, M>(p, v, width, &mut y[i * y_stride..], y_stride, i);
-        i += M;
-    }
-    while i < p.rows {
-        mix::<V, 1>(p, v, width, &mut y[i * y_stride..], y_stride, i);
-        i += 1;
-    }
-}
-
-/// `M` weighted sums, sixteen columns at a time.
-#[inline(always)]
-fn mix<V: Wide, const M: usize>(
-    p: Strided<'_>,
-    v: Strided<'_>,
-    width: usize,
-    y: &mut [f32],
-    y_stride: usize,
-    i: usize,
-) {
-    let mut weights: [&[f32]; M] = [&[]; M];
-    for (k, row) in weights.iter_mut().enumerate() {
-        *row = p.row(i + k, v.rows);
-    }
-    let mut c = 0;
-    while c + 2 * LANES <= width {
-        let mut sums = [[V::zero(); 2]; M];
-        for k in 0..M {
-            let from = &y[k * y_stride + c..];
-            sums[k] = [V::load(sixteen(from)), V::load(sixteen(&from[LANES..]))];
-        }
-        let columns = v.data.get(c..).unwrap_or_default();
-        for (t, row) in columns.chunks(v.stride).take(v.rows).enumerate() {
-            let values = [V::load(sixteen(row)), V::load(sixteen(&row[LANES..]))];
-            for k in 0..M {
-                let weight = V::splat(weights[k][t]);
-                sums[k][0] = weight.fma(values[0], sums[k][0]);
-                sums[k][1] = weight.fma(values[1], sums[k][1]);
-            }
-        }
-        for k in 0..M {
-            let to = &mut y[k * y_stride + c..][..2 * LANES];
-            let (first, second) = to.split_at_mut(LANES);
-            if let (Some(first), Some(second)) = (first.first_chunk_mut(), second.first_chunk_mut()) {
-                sums[k][0].store(first);
-                sums[k][1].store(second);
-            }
-        }
-        c += 2 * LANES;
-    }
-    while c + LANES <= width {
-        let mut sums = [V::zero(); M];
-        for k in 0..M {
-            sums[k] = V::load(sixteen(&y[k * y_stride + c..]));
-        }
-        let mut t = 0;
-        while t < v.rows {
-            let values = V::load(sixteen(&v.data[t * v.stride + c..]));
-            for k in 0..M {
-                sums[k] = V::splat(weights[k][t]).fma(values, sums[k]);
-            }
-            t += 1;
-        }
-        for (k, sum) in sums.into_iter().enumerate() {
-            if let Some(to) = y[k * y_stride + c..].first_chunk_mut::<LANES>() {
-                sum.store(to);
-            }
-        }
-        c += LANES;
-    }
-    // The rest column by column: the order over `t` is the same.
-    while c < width {
-        for (k, weights) in weights.iter().enumerate() {
-            let mut sum = y[k * y_stride + c];
-            for (t, weight) in weights.iter().enumerate() {
-                sum = weight.mul_add(v.data[t * v.stride + c], sum);
-            }
-            y[k * y_stride + c] = sum;
-        }
-        c += 1;
-    }
-}
-
-/// The first sixteen numbers.
-#[inline(always)]
-fn sixteen(from: &[f32]) -> &[f32; LANES] {
-    match from.first_chunk() {
-        Some(lanes) => lanes,
-        None => unreachable!("the caller has seen that sixteen columns are left"),
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn sum_of_squares(x: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn largest(x: &[f32]) -> f32 {
+pub(super) fn largest(x: &[f32]) -> f32 {
     fold(
         x,
         Lanes::splat(f32::NEG_INFINITY),
@@ -52,21 +52,6 @@ fn largest(x: &[f32]) -> f32 {
         |s, v| v.max(s),
     )
     .largest()
-}
-
-#[inline(always)]
-pub(super) fn softmax(row: &mut [f32], scale: f32) {
-    if row.is_empty() {
-        return;
-    }
-    let peak = largest(row);
-    for x in row.iter_mut() {
-        *x = exp((*x - peak) * scale);
-    }
-    let factor = 1.0 / sum(row);
-    for x in row.iter_mut() {
-        *x *= factor;
-    }
 }
 
 #[inline(always)]

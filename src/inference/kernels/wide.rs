@@ -26,12 +26,6 @@ pub(super) trait Wide: Copy {
     fn of_f16(from: &[u8; 2 * LANES]) -> Self;
     /// Sixteen upper halves of f32.
     fn of_bf16(from: &[u8; 2 * LANES]) -> Self;
-    /// Sixteen signed bytes times `scale`.
-    fn of_i8(from: &[u8; LANES], scale: f32) -> Self;
-    /// Thirty-two nibbles, the low ones first, each less 8 and times `scale`.
-    fn of_nibbles(from: &[u8; LANES], scale: f32) -> [Self; 2];
-    /// One half-precision number.
-    fn half(bits: u16) -> f32;
     /// Asks for these bytes before they are needed, where the CPU can be asked.
     fn prefetch(bytes: &[u8]) {
         let _ = bytes;
@@ -92,22 +86,6 @@ impl Wide for Lanes {
     fn of_bf16(from: &[u8; 2 * LANES]) -> Lanes {
         lanes_of::<2>(from, |b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16))
     }
-
-    #[inline(always)]
-    fn of_i8(from: &[u8; LANES], scale: f32) -> Lanes {
-        lanes_of::<1>(from, |b| f32::from(b[0].cast_signed()) * scale)
-    }
-
-    #[inline(always)]
-    fn of_nibbles(from: &[u8; LANES], scale: f32) -> [Lanes; 2] {
-        let value = |nibble: u8| (i32::from(nibble) - 8) as f32 * scale;
-        [lanes_of::<1>(from, |b| value(b[0] & 15)), lanes_of::<1>(from, |b| value(b[0] >> 4))]
-    }
-
-    #[inline(always)]
-    fn half(bits: u16) -> f32 {
-        f16(bits)
-    }
 }
 
 #[inline(always)]
@@ -160,25 +138,6 @@ pub(super) mod x86 {
             let b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let c = _mm_add_ps(b, _mm_movehl_ps(b, b));
             _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps::<1>(c, c)))
-        }
-    }
-
-    #[inline(always)]
-    fn half(bits: u16) -> f32 {
-        // SAFETY: see the module.
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
-    }
-
-    /// Low and high nibbles as signed bytes, less 8.
-    #[inline(always)]
-    fn nibbles(from: &[u8; LANES]) -> (__m128i, __m128i) {
-        // SAFETY: see the module.
-        unsafe {
-            let v = _mm_loadu_si128(from.as_ptr().cast());
-            let (mask, eight) = (_mm_set1_epi8(15), _mm_set1_epi8(8));
-            let low = _mm_sub_epi8(_mm_and_si128(v, mask), eight);
-            let high = _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16::<4>(v), mask), eight);
-            (low, high)
         }
     }
 
@@ -248,34 +207,6 @@ pub(super) mod x86 {
             unsafe {
                 let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
                 V512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
-            }
-        }
-
-        #[inline(always)]
-        fn of_i8(from: &[u8; LANES], scale: f32) -> V512 {
-            // SAFETY: see the module.
-            V512::scaled(unsafe { _mm_loadu_si128(from.as_ptr().cast()) }, scale)
-        }
-
-        #[inline(always)]
-        fn of_nibbles(from: &[u8; LANES], scale: f32) -> [V512; 2] {
-            let (low, high) = nibbles(from);
-            [V512::scaled(low, scale), V512::scaled(high, scale)]
-        }
-
-        #[inline(always)]
-        fn half(bits: u16) -> f32 {
-            half(bits)
-        }
-    }
-
-    impl V512 {
-        #[inline(always)]
-        fn scaled(bytes: __m128i, scale: f32) -> V512 {
-            // SAFETY: see the module.
-            unsafe {
-                let numbers = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
-                V512(_mm512_mul_ps(numbers, _mm512_set1_ps(scale)))
             }
         }
     }
@@ -387,36 +318,6 @@ pub(super) mod x86 {
                 let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().add(16).cast()));
                 let shift = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v));
                 V256(shift(low), shift(high))
-            }
-        }
-
-        #[inline(always)]
-        fn of_i8(from: &[u8; LANES], scale: f32) -> V256 {
-            // SAFETY: see the module.
-            V256::scaled(unsafe { _mm_loadu_si128(from.as_ptr().cast()) }, scale)
-        }
-
-        #[inline(always)]
-        fn of_nibbles(from: &[u8; LANES], scale: f32) -> [V256; 2] {
-            let (low, high) = nibbles(from);
-            [V256::scaled(low, scale), V256::scaled(high, scale)]
-        }
-
-        #[inline(always)]
-        fn half(bits: u16) -> f32 {
-            half(bits)
-        }
-    }
-
-    impl V256 {
-        #[inline(always)]
-        fn scaled(bytes: __m128i, scale: f32) -> V256 {
-            // SAFETY: see the module.
-            unsafe {
-                let scale = _mm256_set1_ps(scale);
-                let low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-                let high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)));
-                V256(_mm256_mul_ps(low, scale), _mm256_mul_ps(high, scale))
             }
         }
     }

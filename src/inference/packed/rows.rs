@@ -52,9 +52,12 @@ impl Rows {
         assert!(index < self.len && from.len() == self.cols);
         let blocks = self.cols / BLOCK;
         let quants = &mut self.quants[index * self.cols..][..self.cols];
-        let meta = &mut self.meta[index * blocks..][..blocks];
-        // SAFETY: a `Path` is only handed out after the CPU was seen to have its features; lengths by the slices above.
-        unsafe { (path.quantise)(from, quants, meta) }
+        path.quantise(from, quants, &mut self.meta[index * blocks..][..blocks]);
+    }
+
+    /// All bytes, row after row, and what belongs to their blocks.
+    pub(crate) fn parts(&mut self) -> (&mut [i8], &mut [Meta]) {
+        (&mut self.quants, &mut self.meta)
     }
 
     /// How many rows there are now.
@@ -65,6 +68,11 @@ impl Rows {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> u64 {
+        self.quants.bytes() + self.meta.bytes()
     }
 
     /// Numbers per row.

@@ -1,7 +1,7 @@
 //! GEMMA.GENERATE and GEMMA.GENERATE_RO: a prompt, recalled memories beside it if asked, and an answer token by token.
 //!
-//! One [`Run`] per job on the pool, in steps: recall and prompt first, then a chunk of the prompt or one token at a time, so that any number of
-//! generations advance evenly. Between steps it looks whether it was cancelled (GEMMA.CANCEL, or every client that waited has left and NOWAIT was not
+//! One [`Run`] per job: recall and prompt are a task of the pool; then the model's engine has it, which generates all its answers together, step by step.
+//! Before every step it looks whether it was cancelled (GEMMA.CANCEL, or every client that waited has left and NOWAIT was not
 //! given) or its TIMEOUT is over; both end with the text so far, not with an error.
 
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use engram_inference::constraint::{Grammar, LONGEST_SCHEMA};
+use engram_inference::engine::{Engine, Owner, Request as Generate};
 use engram_inference::gemma::{Gemma, Role, Turn};
 use engram_inference::generation::{Finish, Generation, Step};
 use engram_inference::pool::{Advance, Priority, Task};
@@ -55,6 +56,8 @@ const PROMPT_TENTHS: usize = 7;
 const NAMED: usize = 10;
 /// The longest piece of a vocabulary, for a bound on prompts before they are tokenised.
 const LONGEST_PIECE: usize = 256;
+/// The priority of what nobody waits for.
+pub const LOW: i32 = -1;
 /// Progress is reported every so many steps.
 const REPORT_EVERY: u64 = 8;
 
@@ -110,18 +113,20 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
 pub struct Start {
     request: Request,
     model: String,
-    gemma: Arc<Gemma>,
+    engine: Arc<Engine>,
+    /// Whose it is.
+    user: String,
     stream: Option<Arc<StreamWriter>>,
     deadline: Option<Instant>,
 }
 
 impl Start {
     /// Reads the options that GEMMA.GENERATE and GEMMA.CHAT share.
-    pub fn of(_ctx: Ctx, args: &Parsed, prompt: &str) -> Result<Start, Error> {
+    pub fn of(ctx: Ctx, args: &Parsed, prompt: &str) -> Result<Start, Error> {
         let profile = args.opt_text("profile").and_then(|name| PROFILES.into_iter().find(|p| p.name == name));
         let form = form(args)?;
-        let (model, gemma) = model(args, profile)?;
-        let context = gemma.info().context;
+        let (model, engine) = model(args, profile)?;
+        let context = engine.model().info().context;
         let longest = context.saturating_mul(LONGEST_PIECE);
         if prompt.len() > longest {
             return Err(Error::err(format!(
@@ -137,10 +142,15 @@ impl Start {
             profile,
             form,
             sampling: sampling(args, profile)?,
+            priority: match args.opt_text("priority") {
+                Some("low") => LOW,
+                Some("high") => 1,
+                _ => 0,
+            },
             memory_key_missing: false,
         };
         let deadline = args.opt_u64("timeout").map(|ms| Instant::now() + Duration::from_millis(ms));
-        Ok(Start { request, model, gemma, stream: None, deadline })
+        Ok(Start { request, model, engine, user: ctx.user(), stream: None, deadline })
     }
 
     /// The same with the stream that is asked for: written as the client of `ctx` could.
@@ -156,7 +166,7 @@ impl Start {
 
     /// The model.
     pub fn gemma(&self) -> Arc<Gemma> {
-        self.gemma.clone()
+        self.engine.model().clone()
     }
 
     /// Memories to recall where K is not given.
@@ -166,22 +176,21 @@ impl Start {
 
     /// Hands it to the pool.
     pub fn run(self, job: Arc<Job>, search: Option<Search>, question: Embedding, chat: Option<Chat>) {
-        let Start { request, model, gemma, stream, deadline } = self;
+        let Start { request, model, engine, user, stream, deadline } = self;
         let run = Run {
             job,
             request,
             model,
-            gemma,
+            gemma: engine.model().clone(),
             search,
             stream,
             deadline,
-            phase: Phase::Prepare(question),
             hits: Vec::new(),
             chat,
             notes: Vec::new(),
             steps: 0,
         };
-        models::spawn(Priority::Normal, run);
+        models::spawn(Priority::Normal, Preparing { run: Some(run), question, engine, user });
     }
 }
 
@@ -220,13 +229,13 @@ pub struct Fitted {
 }
 
 /// The model that MODEL names, else the one that the settings name for the profile, else the default.
-fn model(args: &Parsed, profile: Option<Profile>) -> Result<(String, Arc<Gemma>), Error> {
+fn model(args: &Parsed, profile: Option<Profile>) -> Result<(String, Arc<Engine>), Error> {
     if let Some(name) = args.opt_text("model") {
-        return models::gemma(Some(name));
+        return models::engine(Some(name));
     }
     let named = profile.and_then(|profile| Some((profile, config::profile_model(profile.name)?)));
-    let Some((profile, name)) = named else { return models::gemma(None) };
-    models::gemma(Some(&name)).map_err(|mut error| {
+    let Some((profile, name)) = named else { return models::engine(None) };
+    models::engine(Some(&name)).map_err(|mut error| {
         error.message.push_str(&format!("; engram.profile-models names it for PROFILE {}", profile.name));
         error
     })
@@ -286,6 +295,7 @@ struct Request {
     profile: Option<Profile>,
     form: Form,
     sampling: Sampling,
+    priority: i32,
     memory_key_missing: bool,
 }
 
@@ -314,14 +324,7 @@ impl Form {
     }
 }
 
-enum Phase {
-    /// With the prompt on its way to the vectors that memories are recalled by.
-    Prepare(Embedding),
-    Answer(Box<Generation>),
-    Ended,
-}
-
-/// One generation on the pool.
+/// One generation.
 struct Run {
     job: Arc<Job>,
     request: Request,
@@ -330,7 +333,6 @@ struct Run {
     search: Option<Search>,
     stream: Option<Arc<StreamWriter>>,
     deadline: Option<Instant>,
-    phase: Phase,
     hits: Vec<Hit>,
     /// If it is a turn of a conversation.
     chat: Option<Chat>,
@@ -338,59 +340,106 @@ struct Run {
     steps: u64,
 }
 
-impl Task for Run {
+/// A generation before its first step, with the prompt on its way to the vectors that memories are recalled by.
+struct Preparing {
+    run: Option<Run>,
+    question: Embedding,
+    engine: Arc<Engine>,
+    user: String,
+}
+
+impl Task for Preparing {
     fn step(&mut self) -> Advance {
-        let early = if self.job.is_cancelled() {
-            Some("cancelled")
-        } else if self.deadline.is_some_and(|d| Instant::now() >= d) {
-            Some("timeout")
-        } else {
-            None
-        };
-        if let Some(reason) = early {
-            if !matches!(self.request.form, Form::Free) {
-                self.notes.push(format!("the text was cut ({reason}): it is not whole, and may not be valid"));
-            }
-            self.end(Ok(reason));
+        let Some(mut run) = self.run.take() else { return Advance::Done };
+        if let Some(reason) = run.early() {
+            run.end(Ok(reason), None);
             return Advance::Done;
         }
+        match run.prepare(&mut self.question) {
+            Ok(None) => {
+                self.run = Some(run);
+                return Advance::Again;
+            }
+            Ok(Some(generation)) => {
+                let (tenant, priority) = (std::mem::take(&mut self.user), run.request.priority);
+                self.engine.submit(Generate { generation, tenant, priority, owner: Box::new(run) });
+            }
+            Err(error) => run.end(Err(error), None),
+        }
+        Advance::Done
+    }
+
+    fn panicked(&mut self, message: &str) {
+        if let Some(run) = &mut self.run {
+            run.panicked(message);
+        }
+    }
+}
+
+impl Owner for Run {
+    fn goes_on(&mut self, generation: &mut Generation) -> bool {
+        let early = self.early();
+        if let Some(reason) = early {
+            self.end(Ok(reason), Some(generation));
+        }
+        early.is_none()
+    }
+
+    fn stepped(&mut self, generation: &mut Generation, step: Result<Step, engram_inference::Error>) {
         self.steps += 1;
-        let advanced = match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Prepare(query) => self.prepare(query),
-            Phase::Answer(generation) => self.advance(generation),
-            Phase::Ended => return Advance::Done,
-        };
-        match advanced {
-            Ok(None) => Advance::Again,
-            Ok(Some(reason)) => {
-                self.end(Ok(reason));
-                Advance::Done
+        if let Some(stream) = &self.stream {
+            let text = generation.take_text();
+            if !text.is_empty() {
+                stream.push(&text);
             }
-            Err(error) => {
-                self.end(Err(error));
-                Advance::Done
+        }
+        if self.steps % REPORT_EVERY == 1 {
+            self.job.report(vec![
+                ("model", Value::from(self.model.as_str())),
+                ("prompt_tokens", Value::from(generation.prompt_tokens())),
+                ("tokens", Value::from(generation.tokens())),
+            ]);
+        }
+        match step {
+            Ok(Step::Running) => {}
+            Ok(Step::Done(finish)) => {
+                self.note_end(generation, finish);
+                self.end(Ok(finish.name()), Some(generation));
             }
+            Err(error) => self.end(Err(Error::err(format!("generation failed: {error}"))), Some(generation)),
         }
     }
 
     fn panicked(&mut self, message: &str) {
         ffi::log(Level::Warning, &format!("engram: a panic while generating ({message}); please report it"));
-        self.end(Err(Error::err("generation failed with an internal error; the server's log has more")));
+        self.end(Err(Error::err("generation failed with an internal error; the server's log has more")), None);
     }
 }
 
 impl Run {
-    /// Recalls, builds the prompt, and opens the stream. None = go on.
-    fn prepare(&mut self, mut query: Embedding) -> Result<Option<&'static str>, Error> {
+    /// Why it ends before its time, if it does.
+    fn early(&mut self) -> Option<&'static str> {
+        let reason = if self.job.is_cancelled() {
+            "cancelled"
+        } else if self.deadline.is_some_and(|d| Instant::now() >= d) {
+            "timeout"
+        } else {
+            return None;
+        };
+        if !matches!(self.request.form, Form::Free) {
+            self.notes.push(format!("the text was cut ({reason}): it is not whole, and may not be valid"));
+        }
+        Some(reason)
+    }
+
+    /// Recalls, builds the prompt, and opens the stream. None = there is more to do first.
+    fn prepare(&mut self, query: &mut Embedding) -> Result<Option<Generation>, Error> {
         // First, for a schema that cannot be kept is an error at once.
         let grammar = self.request.form.grammar()?;
         if let Some(search) = &mut self.search {
             if search.wants_vectors() {
                 let stepped = query.step().transpose();
-                let Some(embedded) = stepped else {
-                    self.phase = Phase::Prepare(query);
-                    return Ok(None);
-                };
+                let Some(embedded) = stepped else { return Ok(None) };
                 search.embedded(embedded.map(|(encoder, vectors)| (encoder.name().to_owned(), vectors)))?;
             }
             self.hits = search.run()?.hits;
@@ -441,8 +490,7 @@ impl Run {
         if let Some(stream) = &self.stream {
             stream.begin();
         }
-        self.phase = Phase::Answer(Box::new(generation));
-        Ok(None)
+        Ok(Some(generation))
     }
 
     /// The context of prompt and answer: the profile's as far as the model holds it, which is noted.
@@ -528,56 +576,23 @@ impl Run {
         Ok(tokens)
     }
 
-    /// One step of the answer. Some = it ended.
-    fn advance(&mut self, mut generation: Box<Generation>) -> Result<Option<&'static str>, Error> {
-        let stepped = generation.step().map_err(|e| Error::err(format!("generation failed: {e}")));
-        if let Some(stream) = &self.stream {
-            let text = generation.take_text();
-            if !text.is_empty() {
-                stream.push(&text);
-            }
+    /// Notes what a reader should know of how the answer ended.
+    fn note_end(&mut self, generation: &Generation, finish: Finish) {
+        if generation.closed_early() {
+            self.notes.push("the tokens ran out: the text was led to an early end, and is whole and valid".to_owned());
+        } else if finish == Finish::Length && generation.tokens() < self.request.sampling.max_tokens {
+            let context = self.gemma.info().context;
+            self.notes.push(format!("the answer was cut off: the context of {context} tokens is full"));
         }
-        if self.steps % REPORT_EVERY == 1 {
-            self.job.report(vec![
-                ("model", Value::from(self.model.as_str())),
-                ("prompt_tokens", Value::from(generation.prompt_tokens())),
-                ("tokens", Value::from(generation.tokens())),
-            ]);
-        }
-        self.phase = Phase::Answer(generation);
-        Ok(match stepped? {
-            Step::Running => None,
-            Step::Done(finish) => {
-                let closed_early = matches!(&self.phase, Phase::Answer(generation) if generation.closed_early());
-                if closed_early {
-                    self.notes.push(
-                        "the tokens ran out: the text was led to an early end, and is whole and valid".to_owned(),
-                    );
-                } else if finish == Finish::Length
-                    && let Phase::Answer(generation) = &self.phase
-                    && generation.tokens() < self.request.sampling.max_tokens
-                {
-                    self.notes.push(format!(
-                        "the answer was cut off: the context of {} tokens is full",
-                        self.gemma.info().context
-                    ));
-                }
-                Some(finish.name())
-            }
-        })
     }
 
     /// Ends the job: the stream's last entry first, then everybody who waits.
-    fn end(&mut self, result: Result<&'static str, Error>) {
+    fn end(&mut self, result: Result<&'static str, Error>, generation: Option<&Generation>) {
         ENDED.fetch_add(1, Ordering::Relaxed);
         // What was cancelled, or ran out of time, is no answer.
         let whole = matches!(result, Ok("stop" | "stop_string" | "length"));
-        let text = match &self.phase {
-            Phase::Answer(generation) if whole => Some(generation.text().to_owned()),
-            _ => None,
-        };
-        let outcome = result.map(|reason| self.reply(reason));
-        self.phase = Phase::Ended;
+        let text = generation.filter(|_| whole).map(|generation| generation.text().to_owned());
+        let outcome = result.map(|reason| self.reply(reason, generation));
         #[cfg(feature = "latch")]
         crate::latch::pass();
         let (job, stream, mut chat) = (self.job.clone(), self.stream.take(), self.chat.take());
@@ -618,7 +633,7 @@ impl Run {
         });
     }
 
-    fn reply(&mut self, reason: &'static str) -> Value {
+    fn reply(&self, reason: &'static str, generation: Option<&Generation>) -> Value {
         let memories = self
             .hits
             .iter()
@@ -633,8 +648,8 @@ impl Run {
         let rate = |tokens_per_second: Option<f64>| {
             Value::Double(tokens_per_second.map_or(0.0, |r| (r * 10.0).round() / 10.0))
         };
-        let (text, prompt_tokens, tokens, prefill, decode, confidence, why) = match &mut self.phase {
-            Phase::Answer(generation) => {
+        let (text, prompt_tokens, tokens, prefill, decode, confidence, why) = match generation {
+            Some(generation) => {
                 let timings = generation.timings();
                 TOKENS.fetch_add(generation.tokens() as u64, Ordering::Relaxed);
                 DECODE_MICROS
@@ -650,7 +665,7 @@ impl Run {
                     why,
                 )
             }
-            _ => (String::new(), 0, 0, None, None, 0.0, "nothing was generated".to_owned()),
+            None => (String::new(), 0, 0, None, None, 0.0, "nothing was generated".to_owned()),
         };
         Value::map(vec![
             ("text", Value::from(text)),

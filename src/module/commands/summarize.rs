@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use engram_agent::{Candidates, Parts, Turn, assemble, sentences};
-use engram_inference::gemma::{Gemma, Role, Turn as Spoken};
+use engram_inference::engine::{Engine, Owner, Request};
+use engram_inference::gemma::{Role, Turn as Spoken};
 use engram_inference::generation::{Finish, Generation, Step};
 use engram_inference::pool::{Advance, Priority, Task};
 use engram_inference::sampler::Sampling;
 use engram_memory::{Entry, Language, Session, Summary};
 
 use super::context::{counted, turn_of};
+use super::generate::LOW;
 use super::session::summary_fields;
 use super::{Outcome, answer_for, read};
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
@@ -155,7 +157,7 @@ impl Run {
                 None => this.next(ctx),
             };
             match turn {
-                Ok(Ok(source)) => models::spawn(Priority::Normal, Making::new(this, source)),
+                Ok(Ok(source)) => models::spawn(Priority::Normal, Steps(Some(Making::new(this, source)))),
                 Ok(Err(reply)) => this.finish(Ok(reply)),
                 Err(error) => this.finish(Err(error)),
             }
@@ -262,8 +264,8 @@ struct Making {
 
 enum Phase {
     Begin,
-    /// A model writes.
-    Write(Box<Generation>, String),
+    /// A model has written, or why it has not.
+    Written(Result<(String, Finish), Error>, String),
     /// Sentences are embedded.
     Embed {
         candidates: Candidates,
@@ -289,7 +291,7 @@ impl Making {
     }
 
     /// A step: the text and who wrote it once there is one.
-    fn advance(&mut self) -> Result<Option<(String, Option<String>)>, Error> {
+    fn advance(&mut self) -> Result<Progress, Error> {
         let Some(source) = &self.source else { return Err(Error::err("there is nothing to sum up")) };
         let counter = self.counter.clone();
         let count = |text: &str| counted(&counter, text);
@@ -299,34 +301,26 @@ impl Making {
         match std::mem::replace(&mut self.phase, Phase::Begin) {
             Phase::Begin => {
                 let writing = source.model.as_ref().map(|name| begin_to_write(name, previous, &turns, source.budget));
-                self.phase = match writing {
-                    Some(Ok((name, generation))) => Phase::Write(generation, name),
+                match writing {
+                    Some(Ok((name, engine, generation))) => return Ok(Progress::Write(name, engine, generation)),
                     Some(Err(why)) => {
                         self.notes.push(format!("sentences were taken from the turns: {}", why.message));
-                        Phase::Embed { candidates: candidates(), vectors: Vec::new(), current: None }
                     }
-                    None => Phase::Embed { candidates: candidates(), vectors: Vec::new(), current: None },
-                };
-            }
-            Phase::Write(mut generation, name) => {
-                let step = generation.step().map_err(|e| Error::err(format!("generation failed: {e}")));
-                match step {
-                    Ok(Step::Running) => self.phase = Phase::Write(generation, name),
-                    Ok(Step::Done(finish)) => match written(generation.text(), finish, source.budget, &count) {
-                        Some(text) => return Ok(Some((text, Some(name)))),
-                        None => {
-                            let next = candidates();
-                            self.notes
-                                .push(format!("sentences were taken from the turns: {name} wrote nothing that fits"));
-                            self.phase = Phase::Embed { candidates: next, vectors: Vec::new(), current: None };
-                        }
-                    },
-                    Err(error) => {
-                        let next = candidates();
-                        self.notes.push(format!("sentences were taken from the turns: {}", error.message));
-                        self.phase = Phase::Embed { candidates: next, vectors: Vec::new(), current: None };
-                    }
+                    None => {}
                 }
+                self.phase = Phase::Embed { candidates: candidates(), vectors: Vec::new(), current: None };
+            }
+            Phase::Written(result, name) => {
+                let why = match result {
+                    Ok((text, finish)) => match written(&text, finish, source.budget, &count) {
+                        Some(text) => return Ok(Progress::Text(text, Some(name))),
+                        None => format!("{name} wrote nothing that fits"),
+                    },
+                    Err(error) => error.message,
+                };
+                let next = candidates();
+                self.notes.push(format!("sentences were taken from the turns: {why}"));
+                self.phase = Phase::Embed { candidates: next, vectors: Vec::new(), current: None };
             }
             Phase::Embed { candidates, mut vectors, mut current } => {
                 let embedding = match current.as_mut() {
@@ -334,7 +328,7 @@ impl Making {
                     None => {
                         let Some(text) = candidates.texts().nth(vectors.len()) else {
                             self.phase = Phase::Choose { candidates, vectors: Some(vectors) };
-                            return Ok(None);
+                            return Ok(Progress::More);
                         };
                         current.insert(Embedding::of(Text::plain(text)))
                     }
@@ -348,16 +342,17 @@ impl Making {
                     // By words, then.
                     Err(_) => {
                         self.phase = Phase::Choose { candidates, vectors: None };
-                        return Ok(None);
+                        return Ok(Progress::More);
                     }
                 }
                 self.phase = Phase::Embed { candidates, vectors, current };
             }
             Phase::Choose { candidates, vectors } => {
-                return Ok(Some((candidates.select(vectors.as_deref(), source.language, source.budget, &count), None)));
+                let text = candidates.select(vectors.as_deref(), source.language, source.budget, &count);
+                return Ok(Progress::Text(text, None));
             }
         }
-        Ok(None)
+        Ok(Progress::More)
     }
 
     fn hand_over(&mut self, made: Result<Made, Error>) {
@@ -370,29 +365,100 @@ impl Making {
     }
 }
 
-impl Task for Making {
+/// What a step came to.
+enum Progress {
+    More,
+    /// A model of this name writes it.
+    Write(String, Arc<Engine>, Generation),
+    /// The summary, and the model that wrote it.
+    Text(String, Option<String>),
+}
+
+/// The task of a [`Making`]; empty while a model writes.
+struct Steps(Option<Making>);
+
+impl Making {
+    fn is_cancelled(&self) -> bool {
+        self.run.as_ref().and_then(|run| run.job.as_ref()).is_some_and(|job| job.is_cancelled())
+    }
+
+    fn cancel(&mut self) {
+        self.hand_over(Err(Error::new("CANCELLED", "cancelled; the session has the summary it had")));
+    }
+
+    fn fail(&mut self, message: &str) {
+        ffi::log(Level::Warning, &format!("engram: a panic while summing up ({message}); please report it"));
+        self.hand_over(Err(Error::err("summing up failed with an internal error; the server's log has more")));
+    }
+}
+
+impl Task for Steps {
     fn step(&mut self) -> Advance {
-        let cancelled = self.run.as_ref().and_then(|run| run.job.as_ref()).is_some_and(|job| job.is_cancelled());
-        if cancelled {
-            self.hand_over(Err(Error::new("CANCELLED", "cancelled; the session has the summary it had")));
+        let Some(mut making) = self.0.take() else { return Advance::Done };
+        if making.is_cancelled() {
+            making.cancel();
             return Advance::Done;
         }
-        match self.advance() {
-            Ok(None) => return Advance::Again,
-            Ok(Some((text, model))) => {
-                let tokens = u32::try_from(self.counter.count(&text)).unwrap_or(u32::MAX);
-                if let Some(source) = self.source.take() {
-                    self.hand_over(Ok(Made { text, tokens, model, source }));
+        match making.advance() {
+            Ok(Progress::More) => {
+                self.0 = Some(making);
+                return Advance::Again;
+            }
+            Ok(Progress::Write(name, engine, generation)) => {
+                let tenant =
+                    making.run.as_ref().and_then(|run| run.job.as_ref()).map_or("", |job| job.user()).to_owned();
+                let owner = Box::new(Writing { name, making: Some(making) });
+                engine.submit(Request { generation, tenant, priority: LOW, owner });
+            }
+            Ok(Progress::Text(text, model)) => {
+                let tokens = u32::try_from(making.counter.count(&text)).unwrap_or(u32::MAX);
+                if let Some(source) = making.source.take() {
+                    making.hand_over(Ok(Made { text, tokens, model, source }));
                 }
             }
-            Err(error) => self.hand_over(Err(error)),
+            Err(error) => making.hand_over(Err(error)),
         }
         Advance::Done
     }
 
     fn panicked(&mut self, message: &str) {
-        ffi::log(Level::Warning, &format!("engram: a panic while summing up ({message}); please report it"));
-        self.hand_over(Err(Error::err("summing up failed with an internal error; the server's log has more")));
+        if let Some(making) = &mut self.0 {
+            making.fail(message);
+        }
+    }
+}
+
+/// A summary that a model writes.
+struct Writing {
+    name: String,
+    making: Option<Making>,
+}
+
+impl Owner for Writing {
+    fn goes_on(&mut self, _: &mut Generation) -> bool {
+        let cancelled = self.making.as_ref().is_none_or(Making::is_cancelled);
+        if cancelled && let Some(mut making) = self.making.take() {
+            making.cancel();
+        }
+        !cancelled
+    }
+
+    fn stepped(&mut self, generation: &mut Generation, step: Result<Step, engram_inference::Error>) {
+        let result = match step {
+            Ok(Step::Running) => return,
+            Ok(Step::Done(finish)) => Ok((generation.text().to_owned(), finish)),
+            Err(error) => Err(Error::err(format!("generation failed: {error}"))),
+        };
+        if let Some(mut making) = self.making.take() {
+            making.phase = Phase::Written(result, std::mem::take(&mut self.name));
+            models::spawn(Priority::Normal, Steps(Some(making)));
+        }
+    }
+
+    fn panicked(&mut self, message: &str) {
+        if let Some(mut making) = self.making.take() {
+            making.fail(message);
+        }
     }
 }
 
@@ -402,8 +468,9 @@ fn begin_to_write(
     previous: Option<&str>,
     turns: &[Turn],
     budget: usize,
-) -> Result<(String, Box<Generation>), Error> {
-    let (name, gemma): (String, Arc<Gemma>) = models::gemma(Some(name))?;
+) -> Result<(String, Arc<Engine>, Generation), Error> {
+    let (name, engine) = models::engine(Some(name))?;
+    let gemma = engine.model().clone();
     let counter = Counter::of(name.clone(), gemma.clone());
     let room = gemma.info().context * PROMPT_TENTHS / 10;
     let parts = Parts { system: Some(INSTRUCTION), summary: previous, turns, ..Parts::default() };
@@ -422,7 +489,7 @@ fn begin_to_write(
         ..Sampling::default()
     };
     let generation = Generation::new(gemma, prompt, sampling).map_err(|e| Error::err(e.to_string()))?;
-    Ok((name, Box::new(generation)))
+    Ok((name, engine, generation))
 }
 
 /// What a model wrote, if it can stand: up to its last whole sentence where it ran out of tokens.

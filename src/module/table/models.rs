@@ -53,6 +53,13 @@ const SEED: Arg =
     Arg::option("seed", "SEED", "number", Kind::Int(0, i64::MAX), "The same seed gives the same text (random)");
 const STOP: Arg = Arg::option("stop", "STOP", "text", Kind::Text, "Ends the answer before any of these")
     .shaped(Shape::Counted(STOPS));
+const PRIORITY: Arg = Arg::option(
+    "priority",
+    "PRIORITY",
+    "priority",
+    Kind::Choice(&["low", "normal", "high"]),
+    "Who comes first where more is asked for than is generated at once (normal)",
+);
 const PROFILE: Arg = Arg::option(
     "profile",
     "PROFILE",
@@ -164,6 +171,7 @@ pub(super) static COMMANDS: &[Command] = &[
             SEED,
             STOP,
             PROFILE,
+            PRIORITY,
             FORMAT,
             SCHEMA,
             MEMORY,
@@ -208,6 +216,7 @@ pub(super) static COMMANDS: &[Command] = &[
             SEED,
             STOP,
             PROFILE,
+            PRIORITY,
             FORMAT,
             SCHEMA,
             Arg::option("k", "K", "count", Kind::Int(1, PROMPT_MEMORIES), "Memories to recall (5, or the profile's)"),
@@ -250,6 +259,7 @@ pub(super) static COMMANDS: &[Command] = &[
             SEED,
             STOP,
             PROFILE,
+            PRIORITY,
             FORMAT,
             SCHEMA,
             MEMORY,
