@@ -1,5 +1,6 @@
 use super::*;
 use candle_core::quantized::gguf_file::Value;
+use std::collections::HashMap;
 use proptest::prelude::*;
 
 /// A small vocabulary laid out as Gemma's: control pieces, user-defined runs, bytes, then ordinary pieces by score.
@@ -38,6 +39,7 @@ fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
 
 /// The same rules without a heap: look at every pair, merge the best, again. Quadratic and obvious.
 fn encode_slowly(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    let scores: Vec<f32> = vocabulary().pieces.iter().map(|(_, score, _)| *score).collect();
     let text = text.replace(' ', "▁");
     let defined: Vec<(String, u32)> = (0..tokenizer.vocabulary_size() as u32)
         .filter(|id| tokenizer.kind(*id) == Some(Kind::UserDefined))
@@ -61,7 +63,7 @@ fn encode_slowly(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
                 continue;
             }
             if let Some(id) = mergeable(&(symbols[at].0.clone() + &symbols[at + 1].0)) {
-                let score = tokenizer.scores[id as usize];
+                let score = scores[id as usize];
                 if best.is_none_or(|(other, _)| score > other) {
                     best = Some((score, at));
                 }
