@@ -365,3 +365,30 @@ proptest! {
         prop_assert_eq!(text, tokenizer.decode(&ids));
     }
 }
+
+/// The vectors of a Gemma 4 vocabulary, where `ENGRAM_GEMMA4_VOCAB` names a folder with `vocab.gguf`, `vectors.inp` (texts, each but the last followed by
+/// a line of its own, `__ggml_vocab_test__`) and `vectors.out` (a line of ids for each).
+#[test]
+#[ignore = "needs a vocabulary that is not in the repository, in the folder that ENGRAM_GEMMA4_VOCAB names"]
+fn equals_the_vectors_of_a_real_vocabulary() {
+    let folder = std::path::PathBuf::from(std::env::var_os("ENGRAM_GEMMA4_VOCAB").unwrap());
+    let gguf = crate::gguf::Gguf::open(&folder.join("vocab.gguf")).unwrap();
+    let tokenizer = Tokenizer::from_gguf(gguf.metadata()).unwrap();
+    let inputs = std::fs::read_to_string(folder.join("vectors.inp")).unwrap();
+    let outputs = std::fs::read_to_string(folder.join("vectors.out")).unwrap();
+    let (inputs, outputs): (Vec<_>, Vec<_>) =
+        (inputs.split("\n__ggml_vocab_test__\n").collect(), outputs.lines().collect());
+    assert!(inputs.len() > 40);
+    assert_eq!(inputs.len(), outputs.len());
+    for (text, ids) in inputs.iter().zip(outputs) {
+        let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        assert_eq!(tokenizer.encode(text), ids, "{text:?}: {:?}", pieces(&tokenizer, &tokenizer.encode(text)));
+        assert_eq!(tokenizer.decode(&ids), *text);
+    }
+    assert!(tokenizer.lines_are_apart());
+    assert_eq!((tokenizer.start_of_turn(), tokenizer.end_of_turn()), (Some(105), Some(106)));
+    assert_eq!(tokenizer.ends(), [1, 106, 50]);
+    assert_eq!(tokenizer.control("<|channel>"), Some(100));
+    let spelled = tokenizer.encode("<|channel>thought\n<channel|><turn|>");
+    assert!(spelled.iter().all(|id| tokenizer.kind(*id) == Some(Kind::Normal)));
+}
