@@ -5,22 +5,21 @@
 //! above them, and the number of the piece. So a step of merging hashes one word, where a table of texts would hash and compare the bytes of both symbols.
 //!
 //! A stretch of up to [`SHORT`] characters, which is nearly every word, is merged in arrays on the stack by looking for the lowest rank again and again;
-//! a longer one in a linked list with a heap of (rank, position), so that a megabyte of one letter takes n log n. An entry of the heap is stale when the
-//! pair that begins there now has another rank; when it has the same one, the entry serves as well as a new one.
+//! a longer one in a linked list, with the ranks in a tree of sixteen branches, each node the least of those below it: so a megabyte of one letter takes
+//! n log n, and mostly less, as a change goes up only as far as it changes the least.
 //!
 //! [`Merges::joined`] says where a text can be cut: a merge brings the last byte of its left part beside the first byte of its right one, so where no
 //! merge does so for the two bytes at hand, nothing is ever merged across. It needs 8 KB. `▁` counts as a byte of its own where it is the second, because
 //! the first byte of its three also begins quotation marks and dashes, and the places before `▁` are where words begin.
 //!
-//! Rejected: a cache of words in each thread. It needs a bound, an eviction and a place to live, and knowing which pieces come out of their own text,
+//! Rejected: a heap of (rank, position) for the long ones. It holds what no longer merges, too, and took five times as long. A cache of words in each thread. It needs a bound, an eviction and a place to live, and knowing which pieces come out of their own text,
 //! two bits for each, serves four of five words.
 
 use super::Kind;
 use super::pieces::{ID_BITS, Mixer, Pieces};
 use crate::Error;
 use crate::memory::MappedVec;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 
 /// More pairs than any vocabulary has: half a million belong to a quarter of a million pieces.
 const MAX_MERGES: usize = 1 << 21;
@@ -32,7 +31,7 @@ const LOW: u32 = (1 << ID_BITS) - 1;
 /// Bits of a rank in each of the first two words of a slot.
 const RANK_BITS: u32 = 32 - ID_BITS;
 
-/// No symbol: a character that is in no pair, and a place in the list whose symbol was merged away.
+/// No symbol, such as a character that is in no pair; no place; and the rank of what does not merge.
 const NONE: u32 = u32::MAX;
 /// Above the number of a piece that is kept whole.
 const FIXED: u32 = 1 << 31;
@@ -62,7 +61,7 @@ pub(super) struct Merges {
 #[derive(Default)]
 pub(super) struct Scratch {
     list: Vec<Symbol>,
-    heap: BinaryHeap<Reverse<u64>>,
+    ranks: Ranks,
     /// What an unused piece was last made from.
     parts: HashMap<u32, (u32, u32)>,
 }
@@ -73,9 +72,72 @@ struct Symbol {
     start: u32,
     previous: u32,
     next: u32,
-    /// Of the pair that begins here.
-    rank: u32,
+    /// What the pair that begins here gives.
     piece: u32,
+}
+
+/// Branches of a node of [`Ranks`]: the ranks of a node are one line of the cache.
+const BRANCHES: usize = 16;
+
+/// The ranks of the pairs that begin at each place, and the least of each sixteen of them, and so on up to one node.
+#[derive(Default)]
+struct Ranks {
+    /// From the ranks to the root.
+    levels: Vec<Vec<[u32; BRANCHES]>>,
+}
+
+fn least(node: &[u32; BRANCHES]) -> u32 {
+    node.iter().copied().fold(NONE, u32::min)
+}
+
+impl Ranks {
+    fn fill(&mut self, ranks: impl Iterator<Item = u32>) {
+        let mut depth = 0;
+        self.put(0, ranks);
+        while self.levels[depth].len() > 1 {
+            let below = std::mem::take(&mut self.levels[depth]);
+            self.put(depth + 1, below.iter().map(least));
+            self.levels[depth] = below;
+            depth += 1;
+        }
+        self.levels.truncate(depth + 1);
+    }
+
+    /// Makes a level of these numbers.
+    fn put(&mut self, depth: usize, numbers: impl Iterator<Item = u32>) {
+        if self.levels.len() == depth {
+            self.levels.push(Vec::new());
+        }
+        let level = &mut self.levels[depth];
+        level.clear();
+        for (at, number) in numbers.enumerate() {
+            if at % BRANCHES == 0 {
+                level.push([NONE; BRANCHES]);
+            }
+            level[at / BRANCHES][at % BRANCHES] = number;
+        }
+    }
+
+    fn set(&mut self, mut at: usize, mut rank: u32) {
+        for level in &mut self.levels {
+            let Some(node) = level.get_mut(at / BRANCHES) else { return };
+            if std::mem::replace(&mut node[at % BRANCHES], rank) == rank {
+                return;
+            }
+            rank = least(node);
+            at /= BRANCHES;
+        }
+    }
+
+    /// The place of the leftmost of the lowest ranks, none if nothing merges.
+    fn first(&self) -> Option<usize> {
+        let wanted = self.levels.last()?.first().map(least).filter(|rank| *rank != NONE)?;
+        let mut at = 0;
+        for level in self.levels.iter().rev() {
+            at = at * BRANCHES + level.get(at)?.iter().position(|rank| *rank == wanted)?;
+        }
+        Some(at)
+    }
 }
 
 /// Whether merging may give the piece.
@@ -153,13 +215,17 @@ impl Merges {
     ) -> Result<Merges, Error> {
         let mut symbols = Symbols { pieces, others: HashMap::new() };
         let mut merges = Vec::with_capacity(list.size_hint().0.min(MAX_MERGES));
-        let mut whole = String::new();
+        // Pairs that give the same piece mostly stand together.
+        let (mut whole, mut piece) = (String::new(), None);
         for (rank, pair) in (0u32..).zip(list) {
             let (left, right) = pair?;
-            whole.clear();
-            whole.push_str(left);
-            whole.push_str(right);
-            let merge = (symbols.number(left), symbols.number(right), symbols.piece(&whole));
+            if whole.len() != left.len() + right.len() || !whole.starts_with(left) || !whole.ends_with(right) {
+                whole.clear();
+                whole.push_str(left);
+                whole.push_str(right);
+                piece = symbols.piece(&whole);
+            }
+            let merge = (symbols.number(left), symbols.number(right), piece);
             let (Some(left), Some(right), Some(piece)) = merge else {
                 return Err(Error::new(format!(
                     "merge {rank} of the tokenizer, {left:?} and {right:?}, is not of two pieces to one that text may have"
@@ -190,25 +256,25 @@ impl Merges {
             joins: vec![[0; 4]; 256].into_boxed_slice(),
             unused: false,
         };
-        let spelled: HashMap<u32, char> = others.into_iter().map(|(character, id)| (id, character)).collect();
-        let bytes = |id: u32, buffer: &mut [u8; 4]| match spelled.get(&id) {
-            None => {
-                let text = pieces.bytes(id);
-                (text.first().copied(), text.last().copied(), text.starts_with("▁".as_bytes()))
-            }
-            Some(character) => {
-                let text = character.encode_utf8(buffer).as_bytes();
-                (text.first().copied(), text.last().copied(), *character == '▁')
-            }
+        let mut spelled = vec!['\0'; others.len()];
+        for (character, id) in others {
+            spelled[id as usize - pieces.len()] = character;
+        }
+        let bytes = |id: u32| {
+            let mut buffer = [0; 4];
+            let text = match (id as usize).checked_sub(pieces.len()) {
+                None => pieces.bytes(id),
+                Some(other) => spelled[other].encode_utf8(&mut buffer).as_bytes(),
+            };
+            (text.first().copied(), text.last().copied(), text.starts_with("▁".as_bytes()))
         };
         if lines {
             // A run of newlines is looked up as a whole.
             made.joins[usize::from(b'\n')][0] |= 1 << b'\n';
         }
-        let mut buffer = [0; 4];
         for merge in merges {
-            let (_, Some(last), _) = bytes(merge.left, &mut buffer) else { continue };
-            let (Some(first), _, space) = bytes(merge.right, &mut buffer) else { continue };
+            let (_, Some(last), _) = bytes(merge.left) else { continue };
+            let (Some(first), _, space) = bytes(merge.right) else { continue };
             if lines && (last == b'\n') != (first == b'\n') {
                 continue;
             }
@@ -345,40 +411,37 @@ impl Merges {
         scratch: &mut Scratch,
         mut give: impl FnMut(Option<u32>, &'t str),
     ) {
-        let Scratch { list, heap, parts } = scratch;
+        let Scratch { list, ranks, parts } = scratch;
         if let Some(last) = list.last_mut() {
             last.next = NONE;
         }
-        let mut pair = |list: &mut [Symbol], left: usize, right: usize| {
-            let (a, b) = (list[left].id, list[right].id);
+        // The rank of the pair that begins at `left`.
+        let mut pair = |list: &mut [Symbol], left: usize| {
+            let right = list[left].next;
+            if right == NONE {
+                return NONE;
+            }
+            let (a, b) = (list[left].id, list[right as usize].id);
             let (rank, piece) = self.pair(a, b);
-            (list[left].rank, list[left].piece) = (rank, piece);
+            list[left].piece = piece;
             if self.unused && rank != NONE {
                 parts.insert(piece, (a, b));
             }
-            (rank != NONE).then_some(Reverse(u64::from(rank) << 32 | left as u64))
+            rank
         };
-        let mut first = std::mem::take(heap).into_vec();
-        first.clear();
-        first.extend((1..list.len()).filter_map(|right| pair(list, right - 1, right)));
-        *heap = first.into();
-        while let Some(Reverse(entry)) = heap.pop() {
-            let (rank, left) = ((entry >> 32) as u32, entry as u32 as usize);
-            // One that was merged away has the rank `NONE`.
-            if list[left].rank != rank {
-                continue;
-            }
+        ranks.fill((0..list.len()).map(|left| pair(list, left)));
+        while let Some(left) = ranks.first() {
             let right = list[left].next as usize;
             let next = list[right].next;
-            (list[left].id, list[left].next, list[left].rank) = (list[left].piece, next, NONE);
-            (list[right].id, list[right].rank) = (NONE, NONE);
-            let previous = list[left].previous;
+            (list[left].id, list[left].next) = (list[left].piece, next);
+            ranks.set(right, NONE);
             if next != NONE {
                 list[next as usize].previous = left as u32;
-                heap.extend(pair(list, left, next as usize));
             }
+            ranks.set(left, pair(list, left));
+            let previous = list[left].previous;
             if previous != NONE {
-                heap.extend(pair(list, previous as usize, left));
+                ranks.set(previous as usize, pair(list, previous as usize));
             }
         }
         let mut at = if list.is_empty() { NONE } else { 0 };
@@ -421,7 +484,6 @@ impl Scratch {
                 start,
                 previous: at.checked_sub(1).unwrap_or(NONE),
                 next: at + 1,
-                rank: NONE,
                 piece: NONE,
             });
         }
@@ -439,12 +501,13 @@ impl Characters {
     fn new(pieces: &Pieces, others: &HashMap<char, u32>) -> Result<Characters, Error> {
         let mut pages = MappedVec::<u16>::zeroed(0x110000 / 256)?;
         let ids = 0..pieces.len() as u32;
-        let single = ids.filter_map(|id| {
+        let single = ids.filter(|id| pieces.bytes(*id).len() <= 4).filter_map(|id| {
             let mut characters = pieces.text(id).chars();
             let character = characters.next().filter(|_| characters.next().is_none())?;
             (pieces.find(pieces.bytes(id)) == Some(id) && can_merge(pieces.kind(id))).then_some((character, id))
         });
-        let all = || single.clone().chain(others.iter().map(|(character, id)| (*character, *id)));
+        let single: Vec<(char, u32)> = single.collect();
+        let all = || single.iter().copied().chain(others.iter().map(|(character, id)| (*character, *id)));
         let mut count = 1;
         for (character, _) in all() {
             let page = &mut pages[character as usize / 256];
