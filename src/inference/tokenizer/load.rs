@@ -76,9 +76,11 @@ impl Tokenizer {
             true => Some(Box::new(array("merges")?.iter().enumerate().map(|(rank, merge)| {
                 // A part may begin with a space, never hold one further on.
                 let parts = match merge {
-                    Value::String(text) => {
-                        text.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(cut, _)| (&text[..cut], &text[cut + 1..]))
-                    }
+                    Value::String(text) => text
+                        .char_indices()
+                        .skip(1)
+                        .find(|(_, c)| *c == ' ')
+                        .map(|(cut, _)| (&text[..cut], &text[cut + 1..])),
                     _ => None,
                 };
                 parts.ok_or_else(|| {

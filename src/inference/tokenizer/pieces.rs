@@ -70,8 +70,11 @@ pub(super) struct Pieces {
 
 impl Pieces {
     /// Texts and kinds in the order of their ids. A text that occurs twice belongs to its lowest id; an empty one is never found.
-    pub(super) fn new<'a, T: AsRef<str>>(pieces: impl Iterator<Item = (T, Kind)> + Clone + 'a) -> Result<Pieces, Error> {
-        let (count, len) = pieces.clone().fold((0, 0), |(count, len), (text, _)| (count + 1, len + text.as_ref().len()));
+    pub(super) fn new<'a, T: AsRef<str>>(
+        pieces: impl Iterator<Item = (T, Kind)> + Clone + 'a,
+    ) -> Result<Pieces, Error> {
+        let (count, len) =
+            pieces.clone().fold((0, 0), |(count, len), (text, _)| (count + 1, len + text.as_ref().len()));
         if count == 0 || count > MAX_PIECES {
             return Err(Error::new(format!(
                 "the tokenizer's vocabulary has {count} pieces; 1 to {MAX_PIECES} are accepted"

@@ -135,14 +135,8 @@ struct Normalizer<'a> {
 /// The tokenizer of a model file.
 pub(super) fn read(bytes: &[u8]) -> Result<Tokenizer, Error> {
     let mut pieces: Vec<(&str, f32, Kind)> = Vec::new();
-    let mut trainer = Trainer {
-        model: 1,
-        suffix: false,
-        byte_fallback: false,
-        unknown: UNKNOWN_SURFACE,
-        bos: "<s>",
-        eos: "</s>",
-    };
+    let mut trainer =
+        Trainer { model: 1, suffix: false, byte_fallback: false, unknown: UNKNOWN_SURFACE, bos: "<s>", eos: "</s>" };
     let mut normalizer =
         Normalizer { name: "", rules: false, dummy_prefix: true, remove_spaces: true, escape_spaces: true };
     let mut model = Message::new("the model", bytes, 0);
@@ -173,7 +167,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tokenizer, Error> {
     if bytes != trainer.byte_fallback {
         let has = if bytes { "has" } else { "lacks" };
         let said = trainer.byte_fallback;
-        return Err(refusal(&format!("byte_fallback is {said} and the vocabulary {has} byte pieces"), "both or neither"));
+        return Err(refusal(
+            &format!("byte_fallback is {said} and the vocabulary {has} byte pieces"),
+            "both or neither",
+        ));
     }
     let control = |name: &str| {
         let found = (0u32..).zip(&pieces).find(|(_, (text, ..))| *text == name);
@@ -246,7 +243,10 @@ fn check(trainer: &Trainer<'_>, normalizer: &Normalizer<'_>) -> Result<(), Error
         return Err(refusal(&format!("model_type is {} ({name})", trainer.model), "2 (BPE)"));
     }
     if normalizer.rules {
-        return Err(refusal(&format!("normalization rule is {:?}", normalizer.name), "\"identity\", one without rules,"));
+        return Err(refusal(
+            &format!("normalization rule is {:?}", normalizer.name),
+            "\"identity\", one without rules,",
+        ));
     }
     for (name, found, accepted) in [
         ("treat_whitespace_as_suffix", trainer.suffix, false),
