@@ -82,11 +82,14 @@ pub struct Vocabulary {
     pub eos: Option<u32>,
 }
 
+/// Pairs that merge, as a file gives them.
+type List<'a> = Box<dyn Iterator<Item = Result<(&'a str, &'a str), Error>> + 'a>;
+
 /// What a file says of a vocabulary.
 struct Parts<'a> {
     pieces: Vec<(&'a str, f32, Kind)>,
     /// The pairs that merge, best first; without them the scores say it.
-    merges: Option<Box<dyn Iterator<Item = Result<(&'a str, &'a str), Error>> + 'a>>,
+    merges: Option<List<'a>>,
     bos: Option<u32>,
     eos: Option<u32>,
     /// More ids that end a generation.
@@ -306,7 +309,11 @@ impl Tokenizer {
         let mut scratch = Scratch::default();
         let mut rest: &str = &text;
         while rest.len() > MOST_AT_ONCE {
-            let (now, later) = rest.split_at(rest.floor_char_boundary(MOST_AT_ONCE));
+            let mut cut = MOST_AT_ONCE;
+            while !rest.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            let (now, later) = rest.split_at(cut);
             self.encode_stretches(now, whole, &mut scratch, &mut ids);
             rest = later;
         }

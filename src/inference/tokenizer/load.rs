@@ -1,6 +1,6 @@
 //! Reading a vocabulary from a GGUF's metadata or from a file of its own: a `tokenizer.json` or, in its own module, a SentencePiece model.
 
-use super::{Kind, Parts, Tokenizer, UNKNOWN_SURFACE, byte_value, sentencepiece};
+use super::{Kind, List, Parts, Tokenizer, UNKNOWN_SURFACE, byte_value, sentencepiece};
 use crate::error::Error;
 use crate::memory::MappedFile;
 use candle_core::quantized::gguf_file::Value;
@@ -71,7 +71,7 @@ impl Tokenizer {
             let kind = if merged && is_structure(token, kind) { Kind::Control } else { kind };
             pieces.push((token.as_str(), score, kind));
         }
-        let merges: Option<Box<dyn Iterator<Item = _>>> = match merged {
+        let merges: Option<List<'_>> = match merged {
             false => None,
             true => Some(Box::new(array("merges")?.iter().enumerate().map(|(rank, merge)| {
                 // A part may begin with a space, never hold one further on.
@@ -279,7 +279,7 @@ impl File {
         let (bos, eos) = (find("<bos>"), find("<eos>"));
         let pieces = pieces.iter().map(|(text, score, kind)| (text.as_str(), *score, *kind)).collect();
         let parts = merges.iter().map(|Merge(text, cut)| Ok(text.split_at(*cut)));
-        let merges: Option<Box<dyn Iterator<Item = _>>> = if listed { Some(Box::new(parts)) } else { None };
+        let merges: Option<List<'_>> = if listed { Some(Box::new(parts)) } else { None };
         Tokenizer::build(Parts { pieces, merges, bos, eos, ends: Vec::new(), unknown: UNKNOWN_SURFACE })
     }
 }

@@ -288,7 +288,7 @@ impl Merges {
 
     fn slot(&self, left: u32, right: u32) -> usize {
         let hash = self.mixer.word(u64::from(left) << 32 | u64::from(right));
-        (u128::from(hash) * (self.slots.len() / 3) as u128 >> 64) as usize
+        ((u128::from(hash) * (self.slots.len() / 3) as u128) >> 64) as usize
     }
 
     fn insert(&mut self, merge: &Merge) {
