@@ -8,8 +8,10 @@ writes into OUT/models
     copy.gguf                            trained to answer a question with the memory that it is about (F16)
     random-{f32,f16,bf16,q8_0,q4_0}.gguf random weights, one model in every quantisation
     tokenizer.model                      the SentencePiece vocabulary of all of them
+    gemma4-vocabulary.gguf               a vocabulary made as Gemma 4's
 and into OUT/golden
     tokenizer.json                       strings and SentencePiece's ids
+    tokenizer_gemma4.json                strings and the ids of the `tokenizers` package in the Gemma 4 vocabulary
     gemma_logits.json, gemma_logits.f32  logits and greedy text of random-f32.gguf from transformers
     copy_facts.json                      ten facts that no training text holds
     copy_answers.json                    answers of copy.gguf from transformers
@@ -23,7 +25,7 @@ import argparse
 import time
 from pathlib import Path
 
-from models_py import gemma, golden, held_out, train, vocabulary
+from models_py import gemma, gemma4, golden, held_out, train, vocabulary
 
 START = time.monotonic()
 
@@ -38,7 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder that holds models/ and golden/")
     parser.add_argument(
-        "--only", choices=("random", "copy"), help="make the random models and the tokenizer's files, or the copy model"
+        "--only",
+        choices=("tokenizers", "random", "copy"),
+        help="make the tokenizers' files, those and the random models, or the copy model",
     )
     arguments = parser.parse_args()
     models, goldens = arguments.out / "models", arguments.out / "golden"
@@ -50,8 +54,12 @@ def main() -> None:
     if arguments.only != "copy":
         (models / "tokenizer.model").write_bytes(model_file)
         golden.write_json(goldens / "tokenizer.json", golden.tokenizer(sp))
+        fourth = gemma4.train()
+        gemma4.write(models / "gemma4-vocabulary.gguf", fourth)
+        golden.write_json(goldens / "tokenizer_gemma4.json", gemma4.records(fourth))
+    if arguments.only in ("random", None):
         make_random(models, goldens, sp)
-    if arguments.only != "random":
+    if arguments.only in ("copy", None):
         make_copy(models, goldens, sp)
 
 

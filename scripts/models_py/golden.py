@@ -1,6 +1,7 @@
 """Golden files: what SentencePiece and `transformers` say, for the tests of our own tokenizer and forward pass."""
 
 import json
+import random
 from pathlib import Path
 
 import sentencepiece
@@ -211,10 +212,30 @@ def logits(model: Gemma3ForCausalLM, sp: sentencepiece.SentencePieceProcessor, f
     }  # fmt: skip
 
 
+def random_strings(seed: int, count: int = 160) -> list[str]:
+    """Strings of what is hard, at random: runs, halves of spellings, scripts, marks that combine, and any character at all."""
+    rng = random.Random(seed)
+    parts = [s for s in STRINGS if 0 < len(s) < 24] + ["\n", " ", "  ", "\t", "▁", "\r\n"] * 8
+    ranges = [(1, 0x7F), (0x80, 0x24F), (0x300, 0x36F), (0x370, 0x5FF), (0x900, 0xDFF), (0x2000, 0x27BF), (0x3040, 0x30FF)]
+    ranges += [(0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xFE00, 0xFFFF), (0x1F300, 0x1FAFF), (0x10000, 0x10FFFF)]
+
+    def part() -> str:
+        which = rng.randrange(6)
+        if which == 0:
+            return chr(rng.randint(*rng.choice(ranges)))
+        if which == 1:
+            return rng.choice(parts)[: rng.randint(1, 12)]
+        if which == 2:
+            return rng.choice(parts)[0] * rng.randint(1, 40)
+        return rng.choice(parts)
+
+    return ["".join(part() for _ in range(rng.randint(1, 10))) for _ in range(count)]
+
+
 def tokenizer(sp: sentencepiece.SentencePieceProcessor) -> list[dict]:
-    """The ids of each of STRINGS, and what they decode to where that is another string."""
+    """The ids of each of STRINGS and of random ones, and what they decode to where that is another string."""
     out = []
-    for s in STRINGS:
+    for s in STRINGS + random_strings(3):
         ids = sp.encode(s)
         record = {"text": s, "ids": ids}
         if sp.decode(ids) != s:

@@ -26,7 +26,7 @@ pub use template::{Role, Turn};
 /// What may be chosen when a model is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
-    /// A `tokenizer.json` to use instead of the GGUF's own vocabulary.
+    /// A `tokenizer.json` or SentencePiece `tokenizer.model` to use instead of the GGUF's own vocabulary.
     pub tokenizer: Option<PathBuf>,
     /// The context in tokens; at most, and by default, what the model was trained for.
     pub context: Option<usize>,

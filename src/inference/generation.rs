@@ -190,7 +190,7 @@ impl Generation {
         };
         self.log_probabilities.push(choice.log_probability);
         self.generated.push(choice.token);
-        if Some(choice.token) == tokenizer.eos() || Some(choice.token) == tokenizer.end_of_turn() {
+        if tokenizer.ends().contains(&choice.token) {
             self.end(if self.closed_early() { Finish::Length } else { Finish::Stop });
         } else if self.text.push(tokenizer, choice.token) {
             self.end(Finish::StopString);

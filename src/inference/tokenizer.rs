@@ -1,4 +1,4 @@
-//! SentencePiece byte-pair encoding, as the Gemma family's vocabularies use it.
+//! Byte-pair encoding as the Gemma family's vocabularies use it: SentencePiece's up to Gemma 3, by a list of merges from Gemma 4 on.
 //!
 //! Written out here rather than taken from the `tokenizers` crate, because the contract is equality with SentencePiece
 //! and that crate differs in three places that matter: it parses control tokens out of any text (a memory holding
@@ -9,29 +9,41 @@
 //! 1. Every space becomes `▁` (U+2581). Nothing else is normalised, and no space is put in front.
 //! 2. The text is cut into symbols: the longest user-defined piece that starts here (a run of newlines or of spaces,
 //!    say), which stays whole, or else one character.
-//! 3. Of all neighbouring symbols whose concatenation is a piece, the pair with the highest score is merged, the
-//!    leftmost of equals, until none is left. A heap holds the candidates; one whose symbols have changed since is
-//!    recognised by its length and dropped.
+//! 3. Of all neighbouring symbols that may merge the best pair does, the leftmost of equals, until none is left. With scores any two
+//!    may whose concatenation is a piece, the one with the highest score first; with a list those in it, in its order. With a list, moreover,
+//!    nothing merges between a newline and anything else, and a run of newlines that is a piece is that piece, as llama.cpp has it for
+//!    Gemma 4.
 //! 4. A symbol that is no piece becomes its UTF-8 bytes' pieces (`<0xE2>`), or the unknown piece where the vocabulary
 //!    has no byte pieces.
 //!
-//! The vocabulary lies in one string with offsets and an open-addressing table of ids, not in a `HashMap<String, u32>`:
-//! a quarter of a million small allocations would land in the server's allocator.
+//! Between the second step and the third the text is cut into stretches, mostly words, wherever the vocabulary lets nothing merge across, and a stretch
+//! that is a piece which is known to come out of its own text is done with one look-up. What is known is found out at the first meeting and kept in two
+//! bits for each piece. The tables are in [`pieces`] and [`merges`].
 
 use crate::error::Error;
-use std::collections::{BinaryHeap, HashMap};
-use std::hash::{BuildHasher, Hasher, RandomState};
+use merges::{Merges, Scratch, can_merge};
+use pieces::{Pieces, Whole};
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 mod load;
+mod merges;
+mod pieces;
+mod sentencepiece;
 #[cfg(test)]
 mod tests;
 
 /// What stands for a space inside pieces.
 const SPACE: char = '\u{2581}';
-/// What SentencePiece decodes the unknown piece to.
+/// What SentencePiece decodes the unknown piece to, unless a model says otherwise.
 const UNKNOWN_SURFACE: &str = " \u{2047} ";
-/// More pieces than any vocabulary has; bounds what a file can make the tokenizer allocate.
-const MAX_PIECES: usize = 1 << 22;
+/// Control pieces that begin a turn, that end one, and that end a generation besides; the first of each that a vocabulary has is used. Gemma 4 ends its
+/// turn for the answer of a tool by `<|tool_response>`.
+const START_OF_TURN: [&str; 2] = ["<start_of_turn>", "<|turn>"];
+const END_OF_TURN: [&str; 2] = ["<end_of_turn>", "<turn|>"];
+const TOOL_RESPONSE: &str = "<|tool_response>";
+/// The most bytes that are merged as one: positions are 32 bits. A longer text is cut.
+const MOST_AT_ONCE: usize = 1 << 31;
 
 /// What a piece is for. The numbers of the GGUF key `tokenizer.ggml.token_type` are 1 to 6 in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +62,15 @@ pub enum Kind {
     Byte,
 }
 
+impl Kind {
+    const ALL: [Kind; 6] = [Kind::Normal, Kind::Unknown, Kind::Control, Kind::UserDefined, Kind::Unused, Kind::Byte];
+
+    /// By the number that GGUF and SentencePiece give it.
+    fn numbered(number: i64) -> Option<Kind> {
+        Kind::ALL.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
+    }
+}
+
 /// The parts of a vocabulary, to build a [`Tokenizer`] from. The position in `pieces` is the id.
 #[derive(Clone, Debug, Default)]
 pub struct Vocabulary {
@@ -61,74 +82,46 @@ pub struct Vocabulary {
     pub eos: Option<u32>,
 }
 
-/// A SentencePiece vocabulary with its encoder and decoder. Immutable: share it freely between threads.
+/// Pairs that merge, as a file gives them.
+type List<'a> = Box<dyn Iterator<Item = Result<(&'a str, &'a str), Error>> + 'a>;
+
+/// What a file says of a vocabulary.
+struct Parts<'a> {
+    pieces: Vec<(&'a str, f32, Kind)>,
+    /// The pairs that merge, best first; without them the scores say it.
+    merges: Option<List<'a>>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    /// More ids that end a generation.
+    ends: Vec<u32>,
+    /// What the unknown piece decodes to.
+    unknown: &'a str,
+}
+
+/// A vocabulary with its encoder and decoder. Immutable: share it freely between threads.
 pub struct Tokenizer {
-    /// All pieces, one after the other.
-    text: String,
-    /// Piece `i` is `text[offsets[i]..offsets[i + 1]]`.
-    offsets: Vec<u32>,
-    scores: Vec<f32>,
-    kinds: Vec<Kind>,
-    /// Open addressing with linear probing: id + 1, or 0 for a free slot. At most half full.
-    table: Vec<u32>,
-    /// Keyed, so that no file can choose pieces that all collide.
-    hasher: RandomState,
+    pieces: Pieces,
+    merges: Merges,
     /// Bytes of the longest piece that merging can produce.
     longest: usize,
+    /// For each piece two bits: whether it comes out of its own text, and whether that is known.
+    itself: Box<[AtomicU32]>,
+    /// Newlines never merge with anything else, see the module's third step.
+    lines: bool,
     /// See [`Tokenizer::lines_are_apart`].
     lines_apart: bool,
-    /// User-defined pieces in byte order, for the longest-match search.
-    defined: Vec<u32>,
-    /// User-defined and control pieces in byte order.
-    defined_and_control: Vec<u32>,
+    /// User-defined pieces.
+    defined: Whole,
+    /// User-defined and control pieces.
+    defined_and_control: Whole,
     /// The pieces of the 256 bytes, if the vocabulary has byte fallback.
     bytes: Option<Box<[u32; 256]>>,
     unknown: Option<u32>,
+    unknown_surface: Box<str>,
     bos: Option<u32>,
     eos: Option<u32>,
+    ends: Vec<u32>,
 }
-
-/// A stretch of the text in the doubly linked list that merging works on; `len` 0 once it was merged away.
-#[derive(Clone, Copy)]
-struct Symbol {
-    start: usize,
-    len: usize,
-    previous: usize,
-    next: usize,
-    /// A user-defined or control piece: its id. It takes no part in merging.
-    fixed: Option<u32>,
-}
-
-/// The end of the linked list.
-const NONE: usize = usize::MAX;
-
-/// A pair that could be merged, ordered by score, then leftmost first.
-struct Candidate {
-    score: f32,
-    left: usize,
-    right: usize,
-    len: usize,
-}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.score.total_cmp(&other.score).then(other.left.cmp(&self.left))
-    }
-}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Candidate {}
 
 impl Tokenizer {
     /// Builds the tokenizer. A text that occurs twice belongs to its lowest id.
@@ -138,52 +131,34 @@ impl Tokenizer {
     /// have a piece, neither byte pieces nor an unknown piece exist, or `bos` or `eos` is not an id of it.
     pub fn new(vocabulary: Vocabulary) -> Result<Tokenizer, Error> {
         let Vocabulary { pieces, bos, eos } = vocabulary;
-        let count = pieces.len();
-        if count == 0 || count > MAX_PIECES {
-            return Err(Error::new(format!(
-                "the tokenizer's vocabulary has {count} pieces; 1 to {MAX_PIECES} are accepted"
-            )));
+        let pieces = pieces.iter().map(|(text, score, kind)| (text.as_str(), *score, *kind)).collect();
+        Tokenizer::build(Parts { pieces, merges: None, bos, eos, ends: Vec::new(), unknown: UNKNOWN_SURFACE })
+    }
+
+    fn build(parts: Parts<'_>) -> Result<Tokenizer, Error> {
+        let Parts { pieces: given, merges, bos, eos, ends, unknown: unknown_surface } = parts;
+        if let Some(id) = given.iter().position(|(_, score, _)| score.is_nan()) {
+            return Err(Error::new(format!("the score of the tokenizer's piece {id} is not a number")));
         }
-        for (name, id) in [("bos", bos), ("eos", eos)] {
+        let pieces = Pieces::new(given.iter().map(|(text, _, kind)| (spelled(text, *kind), *kind)))?;
+        let count = pieces.len();
+        let named = [("bos", bos), ("eos", eos)].into_iter().chain(ends.iter().map(|id| ("end", Some(*id))));
+        for (name, id) in named {
             if let Some(id) = id.filter(|id| *id as usize >= count) {
                 return Err(Error::new(format!(
                     "the tokenizer's {name} id is {id}, but its vocabulary has only {count} pieces"
                 )));
             }
         }
-        let mut tokenizer = Tokenizer {
-            text: String::new(),
-            offsets: Vec::with_capacity(count + 1),
-            scores: Vec::with_capacity(count),
-            kinds: Vec::with_capacity(count),
-            table: vec![0; (count * 2).next_power_of_two()],
-            hasher: RandomState::new(),
-            longest: 0,
-            lines_apart: false,
-            defined: Vec::new(),
-            defined_and_control: Vec::new(),
-            bytes: None,
-            unknown: None,
-            bos,
-            eos,
-        };
-        tokenizer.offsets.push(0);
-        let mut bytes: [Option<u32>; 256] = [None; 256];
-        for (id, (piece, score, kind)) in (0u32..).zip(pieces) {
-            if score.is_nan() {
-                return Err(Error::new(format!("the score of the tokenizer's piece {id} is not a number")));
-            }
-            // A converter may have written the spaces of user-defined pieces as spaces.
-            let piece = if kind == Kind::UserDefined { piece.replace(' ', "\u{2581}") } else { piece };
-            tokenizer.text.push_str(&piece);
-            let end = u32::try_from(tokenizer.text.len())
-                .map_err(|_| Error::new("the tokenizer's pieces are longer than 4 GiB together"))?;
-            tokenizer.offsets.push(end);
-            tokenizer.scores.push(score + 0.0); // -0 becomes 0: the two must compare equal
-            tokenizer.kinds.push(kind);
+        let (mut bytes, mut unknown, mut longest) = ([None; 256], None, 0);
+        let (mut defined, mut control, mut mixed) = (Vec::new(), Vec::new(), false);
+        for id in 0..count as u32 {
+            let text = pieces.bytes(id);
+            let Some(kind) = pieces.kind(id) else { continue };
             match kind {
                 Kind::Byte => {
-                    let value = byte_value(&piece).ok_or_else(|| {
+                    let piece = pieces.text(id);
+                    let value = byte_value(piece).ok_or_else(|| {
                         Error::new(format!(
                             "the tokenizer's byte piece {id} is {piece:?}; <0x00> to <0xFF> are accepted"
                         ))
@@ -191,110 +166,88 @@ impl Tokenizer {
                     bytes[usize::from(value)].get_or_insert(id);
                 }
                 Kind::Unknown => {
-                    tokenizer.unknown.get_or_insert(id);
+                    unknown.get_or_insert(id);
                 }
-                Kind::Normal | Kind::UserDefined | Kind::Unused => {
-                    tokenizer.longest = tokenizer.longest.max(piece.len());
-                }
+                Kind::Normal | Kind::UserDefined | Kind::Unused => longest = longest.max(text.len()),
                 Kind::Control => {}
             }
-            if tokenizer.insert(&piece, id) {
-                if kind == Kind::UserDefined {
-                    tokenizer.defined.push(id);
-                }
-                if matches!(kind, Kind::UserDefined | Kind::Control) {
-                    tokenizer.defined_and_control.push(id);
-                }
+            if text.contains(&b'\n') {
+                mixed |= text.iter().any(|byte| *byte != b'\n');
+            }
+            if matches!(kind, Kind::UserDefined | Kind::Control) && pieces.find(text) == Some(id) {
+                if kind == Kind::UserDefined { &mut defined } else { &mut control }.push(id);
             }
         }
-        if let Some(missing) = bytes.iter().position(Option::is_none) {
-            if bytes.iter().any(Option::is_some) {
+        let missing = bytes.iter().position(Option::is_none);
+        let bytes = match missing {
+            None => Some(Box::new(bytes.map(Option::unwrap_or_default))),
+            Some(missing) if bytes.iter().any(Option::is_some) => {
                 return Err(Error::new(format!(
                     "the tokenizer has byte pieces but lacks <0x{missing:02X}>; all 256 or none are accepted"
                 )));
             }
-            if tokenizer.unknown.is_none() {
+            Some(_) if unknown.is_none() => {
                 return Err(Error::new("the tokenizer has neither byte pieces nor an unknown piece"));
             }
-        } else {
-            tokenizer.bytes = Some(Box::new(bytes.map(Option::unwrap_or_default)));
-        }
-        let mixes = |id: u32| {
-            let piece = tokenizer.slice(id);
-            piece.contains('\n') && piece.contains(|char| char != '\n')
+            Some(_) => None,
         };
-        tokenizer.lines_apart = tokenizer.bytes.is_some() && !(0..count as u32).any(mixes);
-        tokenizer.defined = tokenizer.in_byte_order(&tokenizer.defined);
-        tokenizer.defined_and_control = tokenizer.in_byte_order(&tokenizer.defined_and_control);
-        Ok(tokenizer)
-    }
-
-    fn in_byte_order(&self, ids: &[u32]) -> Vec<u32> {
-        let mut sorted = ids.to_vec();
-        sorted.sort_by(|a, b| self.slice(*a).cmp(self.slice(*b)));
-        sorted
-    }
-
-    /// The slot at which the search for `piece` begins.
-    fn slot(&self, piece: &str) -> usize {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(piece.as_bytes());
-        hasher.finish() as usize & (self.table.len() - 1)
-    }
-
-    /// Enters a piece in the table; false if its text is empty or already there.
-    fn insert(&mut self, piece: &str, id: u32) -> bool {
-        if piece.is_empty() {
-            return false;
-        }
-        let mut slot = self.slot(piece);
-        loop {
-            match self.table[slot] {
-                0 => {
-                    self.table[slot] = id + 1;
-                    return true;
-                }
-                taken if self.slice(taken - 1) == piece => return false,
-                _ => slot = (slot + 1) & (self.table.len() - 1),
+        let lines = merges.is_some();
+        let merges = match merges {
+            Some(list) => Merges::by_list(&pieces, list)?,
+            None => {
+                let scores: Vec<f32> = given.iter().map(|(_, score, _)| *score).collect();
+                Merges::by_score(&pieces, &scores)?
+            }
+        };
+        let mut tokenizer = Tokenizer {
+            merges,
+            longest,
+            itself: (0..count.div_ceil(16)).map(|_| AtomicU32::new(0)).collect(),
+            lines,
+            lines_apart: bytes.is_some() && !mixed,
+            defined: Whole::new(&pieces, defined.clone()),
+            defined_and_control: Whole::new(&pieces, [defined, control].concat()),
+            pieces,
+            bytes,
+            unknown,
+            unknown_surface: unknown_surface.into(),
+            bos,
+            eos,
+            ends: Vec::new(),
+        };
+        let known = eos.into_iter().chain(tokenizer.end_of_turn()).chain(tokenizer.control(TOOL_RESPONSE)).chain(ends);
+        let mut all = Vec::new();
+        for id in known {
+            if !all.contains(&id) {
+                all.push(id);
             }
         }
-    }
-
-    /// The text of a piece that is known to exist.
-    fn slice(&self, id: u32) -> &str {
-        let id = id as usize;
-        &self.text[self.offsets[id] as usize..self.offsets[id + 1] as usize]
+        tokenizer.ends = all;
+        Ok(tokenizer)
     }
 
     /// The id of a piece, written as in the vocabulary: `▁the`, `<start_of_turn>`, `<0x0A>`.
     pub fn token_id(&self, piece: &str) -> Option<u32> {
-        let mut slot = self.slot(piece);
-        loop {
-            match self.table[slot] {
-                0 => return None,
-                taken if self.slice(taken - 1) == piece => return Some(taken - 1),
-                _ => slot = (slot + 1) & (self.table.len() - 1),
-            }
-        }
+        self.pieces.find(piece.as_bytes())
     }
 
     /// The text of a piece as in the vocabulary, or none if there is no such id.
     pub fn piece(&self, id: u32) -> Option<&str> {
-        ((id as usize) < self.kinds.len()).then(|| self.slice(id))
+        ((id as usize) < self.pieces.len()).then(|| self.pieces.text(id))
     }
 
     /// The bytes that a piece adds to a text; none for a piece that is no text.
     pub fn written(&self, id: u32) -> Option<Vec<u8>> {
         match self.kind(id)? {
-            Kind::Byte => byte_value(self.slice(id)).map(|byte| vec![byte]),
-            Kind::Normal | Kind::UserDefined => Some(self.slice(id).replace(SPACE, " ").into_bytes()),
+            Kind::Byte => byte_value(self.pieces.text(id)).map(|byte| vec![byte]),
+            Kind::Normal | Kind::UserDefined => Some(self.pieces.text(id).replace(SPACE, " ").into_bytes()),
             Kind::Unknown | Kind::Control | Kind::Unused => None,
         }
     }
 
     /// What the piece is for, or none if there is no such id.
     pub fn kind(&self, id: u32) -> Option<Kind> {
-        self.kinds.get(id as usize).copied()
+        self.pieces.kind(id)
     }
 
     /// Whether a text's tokens are those of its lines, each with the newlines that end it: no piece has a newline and anything else in it.
@@ -304,7 +257,7 @@ impl Tokenizer {
 
     /// How many pieces there are; ids are below it.
     pub fn vocabulary_size(&self) -> usize {
-        self.kinds.len()
+        self.pieces.len()
     }
 
     /// The id that begins a text.
@@ -317,17 +270,23 @@ impl Tokenizer {
         self.eos
     }
 
-    /// The id of `<start_of_turn>`.
+    /// The id that begins a turn: `<start_of_turn>`, in Gemma 4 `<|turn>`.
     pub fn start_of_turn(&self) -> Option<u32> {
-        self.control("<start_of_turn>")
+        START_OF_TURN.iter().find_map(|piece| self.control(piece))
     }
 
-    /// The id of `<end_of_turn>`.
+    /// The id that ends a turn: `<end_of_turn>`, in Gemma 4 `<turn|>`.
     pub fn end_of_turn(&self) -> Option<u32> {
-        self.control("<end_of_turn>")
+        END_OF_TURN.iter().find_map(|piece| self.control(piece))
     }
 
-    fn control(&self, piece: &str) -> Option<u32> {
+    /// The ids that end a generation: the end of the text, of the turn, Gemma 4's wait for the answer of a tool, and what else the file names.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The id of a control piece: `<|channel>`, `<|think|>`, `<|tool_call>`.
+    pub fn control(&self, piece: &str) -> Option<u32> {
         self.token_id(piece).filter(|id| self.kind(*id) == Some(Kind::Control))
     }
 
@@ -343,121 +302,124 @@ impl Tokenizer {
         self.encode_around(text, &self.defined_and_control)
     }
 
-    /// Encodes with the given pieces (ids in byte order) kept whole.
-    fn encode_around(&self, text: &str, whole: &[u32]) -> Vec<u32> {
-        let text = text.replace(' ', "\u{2581}");
-        let mut symbols = self.symbols(&text, whole);
-        // Only filled where a candidate is an unused piece: how it was made, to take it apart again.
-        let mut parts: HashMap<&str, usize> = HashMap::new();
-        let mut heap = BinaryHeap::with_capacity(symbols.len());
-        for left in 0..symbols.len().saturating_sub(1) {
-            heap.extend(self.candidate(&text, &symbols, left, left + 1, &mut parts));
+    /// Encodes with the given pieces kept whole.
+    fn encode_around(&self, text: &str, whole: &Whole) -> Vec<u32> {
+        let text = if text.contains(' ') { Cow::from(text.replace(' ', "\u{2581}")) } else { Cow::from(text) };
+        let mut ids = Vec::with_capacity(text.len() / 4);
+        let mut scratch = Scratch::default();
+        let mut rest: &str = &text;
+        while rest.len() > MOST_AT_ONCE {
+            let mut cut = MOST_AT_ONCE;
+            while !rest.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            let (now, later) = rest.split_at(cut);
+            self.encode_stretches(now, whole, &mut scratch, &mut ids);
+            rest = later;
         }
-        while let Some(Candidate { left, right, len, .. }) = heap.pop() {
-            let (a, b) = (symbols[left], symbols[right]);
-            if a.len == 0 || b.len == 0 || a.len + b.len != len {
-                continue;
-            }
-            symbols[left].len = len;
-            symbols[left].next = b.next;
-            symbols[right].len = 0;
-            if b.next != NONE {
-                symbols[b.next].previous = left;
-                heap.extend(self.candidate(&text, &symbols, left, b.next, &mut parts));
-            }
-            if a.previous != NONE {
-                heap.extend(self.candidate(&text, &symbols, a.previous, left, &mut parts));
-            }
-        }
-        let mut ids = Vec::with_capacity(symbols.len());
-        for symbol in symbols.iter().filter(|symbol| symbol.len > 0) {
-            match symbol.fixed {
-                Some(id) => ids.push(id),
-                None => self.emit(&text[symbol.start..symbol.start + symbol.len], &parts, &mut ids),
-            }
-        }
+        self.encode_stretches(rest, whole, &mut scratch, &mut ids);
         ids
     }
 
-    /// Cuts a text into the symbols that merging starts from.
-    fn symbols(&self, text: &str, whole: &[u32]) -> Vec<Symbol> {
-        let mut symbols = Vec::with_capacity(text.len());
-        let mut start = 0;
-        while let Some(character) = text[start..].chars().next() {
-            let fixed = self.longest_prefix(&text[start..], whole);
-            let len = fixed.map_or(character.len_utf8(), |id| self.slice(id).len());
-            let index = symbols.len();
-            symbols.push(Symbol { start, len, previous: index.wrapping_sub(1), next: index + 1, fixed });
-            start += len;
-        }
-        if let Some(last) = symbols.last_mut() {
-            last.next = NONE;
-        }
-        symbols
-    }
-
-    /// The longest of `whole` (ids in byte order) that `text` begins with. Narrows the range of pieces that share the
-    /// prefix read so far, byte by byte.
-    fn longest_prefix(&self, text: &str, whole: &[u32]) -> Option<u32> {
-        let mut range = whole;
-        let mut found = None;
-        for (depth, byte) in text.bytes().enumerate() {
-            let at = |id: &u32| self.slice(*id).as_bytes().get(depth).copied();
-            range = &range[range.partition_point(|id| at(id) < Some(byte))..];
-            range = &range[..range.partition_point(|id| at(id) <= Some(byte))];
-            let first = range.first()?;
-            if self.slice(*first).len() == depth + 1 {
-                found = Some(*first);
-                if range.len() == 1 {
-                    break;
+    /// Cuts a text at whole pieces, and between them wherever nothing merges.
+    fn encode_stretches(&self, text: &str, whole: &Whole, scratch: &mut Scratch, ids: &mut Vec<u32>) {
+        let bytes = text.as_bytes();
+        let all = self.merges.needs_all();
+        scratch.clear();
+        let mut stretch = |range: std::ops::Range<usize>, fixed: Option<u32>, ids: &mut Vec<u32>| {
+            let (start, text) = (range.start, &text[range]);
+            match (fixed, all) {
+                (None, false) => self.encode_stretch(text, scratch, ids),
+                (None, true) => self.merges.append(text, start, scratch),
+                (Some(id), false) => ids.push(id),
+                (Some(id), true) => scratch.append_fixed(id, start),
+            }
+        };
+        let (mut start, mut at) = (0, 0);
+        while at < bytes.len() {
+            if whole.begins(bytes[at])
+                && let Some(id) = whole.longest(&self.pieces, &bytes[at..])
+            {
+                if start < at {
+                    stretch(start..at, None, ids);
                 }
+                start = at + self.pieces.bytes(id).len();
+                stretch(at..start, Some(id), ids);
+                at = start;
+                continue;
+            }
+            if start < at && !all && !self.merges.joined(bytes, at) {
+                stretch(start..at, None, ids);
+                start = at;
+            }
+            at += 1;
+        }
+        if start < at {
+            stretch(start..at, None, ids);
+        }
+        if all {
+            let mut symbols = Vec::new();
+            self.merges.merge_list(text, scratch, |id, text| symbols.push((id, text)));
+            for (id, text) in symbols {
+                self.give_apart(id, text, scratch, ids);
             }
         }
-        found
     }
 
-    /// The pair as a candidate, if its concatenation is a piece that merging may produce.
-    fn candidate<'t>(
-        &self,
-        text: &'t str,
-        symbols: &[Symbol],
-        left: usize,
-        right: usize,
-        parts: &mut HashMap<&'t str, usize>,
-    ) -> Option<Candidate> {
-        let (a, b) = (symbols[left], symbols[right]);
-        let len = a.len + b.len;
-        if a.fixed.is_some() || b.fixed.is_some() || len > self.longest {
-            return None;
+    /// A stretch that nothing outside merges with.
+    fn encode_stretch(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) {
+        let id = if text.len() <= self.longest { self.pieces.find(text.as_bytes()) } else { None };
+        let id = id.filter(|id| can_merge(self.kind(*id)));
+        let Some(id) = id else {
+            return self.merges.merge(text, scratch, |id, text| self.give(id, text, ids));
+        };
+        let (word, shift) = (&self.itself[id as usize / 16], id % 16 * 2);
+        let known = word.load(Ordering::Relaxed) >> shift & 3;
+        if known == 3 || (self.lines && text.starts_with('\n')) {
+            return ids.push(id);
         }
-        let merged = &text[a.start..a.start + len];
-        let id = self.token_id(merged)?;
-        match self.kinds[id as usize] {
-            Kind::Normal | Kind::UserDefined => {}
-            Kind::Unused => {
-                parts.insert(merged, a.len);
-            }
-            Kind::Unknown | Kind::Control | Kind::Byte => return None,
+        let before = ids.len();
+        self.merges.merge(text, scratch, |id, text| self.give(id, text, ids));
+        if known == 0 {
+            let itself = u32::from(ids[before..] == [id]);
+            // Whichever thread writes it, it is the same.
+            word.fetch_or((1 | itself << 1) << shift, Ordering::Relaxed);
         }
-        Some(Candidate { score: self.scores[id as usize], left, right, len })
     }
 
-    /// Appends the ids of a symbol that merging has left. An unused piece is taken apart into what it was made from.
-    fn emit(&self, symbol: &str, parts: &HashMap<&str, usize>, ids: &mut Vec<u32>) {
-        let mut rest = vec![symbol];
-        while let Some(symbol) = rest.pop() {
-            let id = self.token_id(symbol);
-            match (id.and_then(|id| self.kind(id)), parts.get(symbol)) {
-                (Some(Kind::Unused), Some(cut)) => rest.extend([&symbol[*cut..], &symbol[..*cut]]),
-                (Some(Kind::Normal | Kind::UserDefined | Kind::Unused), _) => ids.extend(id),
-                (Some(Kind::Unknown | Kind::Control | Kind::Byte) | None, _) => match (&self.bytes, self.unknown) {
-                    (Some(bytes), _) => ids.extend(symbol.bytes().map(|byte| bytes[usize::from(byte)])),
-                    // Neighbouring unknowns are one.
-                    (None, Some(unknown)) if ids.last() != Some(&unknown) => ids.push(unknown),
-                    (None, _) => {}
-                },
+    /// Appends a symbol that merging has left.
+    fn give(&self, id: Option<u32>, text: &str, ids: &mut Vec<u32>) {
+        // The number of a character that is no piece is no id.
+        match id.filter(|id| (*id as usize) < self.pieces.len()) {
+            Some(id) => ids.push(id),
+            None => match (&self.bytes, self.unknown) {
+                (Some(bytes), _) => ids.extend(text.bytes().map(|byte| bytes[usize::from(byte)])),
+                // Neighbouring unknowns are one.
+                (None, Some(unknown)) if ids.last() != Some(&unknown) => ids.push(unknown),
+                (None, _) => {}
+            },
+        }
+    }
+
+    /// As [`give`](Self::give), with unused pieces taken apart into what they were made from.
+    fn give_apart(&self, id: Option<u32>, text: &str, scratch: &Scratch, ids: &mut Vec<u32>) {
+        let mut rest = vec![(id, text)];
+        while let Some((id, text)) = rest.pop() {
+            let unused = id.filter(|id| self.kind(*id) == Some(Kind::Unused));
+            match unused.and_then(|id| scratch.parts(id)) {
+                Some((left, right)) => {
+                    let (a, b) = text.split_at(self.length_of(left, text));
+                    rest.extend([(Some(right), b), (Some(left), a)]);
+                }
+                None => self.give(id, text, ids),
             }
         }
+    }
+
+    /// The bytes of a symbol that begins a text.
+    fn length_of(&self, symbol: u32, text: &str) -> usize {
+        let piece = self.pieces.bytes(symbol).len();
+        if piece > 0 { piece } else { text.chars().next().map_or(0, char::len_utf8) }
     }
 
     /// The text of ids. Control pieces give nothing, broken bytes U+FFFD, and an unknown id what SentencePiece writes
@@ -468,6 +430,11 @@ impl Tokenizer {
         text.push_str(&detokenizer.finish());
         text
     }
+}
+
+/// The text by which a piece is found: a converter may have written the spaces of user-defined pieces as spaces.
+fn spelled(text: &str, kind: Kind) -> Cow<'_, str> {
+    if kind == Kind::UserDefined && text.contains(' ') { text.replace(' ', "\u{2581}").into() } else { text.into() }
 }
 
 /// The value of a byte piece `<0xNN>`.
@@ -489,14 +456,14 @@ impl Detokenizer {
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
         match tokenizer.kind(id) {
             Some(Kind::Byte) => {
-                self.pending.extend(byte_value(tokenizer.slice(id)));
+                self.pending.extend(byte_value(tokenizer.pieces.text(id)));
                 self.whole_characters()
             }
             Some(Kind::Control) => self.finish(),
             Some(Kind::Normal | Kind::UserDefined | Kind::Unused) => {
-                self.finish() + &tokenizer.slice(id).replace(SPACE, " ")
+                self.finish() + &tokenizer.pieces.text(id).replace(SPACE, " ")
             }
-            Some(Kind::Unknown) | None => self.finish() + UNKNOWN_SURFACE,
+            Some(Kind::Unknown) | None => self.finish() + &tokenizer.unknown_surface,
         }
     }
 

@@ -101,7 +101,7 @@ impl Pieces {
         order.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
         let all = Trie::new(&texts, || order.iter().copied())?;
         let special = Trie::new(&texts, || order.iter().copied().filter(|id| lengths[*id as usize] == 0))?;
-        let ends = tokenizer.eos().into_iter().chain(tokenizer.end_of_turn()).collect();
+        let ends = tokenizer.ends().to_vec();
         Ok(Pieces { all, special, lengths, plain, ends })
     }
 

@@ -1,15 +1,19 @@
-//! Reading a vocabulary from a GGUF's metadata or from a `tokenizer.json`.
+//! Reading a vocabulary from a GGUF's metadata or from a file of its own: a `tokenizer.json` or, in its own module, a SentencePiece model.
 
-use super::{Kind, Tokenizer, Vocabulary, byte_value};
+use super::{Kind, List, Parts, Tokenizer, UNKNOWN_SURFACE, byte_value, sentencepiece};
 use crate::error::Error;
+use crate::memory::MappedFile;
 use candle_core::quantized::gguf_file::Value;
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// No `tokenizer.json` of the family comes near this many bytes; the file is read whole.
-const MAX_FILE: u64 = 256 << 20;
+/// No tokenizer of the family comes near this many bytes.
+const MAX_FILE: usize = 256 << 20;
+/// A piece that only vocabularies of the fourth generation have, which are made of merges; the ones before are SentencePiece's, whose merges a
+/// `tokenizer.json` only imitates.
+const FOURTH: &str = "<|turn>";
 
 impl Tokenizer {
     /// The tokenizer that a GGUF carries under `tokenizer.ggml.*`.
@@ -23,42 +27,67 @@ impl Tokenizer {
             Some(_) => Err(Error::new(format!("GGUF key tokenizer.ggml.{key} is not an array"))),
             None => Err(Error::new(format!("GGUF key tokenizer.ggml.{key} is missing"))),
         };
-        match get("model") {
-            Some(Value::String(model)) if model == "llama" => {}
+        let merged = match get("model") {
+            Some(Value::String(model)) if model == "llama" => false,
+            Some(Value::String(model)) if model == "gemma4" => true,
             Some(Value::String(model)) => {
                 return Err(Error::new(format!(
-                    "GGUF key tokenizer.ggml.model is {model:?}; only \"llama\" (SentencePiece) is read"
+                    "GGUF key tokenizer.ggml.model is {model:?}; only \"llama\" (SentencePiece) and \"gemma4\" are read"
                 )));
             }
             _ => return Err(Error::new("GGUF key tokenizer.ggml.model is missing or not a string")),
-        }
+        };
         if let Some(Value::Bool(true)) = get("add_space_prefix") {
             return Err(Error::new(
                 "GGUF key tokenizer.ggml.add_space_prefix is true; only vocabularies without a space prefix are read",
             ));
         }
-        let (tokens, scores, kinds) = (array("tokens")?, array("scores")?, array("token_type")?);
-        if tokens.len() != scores.len() || tokens.len() != kinds.len() {
+        let (tokens, kinds) = (array("tokens")?, array("token_type")?);
+        // The order of merges takes the place of scores.
+        let scores = if merged { None } else { Some(array("scores")?) };
+        let scored = scores.map_or(tokens.len(), Vec::len);
+        if tokens.len() != scored || tokens.len() != kinds.len() {
             return Err(Error::new(format!(
-                "the GGUF's tokenizer has {} tokens, {} scores and {} token types; the three must agree",
+                "the GGUF's tokenizer has {} tokens, {scored} scores and {} token types; the three must agree",
                 tokens.len(),
-                scores.len(),
                 kinds.len()
             )));
         }
         let mut pieces = Vec::with_capacity(tokens.len());
-        for (id, ((token, score), kind)) in tokens.iter().zip(scores).zip(kinds).enumerate() {
+        for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
             let Value::String(token) = token else {
                 return Err(Error::new(format!("entry {id} of GGUF key tokenizer.ggml.tokens is not a string")));
             };
-            let Value::F32(score) = score else {
-                return Err(Error::new(format!("entry {id} of GGUF key tokenizer.ggml.scores is not an f32")));
+            let score = match scores.and_then(|scores| scores.get(id)) {
+                None => 0.0,
+                Some(Value::F32(score)) => *score,
+                Some(_) => {
+                    return Err(Error::new(format!("entry {id} of GGUF key tokenizer.ggml.scores is not an f32")));
+                }
             };
-            let kind = integer(kind).and_then(kind_of).ok_or_else(|| {
+            let kind = integer(kind).and_then(Kind::numbered).ok_or_else(|| {
                 Error::new(format!("entry {id} of GGUF key tokenizer.ggml.token_type is not a number from 1 to 6"))
             })?;
-            pieces.push((token.clone(), *score, kind));
+            let kind = if merged && is_structure(token, kind) { Kind::Control } else { kind };
+            pieces.push((token.as_str(), score, kind));
         }
+        let merges: Option<List<'_>> = match merged {
+            false => None,
+            true => Some(Box::new(array("merges")?.iter().enumerate().map(|(rank, merge)| {
+                // A part may begin with a space, never hold one further on.
+                let parts = match merge {
+                    Value::String(text) => text
+                        .char_indices()
+                        .skip(1)
+                        .find(|(_, c)| *c == ' ')
+                        .map(|(cut, _)| (&text[..cut], &text[cut + 1..])),
+                    _ => None,
+                };
+                parts.ok_or_else(|| {
+                    Error::new(format!("entry {rank} of GGUF key tokenizer.ggml.merges is not \"left right\""))
+                })
+            }))),
+        };
         let id = |key: &str| match get(key) {
             None => Ok(None),
             Some(value) => integer(value)
@@ -66,26 +95,52 @@ impl Tokenizer {
                 .map(Some)
                 .ok_or_else(|| Error::new(format!("GGUF key tokenizer.ggml.{key} is not a token id"))),
         };
-        Tokenizer::new(Vocabulary { pieces, bos: id("bos_token_id")?, eos: id("eos_token_id")? })
+        let (bos, eos) = (id("bos_token_id")?, id("eos_token_id")?);
+        let ends = [id("eot_token_id")?, id("eom_token_id")?].into_iter().flatten().collect();
+        Tokenizer::build(Parts { pieces, merges, bos, eos, ends, unknown: UNKNOWN_SURFACE })
     }
 
-    /// The tokenizer of a `tokenizer.json` as published with Gemma: a BPE model whose merges come from SentencePiece.
-    /// A piece's score is the rank of the first merge that makes it, which is SentencePiece's order.
+    /// The tokenizer of a file of its own: a SentencePiece model (`tokenizer.model`), or a `tokenizer.json` as published with Gemma, a BPE model. Where
+    /// the name does not end in `.model` or `.json`, a file that begins with a brace is taken for the latter. In the `tokenizer.json` of vocabularies
+    /// that come from SentencePiece, a piece's score is the rank of the first merge that makes it, which is SentencePiece's order.
     ///
     /// # Errors
     /// Says what cannot be read, or which part of the file describes something other than such a tokenizer.
     pub fn from_file(path: &Path) -> Result<Tokenizer, Error> {
-        let within = |message: String| Error::new(message).at(path.display());
-        let size = std::fs::metadata(path).map_err(|error| within(format!("cannot be read: {error}")))?.len();
-        if size > MAX_FILE {
-            return Err(within(format!("is {size} bytes; a tokenizer of at most {MAX_FILE} is accepted")));
-        }
-        let bytes = std::fs::read(path).map_err(|error| within(format!("cannot be read: {error}")))?;
-        let file: File =
-            serde_json::from_slice(&bytes).map_err(|error| within(format!("is not a BPE tokenizer.json: {error}")))?;
-        drop(bytes);
-        file.vocabulary().and_then(Tokenizer::new).map_err(|error| error.at(path.display()))
+        let file = MappedFile::open(path)?;
+        let read = || {
+            if file.len() > MAX_FILE {
+                let size = file.len();
+                return Err(Error::new(format!("is {size} bytes; a tokenizer of at most {MAX_FILE} is accepted")));
+            }
+            let json = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("model") => false,
+                Some("json") => true,
+                _ => file.trim_ascii_start().starts_with(b"{"),
+            };
+            if !json {
+                return sentencepiece::read(&file);
+            }
+            let json: File = serde_json::from_slice(&file)
+                .map_err(|error| Error::new(format!("is not a BPE tokenizer.json: {error}")))?;
+            json.tokenizer()
+        };
+        read().map_err(|error| error.at(path.display()))
     }
+
+    /// The tokenizer of the bytes of a SentencePiece model file.
+    ///
+    /// # Errors
+    /// Says where the bytes are no such file, or which option of the model is not read.
+    pub fn from_sentencepiece(bytes: &[u8]) -> Result<Tokenizer, Error> {
+        sentencepiece::read(bytes)
+    }
+}
+
+/// Whether a piece of a Gemma 4 vocabulary is structure although its file says user-defined, as converters do with what is to be seen in a model's
+/// answer (`<|channel>`, `<tool_call|>`). The family's own files have them as control pieces, and a text must not be able to spell them.
+fn is_structure(piece: &str, kind: Kind) -> bool {
+    kind == Kind::UserDefined && (piece.starts_with("<|") || piece.ends_with("|>"))
 }
 
 /// Any integer of a GGUF value.
@@ -101,12 +156,6 @@ fn integer(value: &Value) -> Option<i64> {
         Value::I64(v) => Some(*v),
         _ => None,
     }
-}
-
-/// The meaning of a GGUF token type.
-fn kind_of(number: i64) -> Option<Kind> {
-    let kinds = [Kind::Normal, Kind::Unknown, Kind::Control, Kind::UserDefined, Kind::Unused, Kind::Byte];
-    kinds.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
 }
 
 /// The parts of a `tokenizer.json` that matter here. Its post-processor, truncation and padding concern callers that
@@ -145,8 +194,8 @@ struct Model {
     merges: Vec<Merge>,
 }
 
-/// What a merge makes: written `"a b"` in older files and `["a", "b"]` in newer ones.
-struct Merge(String);
+/// What a merge makes, and where its two parts meet: written `"a b"` in older files and `["a", "b"]` in newer ones.
+struct Merge(String, usize);
 
 impl<'de> Deserialize<'de> for Merge {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -158,19 +207,20 @@ impl<'de> Deserialize<'de> for Merge {
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Merge, E> {
                 match text.split_once(' ') {
-                    Some((left, right)) if !right.contains(' ') => Ok(Merge(left.to_owned() + right)),
+                    Some((left, right)) if !right.contains(' ') => Ok(Merge(left.to_owned() + right, left.len())),
                     _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
                 }
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Merge, A::Error> {
                 use serde::de::Error as _;
-                let mut merged = String::new();
+                let (mut merged, mut cut) = (String::new(), 0);
                 for index in 0..2 {
+                    cut = merged.len();
                     let part = parts.next_element::<std::borrow::Cow<'de, str>>()?;
                     merged.push_str(&part.ok_or_else(|| A::Error::invalid_length(index, &self))?);
                 }
                 match parts.next_element::<serde::de::IgnoredAny>()? {
-                    None => Ok(Merge(merged)),
+                    None => Ok(Merge(merged, cut)),
                     Some(_) => Err(A::Error::invalid_length(3, &self)),
                 }
             }
@@ -180,16 +230,17 @@ impl<'de> Deserialize<'de> for Merge {
 }
 
 impl File {
-    fn vocabulary(self) -> Result<Vocabulary, Error> {
+    fn tokenizer(self) -> Result<Tokenizer, Error> {
         let Model { kind, byte_fallback, unk_token, vocab, merges } = self.model;
         if kind != "BPE" {
             return Err(Error::new(format!("the tokenizer's model is {kind:?}; only \"BPE\" is read")));
         }
         check_spaces(self.normalizer.as_ref(), self.pre_tokenizer.as_ref())?;
 
-        let mut ranks = HashMap::with_capacity(merges.len());
-        for (rank, Merge(piece)) in merges.into_iter().enumerate() {
-            ranks.entry(piece).or_insert(rank);
+        let listed = self.added_tokens.iter().any(|added| added.content == FOURTH);
+        let mut ranks = HashMap::with_capacity(if listed { 0 } else { merges.len() });
+        for (rank, Merge(piece, _)) in merges.iter().enumerate().filter(|_| !listed) {
+            ranks.entry(piece.as_str()).or_insert(rank);
         }
         let limit = vocab.len() + self.added_tokens.len();
         let mut slots: Vec<Option<(String, f32, Kind)>> = Vec::new();
@@ -199,7 +250,7 @@ impl File {
                 () if byte_fallback && byte_value(&piece).is_some() => Kind::Byte,
                 () => Kind::Normal,
             };
-            let score = ranks.get(&piece).map_or(f32::NEG_INFINITY, |rank| -(*rank as f32));
+            let score = ranks.get(piece.as_str()).map_or(f32::NEG_INFINITY, |rank| -(*rank as f32));
             let slot = slot(&mut slots, id, limit)?;
             if let Some((other, ..)) = slot {
                 return Err(Error::new(format!("the tokenizer's pieces {other:?} and {piece:?} both have id {id}")));
@@ -226,7 +277,10 @@ impl File {
         let pieces = pieces.ok_or_else(|| Error::new("the tokenizer's ids have a gap"))?;
         let find = |name: &str| (0u32..).zip(&pieces).find(|(_, (piece, ..))| piece == name).map(|(id, _)| id);
         let (bos, eos) = (find("<bos>"), find("<eos>"));
-        Ok(Vocabulary { pieces, bos, eos })
+        let pieces = pieces.iter().map(|(text, score, kind)| (text.as_str(), *score, *kind)).collect();
+        let parts = merges.iter().map(|Merge(text, cut)| Ok(text.split_at(*cut)));
+        let merges: Option<List<'_>> = if listed { Some(Box::new(parts)) } else { None };
+        Tokenizer::build(Parts { pieces, merges, bos, eos, ends: Vec::new(), unknown: UNKNOWN_SURFACE })
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use candle_core::quantized::gguf_file::Value;
 use proptest::prelude::*;
+use std::collections::HashMap;
 
 /// A small vocabulary laid out as Gemma's: control pieces, user-defined runs, bytes, then ordinary pieces by score.
 fn vocabulary() -> Vocabulary {
@@ -38,6 +39,7 @@ fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
 
 /// The same rules without a heap: look at every pair, merge the best, again. Quadratic and obvious.
 fn encode_slowly(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    let scores: Vec<f32> = vocabulary().pieces.iter().map(|(_, score, _)| *score).collect();
     let text = text.replace(' ', "▁");
     let defined: Vec<(String, u32)> = (0..tokenizer.vocabulary_size() as u32)
         .filter(|id| tokenizer.kind(*id) == Some(Kind::UserDefined))
@@ -61,7 +63,7 @@ fn encode_slowly(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
                 continue;
             }
             if let Some(id) = mergeable(&(symbols[at].0.clone() + &symbols[at + 1].0)) {
-                let score = tokenizer.scores[id as usize];
+                let score = scores[id as usize];
                 if best.is_none_or(|(other, _)| score > other) {
                     best = Some((score, at));
                 }
@@ -293,35 +295,224 @@ fn equals_sentencepiece_on_the_hard_set() {
     let mut file = std::fs::File::open(root.join("tests/models/random-f32.gguf")).unwrap();
     let content = candle_core::quantized::gguf_file::Content::read(&mut file).unwrap();
     let tokenizer = Tokenizer::from_gguf(&content.metadata).unwrap();
+    let model = Tokenizer::from_file(&root.join("tests/models/tokenizer.model")).unwrap();
+    assert_eq!((model.bos(), model.eos(), model.end_of_turn()), (Some(2), Some(1), Some(5)));
     let golden = std::fs::read_to_string(root.join("tests/golden/tokenizer.json")).unwrap();
     let golden: Vec<serde_json::Value> = serde_json::from_str(&golden).unwrap();
-    assert!(golden.len() >= 40);
-    for entry in golden {
+    assert!(golden.len() >= 250);
+    for (entry, tokenizer) in golden.iter().flat_map(|entry| [(entry, &tokenizer), (entry, &model)]) {
         let text = entry["text"].as_str().unwrap();
         let ids: Vec<u32> = serde_json::from_value(entry["ids"].clone()).unwrap();
-        assert_eq!(tokenizer.encode(text), ids, "{text:?}: {:?}", pieces(&tokenizer, &tokenizer.encode(text)));
+        assert_eq!(tokenizer.encode(text), ids, "{text:?}: {:?}", pieces(tokenizer, &tokenizer.encode(text)));
         // Only where SentencePiece does not give the text back does the file say what it gives.
         assert_eq!(tokenizer.decode(&ids), entry["decoded"].as_str().unwrap_or(text), "{text:?}");
     }
 }
 
 #[test]
-fn a_vocabulary_of_gemmas_size_loads_and_encodes_fast() {
+fn a_vocabulary_of_gemmas_size_gives_a_text_back() {
     let mut vocabulary = vocabulary();
     let letters: Vec<char> = ('a'..='z').collect();
     for number in 0..262_144 - vocabulary.pieces.len() {
         let piece = (0..5).map(|digit| letters[number / 26usize.pow(digit) % 26]).collect();
         vocabulary.pieces.push((piece, -(number as f32) - 100.0, Kind::Normal));
     }
-    let start = std::time::Instant::now();
     let tokenizer = Tokenizer::new(vocabulary).unwrap();
-    let load = start.elapsed();
-    let text = "the handler binds a bread in there\n".repeat(3_000);
-    let start = std::time::Instant::now();
+    // Ends only in good time if nothing here is quadratic in the text.
+    let text = "the handler binds a bread in there\n".repeat(3_000) + &"ab".repeat(500_000) + &" ".repeat(1_000_000);
     assert_eq!(tokenizer.decode(&tokenizer.encode(&text)), text);
-    // 0.03 s and 0.02 s as measured; the bounds leave room for a busy machine, none for quadratic time.
-    assert!(load.as_secs_f64() < 1.0 && start.elapsed().as_secs_f64() < 1.0, "{load:?}, {:?}", start.elapsed());
-    println!("loaded in {load:?}, 100 kB there and back in {:?}", start.elapsed());
+}
+
+/// The small vocabulary made as Gemma 4's.
+fn fourth() -> HashMap<String, Value> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    crate::gguf::Gguf::open(&root.join("tests/models/gemma4-vocabulary.gguf")).unwrap().metadata().clone()
+}
+
+fn strings(metadata: &HashMap<String, Value>, key: &str) -> Vec<String> {
+    let Some(Value::Array(values)) = metadata.get(&format!("tokenizer.ggml.{key}")) else { panic!() };
+    values.iter().map(|value| value.to_string().unwrap().clone()).collect()
+}
+
+/// The vocabulary as the `tokenizer.json` from which a converter would make it.
+fn fourth_json() -> serde_json::Value {
+    let metadata = fourth();
+    let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+    let vocabulary: serde_json::Map<_, _> =
+        strings(&metadata, "tokens").into_iter().enumerate().map(|(id, piece)| (piece, id.into())).collect();
+    let controls = (0..tokenizer.vocabulary_size() as u32).filter(|id| tokenizer.kind(*id) == Some(Kind::Control));
+    let added: Vec<_> = controls
+        .map(|id| serde_json::json!({"id": id, "content": tokenizer.piece(id).unwrap(), "special": true}))
+        .collect();
+    serde_json::json!({
+        "added_tokens": added,
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false},
+        "model": {"type": "BPE", "unk_token": "<unk>", "byte_fallback": true, "vocab": vocabulary,
+            "merges": strings(&metadata, "merges")},
+    })
+}
+
+#[test]
+fn equals_the_reference_in_a_vocabulary_as_gemma_4s() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let golden = std::fs::read_to_string(root.join("tests/golden/tokenizer_gemma4.json")).unwrap();
+    let golden: Vec<serde_json::Value> = serde_json::from_str(&golden).unwrap();
+    assert!(golden.len() >= 250);
+    for tokenizer in [Tokenizer::from_gguf(&fourth()).unwrap(), from_json(&fourth_json()).unwrap()] {
+        for entry in &golden {
+            let text = entry["text"].as_str().unwrap();
+            let ids: Vec<u32> = serde_json::from_value(entry["ids"].clone()).unwrap();
+            assert_eq!(tokenizer.encode(text), ids, "{text:?}: {:?}", pieces(&tokenizer, &tokenizer.encode(text)));
+            assert_eq!(tokenizer.decode(&ids).replace('▁', " "), text.replace('▁', " "));
+        }
+        let [start, end] = [tokenizer.start_of_turn().unwrap(), tokenizer.end_of_turn().unwrap()];
+        assert_eq!(pieces(&tokenizer, &[start, end]), ["<|turn>", "<turn|>"]);
+        assert_eq!(pieces(&tokenizer, tokenizer.ends()), ["<eos>", "<turn|>", "<|tool_response>"]);
+        // What converters mark as visible is structure all the same.
+        assert_eq!(tokenizer.kind(tokenizer.control("<|channel>").unwrap()), Some(Kind::Control));
+        let prompt = tokenizer.encode_with_control("<|turn>model\n<|channel>thought\n<channel|>");
+        assert_eq!(prompt.iter().filter(|id| tokenizer.kind(**id) == Some(Kind::Control)).count(), 3);
+        assert_eq!(tokenizer.decode(&prompt), "model\nthought\n");
+        assert!(tokenizer.lines_are_apart());
+    }
+}
+
+#[test]
+fn merges_are_checked() {
+    let refusal = |merges: Option<Vec<Value>>| {
+        let mut metadata = fourth();
+        match merges {
+            Some(merges) => metadata.insert("tokenizer.ggml.merges".into(), Value::Array(merges)),
+            None => metadata.remove("tokenizer.ggml.merges"),
+        };
+        Tokenizer::from_gguf(&metadata).err().unwrap().to_string()
+    };
+    assert!(refusal(None).contains("tokenizer.ggml.merges is missing"));
+    let text = |text: &str| Value::String(text.into());
+    assert!(refusal(Some(vec![Value::U8(1)])).contains("entry 0 of GGUF key tokenizer.ggml.merges"));
+    assert!(refusal(Some(vec![text("\n 🦜")])).contains("merge 0"));
+    assert!(refusal(Some(vec![text("\n \n"), text("ab")])).contains("entry 1 of GGUF key tokenizer.ggml.merges"));
+    // Nor do merges make control pieces.
+    assert!(refusal(Some(vec![text("<|turn >")])).contains("merge 0"));
+}
+
+/// A field of a message: its number, and its value as the format writes it.
+fn field(number: u64, value: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    varint(number << 3 | 2, &mut out);
+    varint(value.len() as u64, &mut out);
+    out.extend(value);
+    out
+}
+
+fn number(number: u64, value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    varint(number << 3, &mut out);
+    varint(value, &mut out);
+    out
+}
+
+fn varint(mut value: u64, out: &mut Vec<u8>) {
+    while value > 0x7f {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// The vocabulary as a SentencePiece model file, with more fields of the trainer's and the normaliser's options at the end.
+fn model_file(trainer: &[Vec<u8>], normalizer: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (piece, score, kind) in vocabulary().pieces {
+        let mut one = field(1, piece.as_bytes());
+        one.push(2 << 3 | 5);
+        one.extend(score.to_le_bytes());
+        if kind != Kind::Normal {
+            one.extend(number(3, kind as u64 + 1));
+        }
+        out.extend(field(1, &one));
+    }
+    let options = [number(3, 2), number(35, 1), field(46, b"<bos>"), field(47, b"<eos>")];
+    out.extend(field(2, &[options.concat(), trainer.concat()].concat()));
+    let options = [field(1, b"identity"), number(3, 0), number(4, 0)];
+    out.extend(field(3, &[options.concat(), normalizer.concat()].concat()));
+    out
+}
+
+#[test]
+fn a_sentencepiece_model_is_read_by_content_and_by_name() {
+    use std::io::Write;
+    let direct = tokenizer();
+    let bytes = model_file(&[field(44, b"?")], &[]);
+    for suffix in [".model", ".spm", ""] {
+        let mut file = tempfile::Builder::new().suffix(suffix).tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let read = Tokenizer::from_file(file.path()).unwrap();
+        assert_eq!(read.encode(SAMPLE), direct.encode(SAMPLE));
+        assert_eq!(read.encode_with_control(SAMPLE), direct.encode_with_control(SAMPLE));
+        assert_eq!((read.bos(), read.eos(), read.ends()), (Some(2), Some(1), direct.ends()));
+        assert_eq!(read.decode(&[3]), "?");
+    }
+    let mut file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    file.write_all(&bytes).unwrap();
+    let message = Tokenizer::from_file(file.path()).err().unwrap().to_string();
+    assert!(message.contains("tokenizer.json"), "{message}");
+}
+
+#[test]
+fn options_that_change_ids_are_refused_by_name() {
+    let refusal = |trainer: &[Vec<u8>], normalizer: &[Vec<u8>]| {
+        Tokenizer::from_sentencepiece(&model_file(trainer, normalizer)).err().unwrap().to_string()
+    };
+    assert!(refusal(&[number(3, 1)], &[]).contains("model_type is 1 (UNIGRAM); only 2 (BPE)"));
+    assert!(refusal(&[number(24, 1)], &[]).contains("treat_whitespace_as_suffix is true; only false"));
+    assert!(refusal(&[number(35, 0)], &[]).contains("byte_fallback is false"));
+    assert!(refusal(&[], &[number(3, 1)]).contains("add_dummy_prefix is true; only false"));
+    assert!(refusal(&[], &[number(4, 1)]).contains("remove_extra_whitespaces is true; only false"));
+    assert!(refusal(&[], &[number(5, 0)]).contains("escape_whitespaces is false; only true"));
+    assert!(refusal(&[], &[field(1, b"nmt_nfkc"), field(2, b"x")]).contains("rule is \"nmt_nfkc\"; only \"identity\""));
+    let with = |more: &[u8]| {
+        Tokenizer::from_sentencepiece(&[&model_file(&[], &[]), more].concat()).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert!(with(&field(5, &field(2, b"x"))).unwrap_err().contains("denormalizer_spec"));
+    // What does not concern the reader is passed over, whatever its type.
+    assert_eq!(with(&[field(4, b"x"), number(77, 1), vec![78 << 3 & 0x7f | 0x80 | 5, 4, 0, 0, 0, 0]].concat()), Ok(()));
+    // Broken at its very end.
+    for (more, why) in [
+        (&[0x0a, 5, 1][..], "a field of 5 bytes"),
+        (&[0x0b], "wire type 3"),
+        (&[2, 0], "number 0"),
+        (&[0x80], "the end of the message"),
+        (&[0xff; 10], "more than 64 bits"),
+        (&[0x08, 1], "something else where a text or a message"),
+        (&[0x0a, 3, 0x0a, 1, 0xff], "not UTF-8"),
+        (&[0x0a, 2, 0x18, 7], "the type 7"),
+        (&[0x0a, 2, 0x10, 7], "no f32"),
+        (&[0x0a, 5, 0x15, 0, 0, 0xc0, 0x7f], "is not a number"),
+    ] {
+        let message = with(more).unwrap_err();
+        assert!(message.contains(why), "{message} for {more:?}");
+    }
+    assert!(Tokenizer::from_sentencepiece(b"").err().unwrap().to_string().contains("no piece"));
+}
+
+/// Merging by a list without a tree of ranks, a table or a cut but at newlines: look at every pair, merge the best, again.
+fn merge_slowly(metadata: &HashMap<String, Value>, tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    let mut ranks: HashMap<String, usize> = HashMap::new();
+    for (rank, merge) in strings(metadata, "merges").into_iter().enumerate() {
+        ranks.entry(merge).or_insert(rank);
+    }
+    let mut symbols: Vec<String> = text.replace(' ', "▁").chars().map(String::from).collect();
+    loop {
+        let of = |at: usize| ranks.get(&format!("{} {}", symbols[at], symbols[at + 1])).map(|rank| (*rank, at));
+        let Some((_, at)) = (0..symbols.len().saturating_sub(1)).filter_map(of).min() else { break };
+        let right = symbols.remove(at + 1);
+        symbols[at].push_str(&right);
+    }
+    let id = |piece: &str| tokenizer.token_id(piece);
+    let bytes = |symbol: &String| symbol.bytes().map(|byte| id(&format!("<0x{byte:02X}>")).unwrap()).collect();
+    symbols.iter().flat_map(|symbol| id(symbol).map_or_else(|| bytes(symbol), |id| vec![id])).collect()
 }
 
 proptest! {
@@ -341,9 +532,38 @@ proptest! {
     }
 
     #[test]
-    fn equals_the_obvious_algorithm(text in "[abctheindr<>_\n ▁é한€🦜]{0,40}") {
+    fn equals_the_obvious_algorithm(text in "[abctheindr<>_\n ▁é한€🦜]{0,40}|[abchet <]{20,90}") {
         let tokenizer = tokenizer();
         prop_assert_eq!(tokenizer.encode(&text), encode_slowly(&tokenizer, &text));
+    }
+
+    #[test]
+    fn a_list_of_merges_equals_the_obvious_algorithm(text in "(\\PC|[\n\t ▁a-z]){0,20}|[aeinot ]{0,120}|(the|ing|er| |▁|\n|é){0,40}") {
+        let metadata = fourth();
+        let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+        let expected = merge_slowly(&metadata, &tokenizer, &text);
+        // The second time what comes out of itself is known.
+        prop_assert_eq!(&tokenizer.encode(&text), &expected);
+        prop_assert_eq!(&tokenizer.encode(&text), &expected);
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0usize..4), 0..6),
+        end in any::<prop::sample::Index>(),
+        cut in any::<bool>(),
+    ) {
+        let mut bytes = model_file(&[], &[]);
+        for (at, byte, go) in edits {
+            let at = at.index(bytes.len());
+            bytes.splice(at..(at + go).min(bytes.len()), [byte]);
+        }
+        if cut {
+            bytes.truncate(end.index(bytes.len()));
+        }
+        if let Ok(tokenizer) = Tokenizer::from_sentencepiece(&bytes) {
+            let _ = tokenizer.decode(&tokenizer.encode_with_control(SAMPLE));
+        }
     }
 
     #[test]
@@ -362,4 +582,31 @@ proptest! {
         text.push_str(&streaming.finish());
         prop_assert_eq!(text, tokenizer.decode(&ids));
     }
+}
+
+/// The vectors of a Gemma 4 vocabulary, where `ENGRAM_GEMMA4_VOCAB` names a folder with `vocab.gguf`, `vectors.inp` (texts, each but the last followed by
+/// a line of its own, `__ggml_vocab_test__`) and `vectors.out` (a line of ids for each).
+#[test]
+#[ignore = "needs a vocabulary that is not in the repository, in the folder that ENGRAM_GEMMA4_VOCAB names"]
+fn equals_the_vectors_of_a_real_vocabulary() {
+    let folder = std::path::PathBuf::from(std::env::var_os("ENGRAM_GEMMA4_VOCAB").unwrap());
+    let gguf = crate::gguf::Gguf::open(&folder.join("vocab.gguf")).unwrap();
+    let tokenizer = Tokenizer::from_gguf(gguf.metadata()).unwrap();
+    let inputs = std::fs::read_to_string(folder.join("vectors.inp")).unwrap();
+    let outputs = std::fs::read_to_string(folder.join("vectors.out")).unwrap();
+    let (inputs, outputs): (Vec<_>, Vec<_>) =
+        (inputs.split("\n__ggml_vocab_test__\n").collect(), outputs.lines().collect());
+    assert!(inputs.len() > 40);
+    assert_eq!(inputs.len(), outputs.len());
+    for (text, ids) in inputs.iter().zip(outputs) {
+        let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        assert_eq!(tokenizer.encode(text), ids, "{text:?}: {:?}", pieces(&tokenizer, &tokenizer.encode(text)));
+        assert_eq!(tokenizer.decode(&ids), *text);
+    }
+    assert!(tokenizer.lines_are_apart());
+    assert_eq!((tokenizer.start_of_turn(), tokenizer.end_of_turn()), (Some(105), Some(106)));
+    assert_eq!(tokenizer.ends(), [1, 106, 50]);
+    assert_eq!(tokenizer.control("<|channel>"), Some(100));
+    let spelled = tokenizer.encode("<|channel>thought\n<channel|><turn|>");
+    assert!(spelled.iter().all(|id| tokenizer.kind(*id) == Some(Kind::Normal)));
 }

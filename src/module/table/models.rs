@@ -113,7 +113,7 @@ pub(super) static COMMANDS: &[Command] = &[
                 "TOKENIZER",
                 "path",
                 Kind::Text,
-                "A tokenizer.json instead of the file's own tokenizer",
+                "A tokenizer.json or SentencePiece tokenizer.model instead of the file's own tokenizer",
             ),
             Arg::option(
                 "context",
