@@ -1,9 +1,12 @@
 //! The generation engine beside llama.cpp: the same file, the same threads, the same tokens, in turns.
 //!
-//! Each engine is a program of its own that loads the file and answers commands over pipes (the protocol stands at the head of `llama.py`; ours is the example
-//! `engine_bench`). All of them stay loaded and are asked one after the other, round by round and each time another first, so a machine that slows down slows all of
-//! them; the figure is the median of the rounds. The files have random weights in the real shapes ([`crate::random_gemma`]): speed depends on shapes, not on
-//! what the weights know.
+//! Each engine is a program of its own that loads the file and answers commands over pipes (the protocol stands at the head of `llama.py`; ours is the
+//! example `engine_bench`). All of them stay loaded and are asked one after the other, round by round and each time another first, so a machine that slows
+//! down slows all of them; the figure is the median of the rounds. The files have random weights in the real shapes ([`crate::random_gemma`]): speed depends
+//! on shapes, not on what the weights know.
+//!
+//! A turn during which other processes took more than a tenth of a core is disturbed. It is repeated, at most as often as there are rounds (never in a quick
+//! run), and it is left out of the median if at least half as many quiet ones as rounds came together.
 //!
 //! The ceiling of a step of one stream is what memory gives as many threads that only read, divided by the bytes of the weights, which a step reads once. It is
 //! measured in the same run. It counts no keys and values.
@@ -13,6 +16,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -26,8 +30,9 @@ const USAGE: &str = "\
 usage: scripts/bench-engine [option ...]
 
 options:
-  --quick            270M only, fewer tokens, one round: two minutes; judges no target
+  --quick            270M only, fewer tokens, two rounds: two minutes; judges no target
   --rounds N         rounds to take the median of (5)
+  --wait SECONDS     before each turn, wait at most so long for other processes to rest (0)
   --models LIST      of 270m,1b
   --formats LIST     of q8_0,q4_0 (every matrix), and when named q4_0-head8 (the embedding in Q8_0), f16, q4_k_m (by llama.cpp's quantiser)
   --threads LIST     1,2
@@ -56,6 +61,7 @@ const PAGE: Page = Page {
 struct Options {
     quick: bool,
     rounds: usize,
+    wait: Duration,
     models: Vec<String>,
     formats: Vec<String>,
     threads: Vec<usize>,
@@ -103,6 +109,7 @@ impl Options {
         let mut options = Options {
             quick: false,
             rounds: 0,
+            wait: Duration::ZERO,
             models: Vec::new(),
             formats: owned(&USUAL),
             threads: vec![1, 2],
@@ -129,6 +136,10 @@ impl Options {
                     options.rounds =
                         value()?.parse::<usize>().ok().filter(|n| *n > 0).ok_or("--rounds needs a number")?
                 }
+                "--wait" => {
+                    let seconds = value()?.parse().map_err(|_| "--wait needs a number of seconds")?;
+                    options.wait = Duration::from_secs(seconds);
+                }
                 "--models" => options.models = list(value()?, &["270m", "1b"])?,
                 "--formats" => options.formats = list(value()?, &known)?,
                 "--only" => options.only = list(value()?, &["load", "prefill", "decode", "streams"])?,
@@ -147,7 +158,7 @@ impl Options {
             options.models = owned(if options.quick { &["270m"] } else { &["270m", "1b"] });
         }
         if options.rounds == 0 {
-            options.rounds = if options.quick { 1 } else { 5 };
+            options.rounds = if options.quick { 2 } else { 5 };
         }
         Ok(Some(options))
     }
@@ -330,6 +341,7 @@ struct Results {
     loads: Vec<Load>,
     /// Bytes per second of memory by configuration, and the weights that a step reads.
     ceilings: Vec<(Config, f64, u64)>,
+    disturbed: Disturbed,
 }
 
 struct Load {
@@ -357,6 +369,7 @@ fn measure(
     weights: u64,
 ) -> Outcome<()> {
     doing(&config.to_string());
+    let mut prober = Program::start(0, root, path, config.threads)?;
     let mut programs = Vec::new();
     for engine in 0..ENGINES.len() {
         match Program::start(engine, root, path, config.threads)? {
@@ -365,11 +378,6 @@ fn measure(
             None if engine < 2 => report.skipped(format!("{}: it is not here", ENGINES[engine])),
             None => {}
         }
-    }
-    // What memory gives is asked of our program, which needs no model for it.
-    if let Some(ours) = programs.iter_mut().find(|p| p.engine == 0) {
-        let gigabytes = ours.figure("bandwidth", "gb_per_second")?;
-        all.ceilings.push((config.clone(), gigabytes * 1e9, weights));
     }
     let mut load = Load {
         config: config.clone(),
@@ -399,7 +407,7 @@ fn measure(
     }
     let mut programs = ready;
     if options.only.iter().any(|n| n == "load") {
-        load.seconds = in_turns(&mut programs, options.rounds, "load")?;
+        load.seconds = in_turns(&mut programs, options, "load", &mut all.disturbed)?;
     }
     let mut greedy: Vec<(usize, Vec<Value>)> = Vec::new();
     for program in &mut programs {
@@ -412,7 +420,11 @@ fn measure(
         }
     }
     for case in options.cases() {
-        let seconds = in_turns(&mut programs, options.rounds, &case.command())?;
+        // What memory gives is asked of our program, which needs no model for it.
+        if let Some(prober) = &mut prober {
+            all.ceilings.push((config.clone(), prober.figure("bandwidth", "gb_per_second")? * 1e9, weights));
+        }
+        let seconds = in_turns(&mut programs, options, &case.command(), &mut all.disturbed)?;
         let speeds = seconds.map(|s| s.map(|s| case.tokens() as f64 / s));
         let shown = ENGINES.iter().zip(speeds).filter_map(|(name, s)| Some(format!("{name} {:.1}", s?)));
         doing(&format!("{config}: {}: {} tokens/s", case.command(), shown.collect::<Vec<_>>().join(", ")));
@@ -425,16 +437,89 @@ fn measure(
     Ok(())
 }
 
+/// How much of a core other processes may take in a quiet turn.
+const REST: f64 = 0.1;
+
+/// How many turns other processes disturbed.
+#[derive(Default)]
+struct Disturbed {
+    turns: usize,
+    of: usize,
+}
+
 /// The seconds of each engine for a command: medians of the rounds, each of which begins with another engine.
-fn in_turns(programs: &mut [Program], rounds: usize, command: &str) -> Outcome<PerEngine> {
-    let mut seconds = [const { Vec::new() }; ENGINES.len()];
-    for round in 0..rounds {
-        for turn in 0..programs.len() {
-            let program = &mut programs[(round + turn) % programs.len()];
-            seconds[program.engine].push(program.figure(command, "seconds")?);
+fn in_turns(
+    programs: &mut [Program],
+    options: &Options,
+    command: &str,
+    disturbed: &mut Disturbed,
+) -> Outcome<PerEngine> {
+    let mut quiet = [const { Vec::new() }; ENGINES.len()];
+    let mut all = quiet.clone();
+    let (count, rounds) = (programs.len(), options.rounds);
+    for round in 0..if options.quick { rounds } else { 2 * rounds } {
+        for turn in 0..count {
+            let program = &mut programs[(round + turn) % count];
+            let engine = program.engine;
+            if quiet[engine].len() >= rounds {
+                continue;
+            }
+            let asked = Instant::now();
+            while asked.elapsed() < options.wait && !Busy::rests(&program.child) {}
+            let (before, began) = (Busy::now(&program.child), Instant::now());
+            let seconds = program.figure(command, "seconds")?;
+            let others = Busy::now(&program.child).others_since(&before) / began.elapsed().as_secs_f64();
+            disturbed.of += 1;
+            all[engine].push(seconds);
+            if others <= REST {
+                quiet[engine].push(seconds);
+            } else {
+                disturbed.turns += 1;
+            }
         }
     }
-    Ok(seconds.map(|s| (!s.is_empty()).then(|| median(&s))))
+    let mut figures = [None; ENGINES.len()];
+    for program in programs {
+        let engine = program.engine;
+        let enough = 2 * quiet[engine].len() >= rounds;
+        figures[engine] = Some(median(if enough { &quiet[engine] } else { &all[engine] }));
+    }
+    Ok(figures)
+}
+
+/// Processor time used so far, in seconds: of all processes (and of other machines on this processor, as far as the system knows), and of one.
+struct Busy {
+    all: f64,
+    one: f64,
+}
+
+impl Busy {
+    /// Zeros where the system does not say: then every turn counts as quiet.
+    fn now(child: &Child) -> Busy {
+        let numbers = |text: &str, fields: &[usize]| -> f64 {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            fields.iter().filter_map(|&f| words.get(f)?.parse::<f64>().ok()).sum::<f64>() / 100.0
+        };
+        let all = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        // user nice system idle iowait irq softirq steal
+        let all = numbers(all.lines().next().unwrap_or_default(), &[1, 2, 3, 6, 7, 8]);
+        let one = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+        // Behind the name in brackets, which may hold spaces: state and ten numbers, then user and system time.
+        let one = numbers(one.rsplit(')').next().unwrap_or_default(), &[11, 12]);
+        Busy { all, one }
+    }
+
+    /// Whether other processes rest, seen for half a second, in which this one does nothing.
+    fn rests(child: &Child) -> bool {
+        const LOOK: Duration = Duration::from_millis(500);
+        let before = Busy::now(child);
+        std::thread::sleep(LOOK);
+        Busy::now(child).others_since(&before) <= REST * LOOK.as_secs_f64()
+    }
+
+    fn others_since(&self, before: &Busy) -> f64 {
+        (self.all - before.all) - (self.one - before.one)
+    }
 }
 
 /// Ours beside a peer's.
@@ -463,6 +548,8 @@ impl Results {
 
     fn show(&self, report: &mut Report) {
         let engines = self.engines();
+        let Disturbed { turns, of } = self.disturbed;
+        report.version("Turns disturbed by other processes", format!("{turns} of {of}"));
         report.version("Compiler", machine::first_line("rustc", &["--version"]));
         let mut threads: Vec<usize> = self.ceilings.iter().map(|(c, ..)| c.threads).collect();
         threads.sort_unstable();
@@ -566,7 +653,10 @@ impl Results {
         columns.extend(engines.iter().map(|&e| format!("{}: MB at the end", ENGINES[e])));
         columns.extend(peers.iter().map(|&p| format!("greedy tokens as {}, of {GREEDY}", ENGINES[p])));
         let mut made = table("load", "Loading and memory", &columns);
-        made.note("The file is in the page cache. Memory is the process's resident memory with the mapped file, keys and values included; for Python programs with Python.");
+        made.note(
+            "The file is in the page cache. Memory is what the process has resident: the mapped file, weights laid out anew, keys and values; \
+             for the peers also Python.",
+        );
         for load in &self.loads {
             let mut row: Vec<Cell> = vec![
                 format!("{} {}", load.config.shape, load.config.format).into(),
@@ -678,7 +768,7 @@ mod tests {
         assert!(!part.everything() && part.cases().len() == 2 && part.threads == [2]);
         assert!(!parse("--quick")?.ok_or("help")?.everything());
         assert!(parse("--help")?.is_none());
-        for wrong in ["--rounds 0", "--models 4b", "--formats q9", "--threads 0", "--only", "--odd"] {
+        for wrong in ["--rounds 0", "--models 4b", "--formats q9", "--threads 0", "--wait", "--only", "--odd"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
         Ok(())

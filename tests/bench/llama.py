@@ -1,6 +1,7 @@
 """llama.cpp as one of the programs that the engine benchmark runs in turn: its C interface through ctypes, so no Python stands between two tokens but one call.
 
 usage: llama.py MODEL.gguf THREADS            (a Python with llama-cpp-python: scripts/bench-peers --llama makes one)
+       llama.py --library libllama.so MODEL.gguf THREADS      the same with a built ik_llama.cpp, a fork with kernels of its own
        llama.py --quantize FROM.gguf TO.gguf TYPE       writes another file with llama.cpp's own quantiser; TYPE is the name of a llama_ftype: Q4_K_M, Q6_K …
 
 The protocol: one command a line on stdin, one JSON object a line on stdout. The program that measures starts several such programs on the same file and asks
@@ -15,13 +16,13 @@ them in turn; only one works at a time, and one that waits uses no processor. Ti
   greedy ID,ID,… N       the N tokens of highest logit, one after the other, after this prompt           -> {"ids": […]}
   quit                   ends the program; so does the end of stdin
 
-What fails is answered with {"error": "why"}. Token i of the text of stream s is 1000 + (7919 i + 104729 s + 13) mod 250000, from position 0: prompts and steps take
-their tokens from there, so that every program does the same work and nothing is sampled; commands with one stream are stream 0. The next token is known, but a
-step ends when its logits lie in memory. A megabyte is a million bytes.
+What fails is answered with {"error": "why"}. Token i of the text of stream s is 1000 + (7919 i + 104729 s + 13) mod 250000, from position 0: prompts and steps
+take their tokens from there, so that every program does the same work and nothing is sampled; commands with one stream are stream 0. The next token is known,
+but a step ends when its logits lie in memory. A megabyte is a million bytes.
 
-How llama.cpp is run: context 4096 (streams: 512 per stream, a cache for each), batches of 512, the same number of threads for prompts and steps, and sliding layers that keep
-their window only, as llama.cpp's own tools have them (the library's default keeps everything, which is slower at depth). The rest is at its default, flash attention
-too (it is used where it can be). Weights are mapped or repacked as it likes.
+How llama.cpp is run: context 4096 (streams: 512 per stream, a cache for each), batches of 512, the same number of threads for prompts and steps, and sliding
+layers that keep their window only, as llama.cpp's own tools have them (the library's default keeps everything, which is slower at depth). The rest is at its
+default, flash attention too (it is used where it can be). Weights are mapped or repacked as it likes.
 """
 
 import ctypes
@@ -29,14 +30,80 @@ import json
 import sys
 import time
 
-import llama_cpp as llama
 import numpy
 
 CONTEXT, BATCH, STREAM_DEPTH, STREAM_CONTEXT = 4096, 512, 32, 512
 
 
+LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+
+# Of what the library has to say, only errors are of interest.
+@LOG
+def log(level, text, _):
+    if level == 4:
+        print(text.decode(errors="replace"), end="", file=sys.stderr)
+
+
 def tokens(stream, first, n):
     return [1000 + (7919 * i + 104729 * stream + 13) % 250000 for i in range(first, first + n)]
+
+
+class Fork:
+    """The functions used here of ik_llama.cpp, under llama.cpp's names.
+
+    Its structures are not llama.cpp's, and change. Only what stands first in them is used: a structure that is larger than the library's is passed and returned
+    by value all the same, by the calling conventions of x86-64 and AArch64, because the callee touches its own part of it.
+    """
+
+    class ContextParams(ctypes.Structure):
+        _fields_ = [
+            *((name, ctypes.c_uint32) for name in ("seed", "n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_threads", "n_threads_batch")),
+            ("rest", ctypes.c_byte * 2020),
+        ]
+
+    class ModelParams(ctypes.Structure):
+        _fields_ = [("all", ctypes.c_void_p * 256)]
+
+    class Batch(ctypes.Structure):
+        _fields_ = [
+            ("n_tokens", ctypes.c_int32), ("token", ctypes.POINTER(ctypes.c_int32)), ("embd", ctypes.c_void_p), ("pos", ctypes.POINTER(ctypes.c_int32)),
+            ("n_seq_id", ctypes.POINTER(ctypes.c_int32)), ("seq_id", ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))), ("logits", ctypes.POINTER(ctypes.c_int8)),
+            ("all_pos_0", ctypes.c_int32), ("all_pos_1", ctypes.c_int32), ("all_seq_id", ctypes.c_int32),
+        ]  # fmt: skip
+
+    def __init__(self, path):
+        library, pointer, number = ctypes.CDLL(path), ctypes.c_void_p, ctypes.c_int32
+        for name, result, arguments in (
+            ("llama_backend_init", None, []),
+            ("llama_log_set", None, [LOG, pointer]),
+            ("llama_print_system_info", ctypes.c_char_p, []),
+            ("llama_context_default_params", self.ContextParams, []),
+            ("llama_model_default_params", self.ModelParams, []),
+            ("llama_model_load_from_file", pointer, [ctypes.c_char_p, self.ModelParams]),
+            ("llama_init_from_model", pointer, [pointer, self.ContextParams]),
+            ("llama_free_model", None, [pointer]),
+            ("llama_free", None, [pointer]),
+            ("llama_batch_init", self.Batch, [number, number, number]),
+            ("llama_batch_free", None, [self.Batch]),
+            ("llama_kv_cache_clear", None, [pointer]),
+            ("llama_decode", number, [pointer, self.Batch]),
+            ("llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), [pointer, number]),
+            ("llama_n_vocab", number, [pointer]),
+        ):
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+            setattr(self, name, function)
+        self.llama_model_free, self.llama_vocab_n_tokens = self.llama_free_model, self.llama_n_vocab
+
+    def llama_get_memory(self, context):
+        return context
+
+    def llama_memory_clear(self, context, _):
+        self.llama_kv_cache_clear(context)
+
+    def llama_model_get_vocab(self, model):
+        return model
 
 
 def memory():
@@ -97,7 +164,10 @@ class Bench:
     def version(self):
         from importlib.metadata import version
 
-        return {"llama.cpp": f"llama-cpp-python {version('llama-cpp-python')}", "features": llama.llama_print_system_info().decode().strip()}
+        features = llama.llama_print_system_info().decode().strip()
+        if isinstance(llama, Fork):
+            return {"ik_llama.cpp": "as built", "features": features}
+        return {"llama.cpp": f"llama-cpp-python {version('llama-cpp-python')}", "features": features}
 
     def load(self):
         if self.model:
@@ -170,25 +240,27 @@ def quantize(source, target, kind):
         raise RuntimeError(f"llama_model_quantize: {status}")
 
 
-# What the library has to say is not of interest, unless it goes wrong.
-@llama.llama_log_callback
-def log(level, text, _):
-    if level in (3, 4):
-        print(text.decode(errors="replace"), end="", file=sys.stderr)
-
-
 def main():
-    llama.llama_log_set(log, ctypes.c_void_p())
+    global llama
+    arguments = sys.argv[1:]
+    if arguments[0] == "--library":
+        llama = Fork(arguments[1])
+        arguments = arguments[2:]
+    else:
+        import llama_cpp as llama
+    llama.llama_log_set(log, None)
     llama.llama_backend_init()
-    if sys.argv[1] == "--quantize":
-        return quantize(*sys.argv[2:])
-    bench = Bench(sys.argv[1], int(sys.argv[2]))
+    if arguments[0] == "--quantize":
+        return quantize(*arguments[1:])
+    bench = Bench(arguments[0], int(arguments[1]))
     commands = {name: getattr(bench, name) for name in ("version", "load", "memory", "prefill", "decode", "streams", "greedy")}
     for line in sys.stdin:
-        command, *arguments = line.split()
+        command, *arguments = line.split() or [""]
         if command == "quit":
             break
         try:
+            if command not in commands:
+                raise RuntimeError("unknown command")
             if bench.model is None and command not in ("version", "load", "memory"):
                 raise RuntimeError("nothing is loaded")
             reply = commands[command](*arguments)

@@ -1,8 +1,8 @@
 //! Writes GGUFs of the Gemma 3 text architecture with random weights: real shapes, and so real speed, without anybody's weights.
 //!
-//! Matrices are uniform noise with the deviation 1/√columns, so that activations keep the size that training starts with; norms are near one, or two behind a block. Blocks are
-//! written as they are in the file: random bytes are as good as quantised random numbers, and take no time. The vocabulary has as many pieces as the real one
-//! and its control pieces, lines and bytes at the real ids; the words are made up. llama.cpp and our own loader both read the files.
+//! Matrices are uniform noise with the deviation 1/√columns, so that activations keep the size that training starts with; norms are near one, or two behind
+//! a block. Blocks are written as they are in the file: random bytes are as good as quantised random numbers, and take no time. The vocabulary has as many
+//! pieces as the real one and its control pieces, lines and bytes at the real ids; the words are made up. llama.cpp and our own loader both read the files.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -105,8 +105,8 @@ impl Tensor {
         let deviation = 1.0 / (self.dims[0] as f32).sqrt();
         match self.kind {
             Kind::F32 => {
-                // What a layer adds weighs twice what it is made of. Without that the token before is still the largest part of the last layer's result, and since
-                // the output matrix is the embedding, the most likely next token is the same token for ever.
+                // What a layer adds weighs twice what it is made of. Without that the token before stays the largest part of the last layer's result, and
+                // since the output matrix is the embedding, the most likely next token is the same one for ever.
                 let mean = if self.name.contains(".post_") { 2.0 } else { 1.0 };
                 for _ in 0..numbers {
                     to.write_all(&(mean + 0.05 * random.normal()).to_le_bytes())?;
@@ -316,8 +316,8 @@ fn metadata(s: &Shape, format: &Format) -> Metadata {
     m
 }
 
-/// Pieces laid out as Gemma's, as many as asked for, with their kinds as GGUF numbers them: controls, turns, lines, runs of spaces, tags, bytes and letters, then
-/// made-up words. Scores fall with the id.
+/// Pieces laid out as Gemma's, as many as asked for, with their kinds as GGUF numbers them: controls, turns, lines, runs of spaces, tags, bytes and letters,
+/// then made-up words. Scores fall with the id.
 fn pieces(count: usize) -> Vec<(String, u32)> {
     let (normal, unknown, control, defined, byte) = (1, 2, 3, 4, 6);
     let mut all: Vec<(String, u32)> = Vec::with_capacity(count);

@@ -37,8 +37,7 @@ fn main() -> Outcome<()> {
             break;
         }
         let reply = bench.answer(&words).unwrap_or_else(|error| json!({ "error": error.to_string() }));
-        println!("{reply}");
-        std::io::stdout().flush()?;
+        writeln!(std::io::stdout(), "{reply}")?;
     }
     Ok(())
 }
