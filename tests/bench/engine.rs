@@ -371,11 +371,11 @@ fn measure(
     doing(&config.to_string());
     let mut prober = Program::start(0, root, path, config.threads)?;
     let mut programs = Vec::new();
-    for engine in 0..ENGINES.len() {
+    for (engine, name) in ENGINES.iter().enumerate() {
         match Program::start(engine, root, path, config.threads)? {
             Some(program) => programs.push(program),
             // The third is one that few have.
-            None if engine < 2 => report.skipped(format!("{}: it is not here", ENGINES[engine])),
+            None if engine < 2 => report.skipped(format!("{name}: it is not here")),
             None => {}
         }
     }
