@@ -18,7 +18,7 @@ pub fn generation(report: &mut Report, quick: bool) -> Outcome<()> {
     // Speed depends on shapes, not on what the weights know: random ones in the real shape of Gemma 3 270M, with a small vocabulary's text.
     doing("writing a model of the shape of Gemma 3 270M, Q8_0, random weights");
     let file = server.model_dir().join("bench-270m-q8_0.gguf");
-    random_gemma::write(&file, &random_gemma::GEMMA_3_270M)?;
+    random_gemma::write(&file, &random_gemma::GEMMA_3_270M, &random_gemma::Q8_0)?;
     redis::cmd("GEMMA.LOAD").arg("bench").arg("bench-270m-q8_0.gguf").query::<()>(c)?;
     let prompt = texts::sentences(if quick { 8 } else { 40 }).join(" ");
     let tokens = if quick { 16 } else { 128 };

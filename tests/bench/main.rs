@@ -7,6 +7,7 @@
 mod conversations;
 mod dataset;
 mod embedding;
+mod engine;
 mod generation;
 mod in_process;
 mod machine;
@@ -29,7 +30,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use report::{Report, Table, doing, number};
+use report::{Page, Report, Table, doing, number};
 use world::{Options, World};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -74,6 +75,14 @@ const SECTIONS: [&str; 13] = [
     "generation",
 ];
 
+/// The page that a run of everything writes.
+const PAGE: Page = Page {
+    name: "benchmarks",
+    title: "Benchmarks",
+    made_by: "make bench",
+    how: "How each is measured is written at the head of its file in `tests/bench/`.",
+};
+
 fn main() {
     if let Err(error) = run() {
         eprintln!("engram-bench: {error}");
@@ -82,9 +91,15 @@ fn main() {
 }
 
 fn run() -> Outcome<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // A benchmark with peers, options and a page of its own: scripts/bench-engine.
+    if let Some(("engine", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return engine::engine(&root, rest);
+    }
     let (mut chosen, mut quick, mut million) = (Vec::new(), false, false);
     let (mut locomo, mut xquad, mut out) = (None, None, None);
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let mut path = || arguments.next().map(PathBuf::from).ok_or_else(|| format!("{argument} needs a path"));
         match argument.as_str() {
@@ -108,11 +123,10 @@ fn run() -> Outcome<()> {
     } else if million && !chosen.iter().any(|section| section == "million") {
         chosen.push("million".to_owned());
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let scratch = root.join("var/bench");
     let (small, large) = if quick { (1_000, 10_000) } else { (10_000, 100_000) };
     let mut world = World::new(Options { quick, small, large });
-    let mut report = Report::new(quick);
+    let mut report = Report::new(PAGE, quick);
     let server = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
     report.version("Server", machine::first_line(&server, &["--version"]));
     report.version("Compiler", machine::first_line("rustc", &["--version"]));

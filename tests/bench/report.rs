@@ -94,6 +94,14 @@ impl std::fmt::Display for Cell {
     }
 }
 
+impl Cell {
+    /// The same value, shown with this behind it.
+    pub fn with_unit(mut self, unit: &str) -> Cell {
+        self.shown += unit;
+        self
+    }
+}
+
 /// A number with so many digits after the point, thousands grouped.
 pub fn number(value: f64, digits: usize) -> Cell {
     if !value.is_finite() {
@@ -228,8 +236,22 @@ struct Target {
     met: Option<bool>,
 }
 
+/// What a report is called and says of itself.
+#[derive(Clone, Copy)]
+pub struct Page {
+    /// The stem of its files.
+    pub name: &'static str,
+    /// Its title.
+    pub title: &'static str,
+    /// The command that makes it.
+    pub made_by: &'static str,
+    /// Where it is written how things are measured: a sentence.
+    pub how: &'static str,
+}
+
 /// The report in the making.
 pub struct Report {
+    page: Page,
     quick: bool,
     versions: Vec<(String, String)>,
     targets: Vec<Target>,
@@ -240,8 +262,9 @@ pub struct Report {
 
 impl Report {
     /// An empty one. A quick run measures smaller things, so it judges no target.
-    pub fn new(quick: bool) -> Report {
+    pub fn new(page: Page, quick: bool) -> Report {
         Report {
+            page,
             quick,
             versions: Vec::new(),
             targets: Vec::new(),
@@ -335,10 +358,11 @@ impl Report {
 
     /// The page.
     pub fn markdown(&self) -> String {
-        let mut page = String::from(
-            "# Benchmarks\n\nMade by `make bench`; every figure below was printed by it in one run. Medians of interleaved \
+        let Page { name: stem, title, made_by, how } = self.page;
+        let mut page = format!(
+            "# {title}\n\nMade by `{made_by}`; every figure below was printed by it in one run. Medians of interleaved \
              rounds; on a shared machine absolute times drift \
-             by tens of per cent and ratios hold. How each is measured is written at the head of its file in `tests/bench/`.\n\n",
+             by tens of per cent and ratios hold. {how}\n\n",
         );
         let _ = writeln!(page, "* Machine: {}", machine::describe());
         for (what, version) in &self.versions {
@@ -348,7 +372,7 @@ impl Report {
             let _ = writeln!(page, "* Skipped: {skipped}");
         }
         for (name, words, _) in &self.plots {
-            let _ = write!(page, "\n![{words}](benchmarks.{name}.svg)\n");
+            let _ = write!(page, "\n![{words}]({stem}.{name}.svg)\n");
         }
         if !self.targets.is_empty() {
             let _ = write!(page, "\n{}", self.targets_table().markdown());
@@ -389,10 +413,11 @@ impl Report {
             written.push(path);
             Ok(())
         };
-        file("benchmarks.md".to_owned(), self.markdown())?;
-        file("benchmarks.json".to_owned(), format!("{:#}\n", self.json()))?;
+        let stem = self.page.name;
+        file(format!("{stem}.md"), self.markdown())?;
+        file(format!("{stem}.json"), format!("{:#}\n", self.json()))?;
         for (name, _, svg) in &self.plots {
-            file(format!("benchmarks.{name}.svg"), svg.clone())?;
+            file(format!("{stem}.{name}.svg"), svg.clone())?;
         }
         for path in written {
             println!("written: {}", path.display());
@@ -435,7 +460,8 @@ mod tests {
 
     #[test]
     fn another_report_is_taken_in() {
-        let mut report = Report::new(false);
+        let page = Page { name: "p", title: "T", made_by: "m", how: "H." };
+        let mut report = Report::new(page, false);
         let target = json!({ "what": "w", "target": "≥ 1", "measured": "2", "met": true });
         report.include(
             &json!({ "versions": { "x": "1.2" }, "lengths": [{ "tokens": 8, "ms": 0.74 }], "targets": [target] }),
