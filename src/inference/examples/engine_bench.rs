@@ -11,9 +11,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
-use engram_inference::gemma::{Gemma, LoadOptions, Progress, Sequence};
+use engram_inference::gemma::{BATCH, Gemma, LoadOptions, Part, Progress, Sequence, Workspace};
 use engram_inference::kernels::kernels;
 use engram_inference::memory::MappedVec;
+use engram_inference::pool::Pool;
+use engram_inference::team::Lead;
 use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -29,7 +31,9 @@ fn main() -> Outcome<()> {
         return Err("usage: engine_bench model.gguf THREADS".into());
     };
     let threads = threads.parse::<NonZeroUsize>()?.get();
-    let mut bench = Bench { path: path.into(), threads, model: None, sequence: None };
+    // The thread that reads commands is one of them.
+    let helpers = (threads > 1).then(|| Pool::new(threads - 1, 0)).transpose()?;
+    let mut bench = Bench { path: path.into(), threads, helpers, loaded: None };
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -45,9 +49,30 @@ fn main() -> Outcome<()> {
 struct Bench {
     path: PathBuf,
     threads: usize,
-    model: Option<Arc<Gemma>>,
-    /// The text of the single-stream commands; it holds nothing between them but its memory.
-    sequence: Option<Sequence>,
+    helpers: Option<Pool>,
+    loaded: Option<Loaded>,
+}
+
+struct Loaded {
+    model: Arc<Gemma>,
+    work: Workspace,
+}
+
+impl Loaded {
+    /// An empty text.
+    fn text(&self) -> Outcome<Sequence> {
+        Ok(Sequence::new(Arc::clone(&self.model), CONTEXT.min(self.model.info().context))?)
+    }
+
+    /// Appends tokens, and computes the logits after the last one if they are wanted.
+    fn append(&mut self, sequence: &mut Sequence, tokens: &[u32], lead: &Lead<'_>, logits: bool) -> Outcome<()> {
+        let last = tokens.len().div_ceil(BATCH);
+        for (n, tokens) in tokens.chunks(BATCH).enumerate() {
+            let logits = usize::from(logits && n + 1 == last);
+            self.work.append(&mut [Part { sequence, tokens, logits }], lead, &|| {})?;
+        }
+        Ok(())
+    }
 }
 
 impl Bench {
@@ -70,74 +95,74 @@ impl Bench {
     }
 
     fn load(&mut self) -> Outcome<Value> {
-        if self.threads != 1 {
-            return Err(format!("a sequence steps on one thread, not on {}", self.threads).into());
-        }
-        (self.sequence, self.model) = (None, None);
+        self.loaded = None;
         let began = Instant::now();
         let model = Arc::new(Gemma::load(&self.path, &LoadOptions::default(), &Progress::default())?);
-        self.sequence = Some(Sequence::new(Arc::clone(&model), CONTEXT.min(model.info().context))?);
-        self.model = Some(model);
+        self.loaded = Some(Loaded { work: Workspace::new(Arc::clone(&model))?, model });
         let seconds = began.elapsed().as_secs_f64();
         let mut reply = memory()?;
         reply["seconds"] = json!(seconds);
         Ok(reply)
     }
 
-    fn model(&self) -> Outcome<&Arc<Gemma>> {
-        Ok(self.model.as_ref().ok_or("nothing is loaded")?)
-    }
-
-    /// An empty text.
-    fn cleared(&mut self) -> Outcome<&mut Sequence> {
-        let model = Arc::clone(self.model()?);
-        self.sequence = None;
-        Ok(self.sequence.insert(Sequence::new(Arc::clone(&model), CONTEXT.min(model.info().context))?))
+    /// What is loaded, and the threads for a step.
+    fn ready(&mut self) -> Outcome<(&mut Loaded, Lead<'_>)> {
+        let loaded = self.loaded.as_mut().ok_or("nothing is loaded")?;
+        let lead = match &self.helpers {
+            Some(pool) => pool.lead(),
+            None => Lead::alone(),
+        };
+        Ok((loaded, lead))
     }
 
     fn prefill(&mut self, n: usize) -> Outcome<Value> {
         let tokens = tokens(0, 0, n);
-        let sequence = self.cleared()?;
+        let (loaded, lead) = self.ready()?;
+        let mut sequence = loaded.text()?;
         let began = Instant::now();
-        sequence.extend_for_logits(&tokens)?;
+        loaded.append(&mut sequence, &tokens, &lead, true)?;
         Ok(seconds(began))
     }
 
     fn decode(&mut self, depth: usize, n: usize) -> Outcome<Value> {
-        let sequence = self.cleared()?;
-        sequence.extend(&tokens(0, 0, depth))?;
+        let (loaded, lead) = self.ready()?;
+        let mut sequence = loaded.text()?;
+        loaded.append(&mut sequence, &tokens(0, 0, depth), &lead, false)?;
         let began = Instant::now();
         for token in tokens(0, depth, n) {
-            sequence.extend_for_logits(&[token])?;
+            loaded.append(&mut sequence, &[token], &lead, true)?;
         }
         Ok(seconds(began))
     }
 
     fn streams(&mut self, streams: usize, n: usize) -> Outcome<Value> {
-        let model = self.model()?;
-        let mut sequences = Vec::with_capacity(streams);
+        let (loaded, lead) = self.ready()?;
+        let mut texts = Vec::with_capacity(streams);
         for stream in 0..streams {
-            let mut sequence = Sequence::new(Arc::clone(model), STREAM_DEPTH + n)?;
-            sequence.extend(&tokens(stream, 0, STREAM_DEPTH))?;
-            sequences.push((sequence, tokens(stream, STREAM_DEPTH, n)));
+            let mut sequence = loaded.text()?;
+            loaded.append(&mut sequence, &tokens(stream, 0, STREAM_DEPTH), &lead, false)?;
+            texts.push((sequence, tokens(stream, STREAM_DEPTH, n)));
         }
         let began = Instant::now();
         for step in 0..n {
-            for (sequence, tokens) in &mut sequences {
-                sequence.extend_for_logits(&tokens[step..=step])?;
-            }
+            let parts = texts.iter_mut();
+            let mut parts: Vec<Part<'_>> =
+                parts.map(|(sequence, tokens)| Part { sequence, tokens: &tokens[step..=step], logits: 1 }).collect();
+            loaded.work.append(&mut parts, &lead, &|| {})?;
         }
         Ok(seconds(began))
     }
 
     fn greedy(&mut self, prompt: &[u32], n: usize) -> Outcome<Value> {
-        let sequence = self.cleared()?;
+        let (loaded, lead) = self.ready()?;
+        let mut sequence = loaded.text()?;
         let mut ids: Vec<u32> = Vec::with_capacity(n);
         while ids.len() < n {
-            let logits = match ids.last() {
-                None => sequence.extend_for_logits(prompt)?,
-                Some(last) => sequence.extend_for_logits(&[*last])?,
-            };
+            match ids.last() {
+                None => loaded.append(&mut sequence, prompt, &lead, true)?,
+                Some(&last) => loaded.append(&mut sequence, &[last], &lead, true)?,
+            }
+            let logits = loaded.work.logits(0);
             // The first of the highest.
             let mut best = 0;
             for (id, logit) in logits.iter().enumerate() {

@@ -12,8 +12,9 @@ use super::{FEW, Meta, Path, Quant, Tiles};
 
 pub(super) static PATH: Path = Path { name: "avx512vnni", tiles, quantise };
 
-/// Bytes that a read runs ahead of the products when each weight is used once.
-const AHEAD: usize = 4096;
+/// Bytes that a read runs ahead of the products when each weight is used once: into the second-level cache, because the first
+/// has too few places for lines on their way (measured: 12 GB/s of Q4_0 with them, 19 without).
+const AHEAD: usize = 8192;
 /// Rows of `x` that meet two tiles at once: with their 24 sums, weights and scales they fill the 32 registers.
 const WIDE: usize = 6;
 
@@ -113,7 +114,7 @@ fn some<K: Kind, const R: usize, const T: usize, const AHEAD_OF_USE: bool>(
             if AHEAD_OF_USE {
                 let next = tiles[0].as_ptr().add(weights_at + b * shape.weights).wrapping_add(AHEAD);
                 for line in 0..shape.weights.div_ceil(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line * 64).cast());
+                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line * 64).cast());
                 }
             }
             let parts = if halves { 2 } else { 1 };
