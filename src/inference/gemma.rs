@@ -1,11 +1,12 @@
-//! Gemma 3 text models from GGUF files.
+//! Gemma 3 text models from GGUF files, and from folders as they are published.
 //!
-//! A [`Gemma`] is immutable and shared: weights where the file is mapped, norms copied, the tokenizer. A [`Sequence`] is one
+//! A [`Gemma`] is immutable and shared: weights where the files are mapped, norms copied, the tokenizer. A [`Sequence`] is one
 //! text under it. `generation` makes text of it.
 
 mod config;
 mod forward;
 mod kv;
+mod source;
 mod template;
 
 use std::path::{Path, PathBuf};
@@ -14,11 +15,11 @@ use std::sync::{Arc, OnceLock};
 
 use crate::Error;
 use crate::constraint::Pieces;
-use crate::gguf::Gguf;
 use crate::memory::MappedVec;
 use crate::product::Matrix;
 use crate::tokenizer::Tokenizer;
 use config::Config;
+use source::{Family, Source};
 
 pub use forward::Sequence;
 pub use template::{Role, Turn};
@@ -32,7 +33,7 @@ const PIECE: usize = 16 << 20;
 /// What may be chosen when a model is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
-    /// A `tokenizer.json` to use instead of the GGUF's own vocabulary.
+    /// A `tokenizer.json` to use instead of the model's own vocabulary.
     pub tokenizer: Option<PathBuf>,
     /// The context in tokens; at most, and by default, what the model was trained for.
     pub context: Option<usize>,
@@ -54,7 +55,7 @@ pub struct Progress {
 /// What is known about a loaded model.
 #[derive(Clone, Debug)]
 pub struct ModelInfo {
-    /// `general.name` of the file, or the file's stem.
+    /// `general.name` of the file, or the file's stem; the name of a folder.
     pub name: String,
     /// `gemma3`.
     pub architecture: String,
@@ -72,7 +73,7 @@ pub struct ModelInfo {
     pub context: usize,
     /// Tokens the model was trained for.
     pub trained_context: usize,
-    /// The size of the model file, which is mapped.
+    /// The size of the model's files, which are mapped.
     pub file_bytes: u64,
     /// Bytes in memory of our own, beside the file.
     pub mapped_bytes: u64,
@@ -123,59 +124,70 @@ impl Layer {
 }
 
 impl Gemma {
-    /// Loads the GGUF file at `path`: checks its header, shapes and extents, then reads its pages into the page cache with
-    /// `progress`. Errors name the file and what was wrong in it.
+    /// Loads the GGUF file at `path`, or the folder as it is published (`config.json`, `tokenizer.json`, `model.safetensors` or
+    /// its parts), which may be named by its safetensors file: checks headers, shapes and extents, then reads the pages into
+    /// the page cache with `progress`. Errors name the file and what was wrong in it.
     pub fn load(path: &Path, options: &LoadOptions, progress: &Progress) -> Result<Gemma, Error> {
-        let gguf = Gguf::open(path)?;
-        let model = Gemma::read(&gguf, path, options).map_err(|e| e.at(path.display()))?;
-        let total = gguf.file().len();
-        progress.total.store(total as u64, Ordering::Relaxed);
-        for at in (0..total).step_by(PIECE) {
-            if progress.cancelled.load(Ordering::Relaxed) {
-                return Err(Error::new("loading was cancelled").at(path.display()));
+        let source = Source::open(path)?;
+        let model = Gemma::read(&source, path, options).map_err(|e| e.at(path.display()))?;
+        let files = source.files();
+        progress.total.store(files.iter().map(|file| file.len() as u64).sum(), Ordering::Relaxed);
+        for file in files {
+            let total = file.len();
+            for at in (0..total).step_by(PIECE) {
+                if progress.cancelled.load(Ordering::Relaxed) {
+                    return Err(Error::new("loading was cancelled").at(path.display()));
+                }
+                let end = total.min(at + PIECE);
+                file.populate(at..end);
+                progress.done.fetch_add((end - at) as u64, Ordering::Relaxed);
             }
-            let end = total.min(at + PIECE);
-            gguf.file().populate(at..end);
-            progress.done.store(end as u64, Ordering::Relaxed);
         }
         Ok(model)
     }
 
-    fn read(gguf: &Gguf, path: &Path, options: &LoadOptions) -> Result<Gemma, Error> {
-        let config = Config::read(gguf)?;
-        let (width, q, kv) = (config.width, config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let (rows, _) = gguf.shape("token_embd.weight")?;
-        let embedding = gguf.matrix("token_embd.weight", rows, width)?;
-        let output = if gguf.has("output.weight") { Some(gguf.matrix("output.weight", rows, width)?) } else { None };
-        let mut layers = Vec::with_capacity(config.layers);
-        for i in 0..config.layers {
-            let matrix = |name: &str, rows, cols| gguf.matrix(&format!("blk.{i}.{name}.weight"), rows, cols);
-            let vector = |name: &str, len| gguf.vector(&format!("blk.{i}.{name}.weight"), len);
-            layers.push(Layer {
-                attn_norm: vector("attn_norm", width)?,
-                q: matrix("attn_q", q, width)?,
-                k: matrix("attn_k", kv, width)?,
-                v: matrix("attn_v", kv, width)?,
-                q_norm: vector("attn_q_norm", config.head_dim)?,
-                k_norm: vector("attn_k_norm", config.head_dim)?,
-                attn_output: matrix("attn_output", width, q)?,
-                post_attention_norm: vector("post_attention_norm", width)?,
-                ffn_norm: vector("ffn_norm", width)?,
-                gate: matrix("ffn_gate", config.ffn, width)?,
-                up: matrix("ffn_up", config.ffn, width)?,
-                down: matrix("ffn_down", width, config.ffn)?,
-                post_ffw_norm: vector("post_ffw_norm", width)?,
-            });
+    fn read(source: &Source, path: &Path, options: &LoadOptions) -> Result<Gemma, Error> {
+        if source.family != Family::Gemma3 {
+            let found = source.family.architecture();
+            return Err(Error::new(format!("architecture {found:?} is not supported; accepted is \"gemma3\"")));
+        }
+        let config = Config::read(source)?;
+        if let Some(cap) = config.attention_cap.or(config.final_cap) {
+            return Err(Error::new(format!("a soft cap of {cap}; only models without soft capping are accepted")));
         }
         let tokenizer = match &options.tokenizer {
             Some(path) => Tokenizer::from_file(path)?,
-            None => Tokenizer::from_gguf(gguf.metadata())?,
+            None => source.tokenizer()?,
         };
-        let vocabulary = tokenizer.vocabulary_size();
+        let (vocabulary, rows) = (tokenizer.vocabulary_size(), source.rows("token_embd.weight")?);
         if vocabulary == 0 || vocabulary > rows {
             return Err(Error::new(format!("the tokenizer has {vocabulary} pieces, the model {rows}")));
         }
-        let output_norm = gguf.vector("output_norm.weight", width)?;
+        let (width, q, kv) = (config.width, config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let embedding = source.table("token_embd.weight", vocabulary, width)?;
+        let head = "output.weight";
+        let output = if source.has(head) { Some(source.table(head, vocabulary, width)?) } else { None };
+        let mut layers = Vec::with_capacity(config.layers);
+        for i in 0..config.layers {
+            let matrix = |name: &str, rows, cols| source.matrix(&format!("blk.{i}.{name}.weight"), rows, cols);
+            let gain = |name: &str, len| source.gain(&format!("blk.{i}.{name}.weight"), len);
+            layers.push(Layer {
+                attn_norm: gain("attn_norm", width)?,
+                q: matrix("attn_q", q, width)?,
+                k: matrix("attn_k", kv, width)?,
+                v: matrix("attn_v", kv, width)?,
+                q_norm: gain("attn_q_norm", config.head_dim)?,
+                k_norm: gain("attn_k_norm", config.head_dim)?,
+                attn_output: matrix("attn_output", width, q)?,
+                post_attention_norm: gain("post_attention_norm", width)?,
+                ffn_norm: gain("ffn_norm", width)?,
+                gate: matrix("ffn_gate", config.ffn, width)?,
+                up: matrix("ffn_up", config.ffn, width)?,
+                down: matrix("ffn_down", width, config.ffn)?,
+                post_ffw_norm: gain("post_ffw_norm", width)?,
+            });
+        }
+        let output_norm = source.gain("output_norm.weight", width)?;
         let context = match options.context {
             None => options.most_context.map_or(config.context, |most| config.context.min(most.max(1))),
             Some(n) if (1..=config.context).contains(&n) => n,
@@ -187,10 +199,10 @@ impl Gemma {
         let quantization = quantization(&layers);
         let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let norms = layers.iter().flat_map(Layer::norms).map(MappedVec::bytes).sum::<u64>();
-        let parameters = gguf.parameters();
+        let parameters = source.parameters();
         let info = ModelInfo {
-            name: gguf.text("general.name")?.filter(|n| !n.is_empty()).map_or(stem, str::to_owned),
-            architecture: "gemma3".to_owned(),
+            name: source.name()?.unwrap_or(stem),
+            architecture: config.family.architecture().to_owned(),
             parameters,
             layers: config.layers,
             width,
@@ -198,7 +210,7 @@ impl Gemma {
             quantization: quantization.to_owned(),
             context,
             trained_context: config.context,
-            file_bytes: gguf.file().len() as u64,
+            file_bytes: source.files().iter().map(|file| file.len() as u64).sum(),
             mapped_bytes: norms + output_norm.bytes(),
             kv_bytes_per_token: config.kv_bytes_per_token(),
         };

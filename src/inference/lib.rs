@@ -11,6 +11,7 @@ pub mod cache;
 pub mod constraint;
 pub mod encoder;
 pub mod error;
+mod folder;
 pub mod gemma;
 pub mod generation;
 pub mod gguf;
@@ -18,6 +19,7 @@ pub mod kernels;
 pub mod memory;
 pub mod pool;
 pub mod product;
+mod safetensors;
 pub mod sampler;
 pub mod tokenizer;
 
