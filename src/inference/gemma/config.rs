@@ -420,7 +420,9 @@ impl Keys<'_> {
             match (place, usize::try_from(value)) {
                 (Some(place), Ok(n)) if (1..=most).contains(&n) => *place = n,
                 _ => {
-                    return Err(Error::new(format!("config.json: per_layer_config: {key} of layer {layer} is {value}")));
+                    return Err(Error::new(format!(
+                        "config.json: per_layer_config: {key} of layer {layer} is {value}"
+                    )));
                 }
             }
         }

@@ -153,7 +153,10 @@ impl Source {
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer, Error> {
         match &self.kind {
             Kind::Gguf(gguf) => Tokenizer::from_gguf(gguf.metadata()),
-            Kind::Folder(folder) => Tokenizer::from_file(&folder.dir.join("tokenizer.json")),
+            Kind::Folder(folder) => {
+                let [own, model] = ["tokenizer.json", "tokenizer.model"].map(|name| folder.dir.join(name));
+                Tokenizer::from_file(if !own.exists() && model.exists() { &model } else { &own })
+            }
         }
     }
 

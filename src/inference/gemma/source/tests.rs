@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::quantized::gguf_file::Content;
+use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -342,4 +343,35 @@ fn a_folder_that_lacks_something_says_what() {
     let dir = changed("gemma3", |config| drop(config.insert("intermediate_size".into(), json!(96))));
     let message = load(dir.path()).map(|_| ()).unwrap_err().to_string();
     assert!(message.contains("mlp.gate_proj.weight must be [96, 64]; found [64, 64]"), "{message}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Bytes of config.json changed at random: it is read or it is not, and never with sizes that overflow.
+    #[test]
+    fn a_changed_config_never_panics(
+        family in 0..FAMILIES.len(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), "[0-9\\-.eE,:\"\\[\\]{}a-z]"), 1..6),
+    ) {
+        let from = folder(FAMILIES[family].0);
+        let dir = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(&from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name() != "config.json" {
+                std::os::unix::fs::symlink(entry.path(), dir.path().join(entry.file_name())).unwrap();
+            }
+        }
+        let mut bytes = fs::read(from.join("config.json")).unwrap();
+        for (at, with) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = with.as_bytes()[0];
+        }
+        fs::write(dir.path().join("config.json"), bytes).unwrap();
+        if let Ok(config) = Source::open(dir.path()).and_then(|source| Config::read(&source)) {
+            prop_assert_eq!(config.shapes.len(), config.layers);
+            prop_assert!(config.shapes.iter().all(|s| s.kv_source < config.layers && s.rope.pairs <= s.head_dim / 2));
+        }
+        let _ = load(dir.path());
+    }
 }
