@@ -148,6 +148,11 @@ def config(name: str, value) -> Callable[[PreTrainedModel], None]:
     return lambda model: setattr(model.config, name, value)
 
 
+def unscaled(owner, name: str) -> None:
+    """A change that leaves the layer's scale at 1."""
+    getattr(owner, name).fill_(1.0)
+
+
 def rotate_all(model: PreTrainedModel) -> None:
     """RoPE over whole heads in Gemma 4's global layers."""
     rotary = model.model.rotary_emb
@@ -169,7 +174,7 @@ FAMILIES = [
         "gemma4-e", "gemma4", gemma4_e,
         {
             "no norm of values": every("self_attn.v_norm", put(torch.nn.Identity())), "rope over whole heads": rotate_all,
-            "no scale of layers": every("layer_scalar", lambda owner, name: getattr(owner, name).fill_(1.0)), "window + 1": config("sliding_window", WINDOW + 1),
+            "no scale of layers": every("layer_scalar", unscaled), "window + 1": config("sliding_window", WINDOW + 1),
             "no final cap": config("final_logit_softcapping", None), "scale": every("self_attn.scaling", put(0.125)),
             "no embeddings per layer": lambda m: m.model.embed_tokens_per_layer.weight.zero_(),
             "no projection per layer": lambda m: m.model.per_layer_model_projection.weight.zero_(),
@@ -181,7 +186,7 @@ FAMILIES = [
         "gemma4-dense", "gemma4", gemma4_dense,
         {
             "no norm of values": every("self_attn.v_norm", put(torch.nn.Identity())), "rope over whole heads": rotate_all,
-            "no scale of layers": every("layer_scalar", lambda owner, name: getattr(owner, name).fill_(1.0)), "window + 1": config("sliding_window", WINDOW + 1),
+            "no scale of layers": every("layer_scalar", unscaled), "window + 1": config("sliding_window", WINDOW + 1),
         },
         TURNS_OF_4,
         seed=5,
