@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the small Gemma 3 models and the golden files that the tests read.
+"""Makes the small models and the golden files that the tests read.
 
     python3 -m venv venv && venv/bin/pip install -r scripts/requirements-golden.txt
     venv/bin/python scripts/make_models.py --out tests
@@ -9,23 +9,25 @@ writes into OUT/models
     random-{f32,f16,bf16,q8_0,q4_0}.gguf random weights, one model in every quantisation
     tokenizer.model                      the SentencePiece vocabulary of all of them
     gemma4-vocabulary.gguf               a vocabulary made as Gemma 4's
+    FAMILY.gguf, FAMILY/                 random weights of the other families, each as GGUF and as it is published
 and into OUT/golden
     tokenizer.json                       strings and SentencePiece's ids
     tokenizer_gemma4.json                strings and the ids of the `tokenizers` package in the Gemma 4 vocabulary
     gemma_logits.json, gemma_logits.f32  logits and greedy text of random-f32.gguf from transformers
     copy_facts.json                      ten facts that no training text holds
     copy_answers.json                    answers of copy.gguf from transformers
+    FAMILY.json, FAMILY.f32              logits and greedy text, or vectors, of the other families from transformers
 
 It is run by hand when a model or a golden file is to change; the tests only read what it wrote. Everything is seeded: two
 runs on one kind of processor give the same files, while another's rounding leads to another, equally good copy model.
-Training takes half an hour on one free core, the rest a minute.
+Training takes half an hour on one free core, the rest some minutes.
 """
 
 import argparse
 import time
 from pathlib import Path
 
-from models_py import gemma, gemma4, golden, held_out, train, vocabulary
+from models_py import families, gemma, gemma4, golden, held_out, train, vocabulary
 
 START = time.monotonic()
 
@@ -41,13 +43,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder that holds models/ and golden/")
     parser.add_argument(
         "--only",
-        choices=("tokenizers", "random", "copy"),
-        help="make the tokenizers' files, those and the random models, or the copy model",
+        choices=("tokenizers", "random", "copy", "families"),
+        help="make the tokenizers' files, those and the random models, the copy model, or the other families' models",
     )
     arguments = parser.parse_args()
     models, goldens = arguments.out / "models", arguments.out / "golden"
     models.mkdir(parents=True, exist_ok=True)
     goldens.mkdir(parents=True, exist_ok=True)
+    if arguments.only in (None, "families"):
+        families.make(models, goldens, report)
+    if arguments.only == "families":
+        return
     model_file = vocabulary.train()
     sp = vocabulary.load(model_file)
     report(f"vocabulary of {sp.vocab_size()} pieces")

@@ -32,16 +32,16 @@ def corpus(rng: random.Random) -> list[str]:
     return lines
 
 
-def train(seed: int = 1) -> bytes:
-    """Trains the vocabulary; the bytes of a SentencePiece model file."""
+def train(seed: int = 1, pieces: int = PIECES, turns: tuple[str, str] = ("<start_of_turn>", "<end_of_turn>")) -> bytes:
+    """Trains the vocabulary; the bytes of a SentencePiece model file. `turns` are the names of the pieces around a turn."""
     rng = random.Random(seed)
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus(rng)), model_writer=out, model_type="bpe", vocab_size=PIECES, byte_fallback=True,
+        sentence_iterator=iter(corpus(rng)), model_writer=out, model_type="bpe", vocab_size=pieces, byte_fallback=True,
         add_dummy_prefix=False, remove_extra_whitespaces=False, normalization_rule_name="identity", split_digits=True,
         allow_whitespace_only_pieces=True, character_coverage=1.0, pad_id=PAD, eos_id=EOS, bos_id=BOS, unk_id=UNK,
         pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>", unk_piece="<unk>", unk_surface=" \u2047 ",
-        control_symbols=["<start_of_turn>", "<end_of_turn>"], user_defined_symbols=USER_DEFINED, num_threads=1,
+        control_symbols=list(turns), user_defined_symbols=USER_DEFINED, num_threads=1,
         required_chars="".join(map(chr, range(33, 127))), minloglevel=2,
     )  # fmt: skip
     return out.getvalue()

@@ -1,11 +1,12 @@
-//! Gemma 3 text models from GGUF files.
+//! Gemma 3 text models from GGUF files, and from folders as they are published.
 //!
-//! A [`Gemma`] is immutable and shared: weights where the file is mapped, norms copied, the tokenizer. A [`Sequence`] is one
+//! A [`Gemma`] is immutable and shared: weights where the files are mapped, norms copied, the tokenizer. A [`Sequence`] is one
 //! text under it. `generation` makes text of it.
 
 mod config;
 mod forward;
 mod kv;
+mod source;
 mod template;
 
 use std::path::{Path, PathBuf};
@@ -14,19 +15,22 @@ use std::sync::{Arc, OnceLock};
 
 use crate::Error;
 use crate::constraint::Pieces;
-use crate::gguf::Gguf;
 use crate::memory::{Arena, MappedVec};
 use crate::product::Matrix;
 use crate::tokenizer::Tokenizer;
 use config::Config;
+use source::{Family, Source};
 
 pub use forward::{BATCH, LOGITS, Part, Sequence, Workspace};
 pub use template::{Role, Turn};
 
+/// The table of what each token brings for every layer: a row of it is read per token, so it is used where it lies.
+pub(crate) const OWN_INPUTS: &str = "per_layer_token_embd.weight";
+
 /// What may be chosen when a model is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
-    /// A `tokenizer.json` or SentencePiece `tokenizer.model` to use instead of the GGUF's own vocabulary.
+    /// A `tokenizer.json` or SentencePiece `tokenizer.model` to use instead of the model's own vocabulary.
     pub tokenizer: Option<PathBuf>,
     /// The context in tokens; at most, and by default, what the model was trained for.
     pub context: Option<usize>,
@@ -48,7 +52,7 @@ pub struct Progress {
 /// What is known about a loaded model.
 #[derive(Clone, Debug)]
 pub struct ModelInfo {
-    /// `general.name` of the file, or the file's stem.
+    /// `general.name` of the file, or the file's stem; the name of a folder.
     pub name: String,
     /// `gemma3`.
     pub architecture: String,
@@ -66,7 +70,7 @@ pub struct ModelInfo {
     pub context: usize,
     /// Tokens the model was trained for.
     pub trained_context: usize,
-    /// The size of the model file, which is mapped.
+    /// The size of the model's files, which are mapped.
     pub file_bytes: u64,
     /// Bytes in memory of our own, beside the file.
     pub mapped_bytes: u64,
@@ -82,6 +86,9 @@ pub struct Gemma {
     /// Made when the first constrained answer asks for them.
     pieces: OnceLock<Result<Arc<Pieces>, Error>>,
     layout: Arc<kv::Layout>,
+    own_inputs: Option<OwnInputs>,
+    /// For norms without a gain.
+    ones: MappedVec<f32>,
     embedding: Matrix,
     output: Option<Matrix>,
     output_norm: MappedVec<f32>,
@@ -91,10 +98,12 @@ pub struct Gemma {
 pub(crate) struct Layer {
     attn_norm: MappedVec<f32>,
     q: Matrix,
-    k: Matrix,
-    v: Matrix,
-    q_norm: MappedVec<f32>,
-    k_norm: MappedVec<f32>,
+    /// None where it has the keys and values of another layer.
+    k: Option<Matrix>,
+    /// None as well where its keys are its values.
+    v: Option<Matrix>,
+    q_norm: Option<MappedVec<f32>>,
+    k_norm: Option<MappedVec<f32>>,
     attn_output: Matrix,
     post_attention_norm: MappedVec<f32>,
     ffn_norm: MappedVec<f32>,
@@ -102,54 +111,68 @@ pub(crate) struct Layer {
     up: Matrix,
     down: Matrix,
     post_ffw_norm: MappedVec<f32>,
+    own_input: Option<OwnInput>,
+    /// What the stream is multiplied with behind it.
+    scale: f32,
+}
+
+/// How a layer takes what each token brings for it.
+pub(crate) struct OwnInput {
+    gate: Matrix,
+    projection: Matrix,
+    norm: MappedVec<f32>,
+}
+
+/// What each token brings for every layer, beside its embedding.
+pub(crate) struct OwnInputs {
+    /// A row per token, for all layers one after the other.
+    table: Matrix,
+    /// The embedding's share in it.
+    projection: Matrix,
+    norm: MappedVec<f32>,
 }
 
 impl Layer {
-    fn matrices(&self) -> [&Matrix; 7] {
-        [&self.q, &self.k, &self.v, &self.attn_output, &self.gate, &self.up, &self.down]
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let own = self.own_input.iter().flat_map(|own| [&own.gate, &own.projection]);
+        [&self.q, &self.attn_output, &self.gate, &self.up, &self.down]
+            .into_iter()
+            .chain(&self.k)
+            .chain(&self.v)
+            .chain(own)
     }
 
-    /// The matrices that are multiplied with a norm of the stream.
-    fn of_normed(&self) -> [&Matrix; 5] {
-        [&self.q, &self.k, &self.v, &self.gate, &self.up]
+    /// The matrices that are multiplied with the stream, normed or not.
+    fn of_stream(&self) -> impl Iterator<Item = &Matrix> {
+        let own = self.own_input.iter().map(|own| &own.gate);
+        [&self.q, &self.gate, &self.up].into_iter().chain(&self.k).chain(&self.v).chain(own)
     }
 
-    fn norms(&self) -> [&MappedVec<f32>; 6] {
-        let own = [&self.attn_norm, &self.q_norm, &self.k_norm];
-        let [a, b, c] = own;
-        [a, b, c, &self.post_attention_norm, &self.ffn_norm, &self.post_ffw_norm]
+    fn norms(&self) -> impl Iterator<Item = &MappedVec<f32>> {
+        let always = [&self.attn_norm, &self.post_attention_norm, &self.ffn_norm, &self.post_ffw_norm];
+        always.into_iter().chain(&self.q_norm).chain(&self.k_norm).chain(self.own_input.iter().map(|own| &own.norm))
     }
 }
 
 impl Gemma {
-    /// Loads the GGUF file at `path`: checks its header, shapes and extents, then reads its pages into the page cache with
-    /// `progress`. Errors name the file and what was wrong in it.
+    /// Loads the GGUF file at `path`, or the folder as it is published (`config.json`, `tokenizer.json`, `model.safetensors` or
+    /// its parts), which may be named by its safetensors file: checks headers, shapes and extents, then reads the pages into
+    /// the page cache with `progress`. Errors name the file and what was wrong in it.
     pub fn load(path: &Path, options: &LoadOptions, progress: &Progress) -> Result<Gemma, Error> {
-        let gguf = Gguf::open(path)?;
-        Gemma::read(&gguf, path, options, progress).map_err(|e| e.at(path.display()))
+        let source = Source::open(path)?;
+        Gemma::read(&source, path, options, progress).map_err(|e| e.at(path.display()))
     }
 
-    fn read(gguf: &Gguf, path: &Path, options: &LoadOptions, progress: &Progress) -> Result<Gemma, Error> {
-        let config = Config::read(gguf)?;
-        let total = gguf.file().len();
-        progress.total.store(total as u64, Ordering::Relaxed);
-        // What the tensors take of the file is what has been done; the header is small beside it.
-        let advance = |matrix: Matrix| {
-            if progress.cancelled.load(Ordering::Relaxed) {
-                return Err(Error::new("loading was cancelled"));
-            }
-            progress.done.fetch_add(matrix.bytes() as u64, Ordering::Relaxed);
-            Ok(matrix)
-        };
-        let arena = Arena::new(gguf.arena_bytes()?)?;
-        let tensor = |name: &str, rows, cols| gguf.matrix(name, rows, cols, &arena).and_then(advance);
-        let (width, q, kv) = (config.width, config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let (rows, _) = gguf.shape("token_embd.weight")?;
+    fn read(source: &Source, path: &Path, options: &LoadOptions, progress: &Progress) -> Result<Gemma, Error> {
+        let config = Config::read(source)?;
+        if config.family == Family::Embedding {
+            return Err(Error::new("the model makes embeddings and no text: name it with engram.embedder"));
+        }
         let tokenizer = match &options.tokenizer {
             Some(path) => Tokenizer::from_file(path)?,
-            None => Tokenizer::from_gguf(gguf.metadata())?,
+            None => source.tokenizer()?,
         };
-        let vocabulary = tokenizer.vocabulary_size();
+        let (vocabulary, rows) = (tokenizer.vocabulary_size(), source.rows("token_embd.weight")?);
         if vocabulary == 0 || vocabulary > rows {
             return Err(Error::new(format!("the tokenizer has {vocabulary} pieces, the model {rows}")));
         }
@@ -161,37 +184,78 @@ impl Gemma {
                 return Err(Error::new(format!("a context of {n} was asked for; this model accepts 1 to {most}")));
             }
         };
-        let embedding = tensor("token_embd.weight", rows, width)?;
-        let output = if gguf.has("output.weight") { Some(tensor("output.weight", rows, width)?) } else { None };
+        let total = source.files().iter().map(|file| file.len() as u64).sum();
+        progress.total.store(total, Ordering::Relaxed);
+        // What the tensors take of the file is what has been done; the header is small beside it.
+        let advance = |matrix: Matrix| {
+            if progress.cancelled.load(Ordering::Relaxed) {
+                return Err(Error::new("loading was cancelled"));
+            }
+            matrix.populate();
+            progress.done.fetch_add(matrix.bytes() as u64, Ordering::Relaxed);
+            Ok(matrix)
+        };
+        let arena = Arena::new(source.arena_bytes()?)?;
+        let table = |name: &str| source.table(name, vocabulary, config.width, &arena).and_then(advance);
+        let width = config.width;
+        let embedding = table("token_embd.weight")?;
+        let output = if source.has("output.weight") { Some(table("output.weight")?) } else { None };
+        let own_inputs = match config.layer_input {
+            None => None,
+            Some(own) => {
+                let all = config.layers * own;
+                Some(OwnInputs {
+                    table: source.mapped_table(OWN_INPUTS, vocabulary, all)?,
+                    projection: source.matrix("per_layer_model_proj.weight", all, width, &arena).and_then(advance)?,
+                    norm: source.gain("per_layer_proj_norm.weight", own)?,
+                })
+            }
+        };
         let mut layers = Vec::with_capacity(config.layers);
-        for i in 0..config.layers {
-            let matrix = |name: &str, rows, cols| tensor(&format!("blk.{i}.{name}.weight"), rows, cols);
-            let vector = |name: &str, len| gguf.vector(&format!("blk.{i}.{name}.weight"), len);
+        for (i, shape) in config.shapes.iter().enumerate() {
+            let matrix = |name: &str, rows, cols| {
+                source.matrix(&format!("blk.{i}.{name}.weight"), rows, cols, &arena).and_then(advance)
+            };
+            let gain = |name: &str, len| source.gain(&format!("blk.{i}.{name}.weight"), len);
+            let (q, kv) = (config.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+            let own = shape.kv_source == i;
+            let normed = config.family != Family::Gemma2;
+            let when = |is: bool, name: &str| if is { gain(name, shape.head_dim).map(Some) } else { Ok(None) };
+            let scale = format!("blk.{i}.layer_output_scale.weight");
             layers.push(Layer {
-                attn_norm: vector("attn_norm", width)?,
+                attn_norm: gain("attn_norm", width)?,
                 q: matrix("attn_q", q, width)?,
-                k: matrix("attn_k", kv, width)?,
-                v: matrix("attn_v", kv, width)?,
-                q_norm: vector("attn_q_norm", config.head_dim)?,
-                k_norm: vector("attn_k_norm", config.head_dim)?,
+                k: if own { Some(matrix("attn_k", kv, width)?) } else { None },
+                v: if own && !shape.keys_are_values { Some(matrix("attn_v", kv, width)?) } else { None },
+                q_norm: when(normed, "attn_q_norm")?,
+                k_norm: when(normed && own, "attn_k_norm")?,
                 attn_output: matrix("attn_output", width, q)?,
-                post_attention_norm: vector("post_attention_norm", width)?,
-                ffn_norm: vector("ffn_norm", width)?,
-                gate: matrix("ffn_gate", config.ffn, width)?,
-                up: matrix("ffn_up", config.ffn, width)?,
-                down: matrix("ffn_down", width, config.ffn)?,
-                post_ffw_norm: vector("post_ffw_norm", width)?,
+                post_attention_norm: gain("post_attention_norm", width)?,
+                ffn_norm: gain("ffn_norm", width)?,
+                gate: matrix("ffn_gate", shape.ffn, width)?,
+                up: matrix("ffn_up", shape.ffn, width)?,
+                down: matrix("ffn_down", width, shape.ffn)?,
+                post_ffw_norm: gain("post_ffw_norm", width)?,
+                own_input: match config.layer_input {
+                    None => None,
+                    Some(own) => Some(OwnInput {
+                        gate: matrix("inp_gate", own, width)?,
+                        projection: matrix("proj", width, own)?,
+                        norm: gain("post_norm", width)?,
+                    }),
+                },
+                scale: if source.has(&scale) { source.vector(&scale, 1)?.first().copied().unwrap_or(1.0) } else { 1.0 },
             });
         }
-        let output_norm = gguf.vector("output_norm.weight", width)?;
+        let output_norm = source.gain("output_norm.weight", width)?;
         let quantization = quantization(&layers);
         let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let norms = layers.iter().flat_map(Layer::norms).map(MappedVec::bytes).sum::<u64>();
-        let parameters = gguf.parameters();
+        let parameters = source.parameters();
         let layout = Arc::new(kv::Layout::new(&config));
         let info = ModelInfo {
-            name: gguf.text("general.name")?.filter(|n| !n.is_empty()).map_or(stem, str::to_owned),
-            architecture: "gemma3".to_owned(),
+            name: source.name()?.unwrap_or(stem),
+            architecture: config.family.architecture().to_owned(),
             parameters,
             layers: config.layers,
             width,
@@ -199,12 +263,14 @@ impl Gemma {
             quantization: quantization.to_owned(),
             context,
             trained_context: config.context,
-            file_bytes: total as u64,
+            file_bytes: total,
             mapped_bytes: norms + output_norm.bytes() + arena.bytes(),
             kv_bytes_per_token: layout.bytes_per_token(),
         };
-        progress.done.store(total as u64, Ordering::Relaxed);
-        Ok(Gemma { config, info, tokenizer, pieces: OnceLock::new(), layout, embedding, output, output_norm, layers })
+        progress.done.store(total, Ordering::Relaxed);
+        let ones = MappedVec::copy_of(&vec![1.0; config.most(|shape| shape.head_dim)])?;
+        let pieces = OnceLock::new();
+        Ok(Gemma { config, info, tokenizer, pieces, layout, own_inputs, ones, embedding, output, output_norm, layers })
     }
 
     /// What is known about the model.
@@ -246,6 +312,14 @@ impl Gemma {
 
     pub(crate) fn layers(&self) -> &[Layer] {
         &self.layers
+    }
+
+    pub(crate) fn own_inputs(&self) -> Option<&OwnInputs> {
+        self.own_inputs.as_ref()
+    }
+
+    pub(crate) fn ones(&self) -> &[f32] {
+        &self.ones
     }
 
     pub(crate) fn layout(&self) -> &Arc<kv::Layout> {

@@ -10,6 +10,7 @@ mod header;
 
 use std::collections::HashMap;
 use std::io::Cursor;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,18 +65,19 @@ impl Gguf {
     /// The non-negative whole number under `key`, of any integer type.
     pub fn count(&self, key: &str) -> Result<Option<u64>, Error> {
         let Some(value) = self.content.metadata.get(key) else { return Ok(None) };
-        let number = match *value {
-            Value::U8(v) => Some(u64::from(v)),
-            Value::U16(v) => Some(u64::from(v)),
-            Value::U32(v) => Some(u64::from(v)),
-            Value::U64(v) => Some(v),
-            Value::I8(v) => u64::try_from(v).ok(),
-            Value::I16(v) => u64::try_from(v).ok(),
-            Value::I32(v) => u64::try_from(v).ok(),
-            Value::I64(v) => u64::try_from(v).ok(),
-            _ => None,
+        whole(value).map(Some).ok_or_else(|| wrong(key, value, "a whole number of at least 0"))
+    }
+
+    /// The non-negative whole numbers under `key`, one for each of `len` layers: an array of them, or one number for all.
+    pub fn counts(&self, key: &str, len: usize) -> Result<Option<Vec<u64>>, Error> {
+        let Some(Value::Array(items)) = self.content.metadata.get(key) else {
+            return Ok(self.count(key)?.map(|n| vec![n; len]));
         };
-        number.map(Some).ok_or_else(|| wrong(key, value, "a whole number of at least 0"))
+        if items.len() != len {
+            return Err(Error::new(format!("metadata {key} has {} entries for {len} layers", items.len())));
+        }
+        let one = |v| whole(v).ok_or_else(|| wrong(key, v, "an array of whole numbers of at least 0"));
+        items.iter().map(one).collect::<Result<_, _>>().map(Some)
     }
 
     /// The finite number under `key`, of any numeric type.
@@ -109,10 +111,10 @@ impl Gguf {
         }
     }
 
-    /// The bytes that all matrices of the file together take in an [`Arena`].
-    pub fn arena_bytes(&self) -> Result<usize, Error> {
+    /// The bytes that the matrices of the file together take in an [`Arena`], but for those of `except`.
+    pub fn arena_bytes(&self, except: &[&str]) -> Result<usize, Error> {
         let mut all = 0usize;
-        for (name, info) in &self.content.tensor_infos {
+        for (name, info) in self.content.tensor_infos.iter().filter(|(name, _)| !except.contains(&name.as_str())) {
             if let [rows, cols] = *info.shape.dims()
                 && let Ok(format) = self.format(name)
             {
@@ -129,10 +131,29 @@ impl Gguf {
     /// The tensor as a matrix of exactly this shape, packed into `arena` if it is quantised, else used where it lies in the
     /// file.
     pub fn matrix(&self, tensor: &str, rows: usize, cols: usize, arena: &Arena) -> Result<Matrix, Error> {
-        let info = self.info(tensor)?;
-        if info.shape.dims() != [rows, cols] {
-            let found = info.shape.dims();
+        let found = self.info(tensor)?.shape.dims();
+        if found != [rows, cols] {
             return Err(Error::new(format!("tensor {tensor} has shape {found:?}, expected [{rows}, {cols}]")));
+        }
+        self.leading_rows(tensor, rows, cols, arena)
+    }
+
+    /// The first `rows` rows of a tensor that has at least as many, each of `cols` numbers, likewise.
+    pub fn leading_rows(&self, tensor: &str, rows: usize, cols: usize, arena: &Arena) -> Result<Matrix, Error> {
+        let (range, format) = self.rows(tensor, rows, cols)?;
+        Matrix::in_file(&self.file, range, format, rows, cols, arena).map_err(|e| e.at(format_args!("tensor {tensor}")))
+    }
+
+    /// The same, used where they lie in the file however they are encoded: for single rows, not for products.
+    pub fn mapped_rows(&self, tensor: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
+        let (range, format) = self.rows(tensor, rows, cols)?;
+        Matrix::table(&self.file, range, format, rows, cols).map_err(|e| e.at(format_args!("tensor {tensor}")))
+    }
+
+    fn rows(&self, tensor: &str, rows: usize, cols: usize) -> Result<(Range<usize>, Format), Error> {
+        let found = self.info(tensor)?.shape.dims();
+        if !matches!(*found, [most, wide] if most >= rows && wide == cols) {
+            return Err(Error::new(format!("tensor {tensor} has shape {found:?}, expected [{rows} or more, {cols}]")));
         }
         let format = self.format(tensor)?;
         let bytes = format.row_bytes(cols).and_then(|b| b.checked_mul(rows)).ok_or_else(|| {
@@ -140,8 +161,7 @@ impl Gguf {
             Error::new(format!("tensor {tensor}: {name} needs rows of whole blocks of {block} numbers, found {cols}"))
         })?;
         let start = self.start(tensor, bytes)?;
-        Matrix::in_file(&self.file, start..start + bytes, format, rows, cols, arena)
-            .map_err(|e| e.at(format_args!("tensor {tensor}")))
+        Ok((start..start + bytes, format))
     }
 
     /// The tensor as `len` plain numbers, copied.
@@ -202,6 +222,20 @@ impl Gguf {
                 self.file.len()
             ))),
         }
+    }
+}
+
+fn whole(value: &Value) -> Option<u64> {
+    match *value {
+        Value::U8(v) => Some(u64::from(v)),
+        Value::U16(v) => Some(u64::from(v)),
+        Value::U32(v) => Some(u64::from(v)),
+        Value::U64(v) => Some(v),
+        Value::I8(v) => u64::try_from(v).ok(),
+        Value::I16(v) => u64::try_from(v).ok(),
+        Value::I32(v) => u64::try_from(v).ok(),
+        Value::I64(v) => u64::try_from(v).ok(),
+        _ => None,
     }
 }
 

@@ -48,6 +48,7 @@ pub struct Kernels {
     gelu_tanh_times: unsafe fn(&mut [f32], &[f32]),
     sum_of_squares: unsafe fn(&[f32]) -> f32,
     largest: unsafe fn(&[f32]) -> f32,
+    bend: unsafe fn(&mut [f32], f32),
 }
 
 /// A row, gain, offset and epsilon of a norm, and where the cells go.
@@ -156,6 +157,12 @@ impl Kernels {
     pub fn gelu_tanh_times(&self, gate: &mut [f32], up: &[f32]) {
         // SAFETY: as in `product`.
         unsafe { (self.gelu_tanh_times)(gate, up) }
+    }
+
+    /// `x = cap × tanh(x / cap)`.
+    pub fn bend(&self, x: &mut [f32], cap: f32) {
+        // SAFETY: as in `product`.
+        unsafe { (self.bend)(x, cap) }
     }
 
     /// The largest number; what is not a number does not count, and of none it is −∞.
@@ -322,6 +329,7 @@ macro_rules! path {
                 gelu_tanh_times,
                 sum_of_squares,
                 largest,
+                bend,
             };
 
             $(#[target_feature(enable = $feature)])?
@@ -371,6 +379,10 @@ macro_rules! path {
             $(#[target_feature(enable = $feature)])?
             fn largest(x: &[f32]) -> f32 {
                 vector::largest(x)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn bend(x: &mut [f32], cap: f32) {
+                attention::bend(x, cap);
             }
         }
     };

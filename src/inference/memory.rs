@@ -196,6 +196,9 @@ impl DerefMut for Piece {
     }
 }
 
+/// The largest size of a page on the systems this runs on: what is a multiple of it is a multiple of theirs.
+const PAGE: usize = 1 << 16;
+
 /// A file mapped read-only and shared: its pages are the page cache's, not ours.
 ///
 /// A file that someone shortens while it is mapped ends the process with SIGBUS at the next access, as with every program
@@ -222,9 +225,7 @@ impl MappedFile {
     /// Tells the kernel that `range` is not needed in this process for now: its pages no longer count as resident. They are
     /// read again when they are touched.
     pub fn release(&self, range: std::ops::Range<usize>) {
-        // SAFETY: the system's page size is a constant of the process.
-        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
-        let (start, end) = (range.start.next_multiple_of(page), range.end.min(self.map.len()) / page * page);
+        let (start, end) = (range.start.next_multiple_of(PAGE), range.end.min(self.map.len()) / PAGE * PAGE);
         if start < end {
             // SAFETY: whole pages inside a read-only mapping of a file, which come back from the file when touched.
             unsafe { libc::madvise(self.map.as_ptr().add(start).cast_mut().cast(), end - start, libc::MADV_DONTNEED) };
@@ -233,9 +234,10 @@ impl MappedFile {
 
     /// Asks the kernel to read `range` of the file into the page cache now. A hint: what it cannot do is read later.
     pub fn populate(&self, range: std::ops::Range<usize>) {
-        let len = range.end.min(self.map.len()).saturating_sub(range.start);
+        let start = range.start / PAGE * PAGE;
+        let len = range.end.min(self.map.len()).saturating_sub(start);
         // A failure leaves the pages to be read at first use, which is correct and only slower then.
-        let _ = self.map.advise_range(memmap2::Advice::PopulateRead, range.start, len);
+        let _ = self.map.advise_range(memmap2::Advice::PopulateRead, start, len);
     }
 }
 

@@ -47,6 +47,11 @@ pub const FEW: usize = 8;
 /// A block whose largest number is not above this counts as zeros: 127 divided by it would be infinite.
 const LEAST: f32 = 1e-30;
 
+/// The numbers of a row as it lies in a GGUF file. `None` when the lengths do not fit together.
+pub fn read_row(quant: Quant, row: &[u8], out: &mut [f32]) -> Option<()> {
+    (quant.row_bytes(out.len())? == row.len()).then(|| layout::read_row(quant, row, out))
+}
+
 /// A matrix of quantised weights in tiles.
 pub struct Packed {
     quant: Quant,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::Error;
 use crate::kernels::{self, Encoded, kernels, scratch_len};
 use crate::memory::{Arena, MappedFile, MappedVec};
-use crate::packed::{Packed, Quant, Rows, path};
+use crate::packed::{self, Packed, Quant, Rows, path};
 use crate::team::Shared;
 
 /// How the numbers of a matrix are encoded.
@@ -66,6 +66,8 @@ enum Data {
     File(kernels::Format, Arc<MappedFile>, Range<usize>),
     Own(MappedVec<u8>),
     Packed(Packed),
+    /// Rows to be read one by one, not multiplied with.
+    Table(Quant, Arc<MappedFile>, Range<usize>),
 }
 
 /// Rows of a matrix that are computed together: those of a tile of packed weights.
@@ -92,6 +94,24 @@ impl Matrix {
         let packed = Packed::pack(quant, rows, cols, bytes, arena.take(room)?)?;
         file.release(range);
         Ok(Matrix { rows, cols, data: Data::Packed(packed) })
+    }
+
+    /// The matrix that lies in `range` of a mapped file, used in place however it is encoded: its rows can be read, and where
+    /// they are quantised nothing can be multiplied with it.
+    pub fn table(
+        file: &Arc<MappedFile>,
+        range: Range<usize>,
+        format: Format,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Matrix, Error> {
+        match format {
+            Format::Plain(plain) => Matrix::plain_in_file(file, range, plain, rows, cols),
+            Format::Quant(quant) => {
+                checked(file, &range, format, rows, cols)?;
+                Ok(Matrix { rows, cols, data: Data::Table(quant, Arc::clone(file), range) })
+            }
+        }
     }
 
     /// The matrix of plain numbers that lies in `range` of a mapped file, row after row, used in place.
@@ -132,15 +152,23 @@ impl Matrix {
             Data::File(format, ..) => Format::Plain(*format),
             Data::Own(_) => Format::Plain(kernels::Format::F32),
             Data::Packed(packed) => Format::Quant(packed.quant()),
+            Data::Table(quant, ..) => Format::Quant(*quant),
         }
     }
 
     /// The size of its data in bytes.
     pub fn bytes(&self) -> usize {
         match &self.data {
-            Data::File(_, _, range) => range.len(),
+            Data::File(_, _, range) | Data::Table(_, _, range) => range.len(),
             Data::Own(data) => data.len(),
             Data::Packed(packed) => packed.bytes(),
+        }
+    }
+
+    /// Asks for the pages of a matrix that stays in its file.
+    pub fn populate(&self) {
+        if let Data::File(_, file, range) = &self.data {
+            file.populate(range.clone());
         }
     }
 
@@ -149,7 +177,7 @@ impl Matrix {
         match &self.data {
             Data::File(format, file, range) => Some((*format, file.get(range.clone())?)),
             Data::Own(data) => Some((kernels::Format::F32, data)),
-            Data::Packed(_) => None,
+            Data::Packed(_) | Data::Table(..) => None,
         }
     }
 
@@ -174,7 +202,7 @@ impl Matrix {
             unsafe { packed.multiply(path(), rows.start / TILE..rows.end.div_ceil(TILE), &x.quant, y, stride) };
             return;
         }
-        let Some((format, data)) = self.plain() else { return };
+        let Some((format, data)) = self.plain() else { panic!("a table is not multiplied with") };
         let Some(bytes) = format.row_bytes(self.cols) else { return };
         let (scratch, out) = scratch.split_at_mut(scratch_len(self.cols));
         // In pieces whose products stay in the cache until they are written to their places.
@@ -203,6 +231,11 @@ impl Matrix {
         if let Data::Packed(packed) = &self.data {
             return packed.row(index, out);
         }
+        if let Data::Table(quant, file, range) = &self.data {
+            let bytes = quant.row_bytes(self.cols)?;
+            let row = file.get(range.clone())?.get(index.checked_mul(bytes)?..)?.get(..bytes)?;
+            return packed::read_row(*quant, row, out.get_mut(..self.cols)?);
+        }
         let (format, data) = self.plain()?;
         let bytes = format.row_bytes(self.cols)?;
         let row = data.get(index.checked_mul(bytes)?..)?.get(..bytes)?;
@@ -222,7 +255,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// Room for `most` rows of `cols` numbers for these matrices.
+    /// Room for `most` rows of up to `cols` numbers for these matrices.
     pub fn new<'a>(most: usize, cols: usize, matrices: impl IntoIterator<Item = &'a Matrix>) -> Result<Input, Error> {
         let mut wants = (false, false);
         for matrix in matrices {
@@ -241,9 +274,13 @@ impl Input {
         self.plain.bytes() + self.quant.bytes()
     }
 
-    /// Begins anew with `len` rows; each must be set before it is used.
-    pub fn reset(&mut self, len: usize) {
-        self.len = len;
+    /// Begins anew with `len` rows of `cols` numbers; each must be set before it is used.
+    ///
+    /// # Panics
+    /// When there is no room for them.
+    pub fn reset(&mut self, len: usize, cols: usize) {
+        assert!(!self.wants.0 || len * cols <= self.plain.len(), "{len} × {cols} do not fit");
+        (self.len, self.cols) = (len, cols);
         if self.wants.1 {
             self.quant.reset(len, self.cols);
         }
@@ -345,7 +382,7 @@ mod tests {
         let values: Vec<f32> = (0..12).map(|i| i as f32).collect();
         let m = Matrix::from_f32(&values, 3, 4).unwrap();
         let mut x = Input::new(2, 4, [&m]).unwrap();
-        x.reset(2);
+        x.reset(2, 4);
         x.set(0, &[1.0, 0.0, 0.0, 0.0]);
         x.set(1, &[0.0, 1.0, 1.0, 0.0]);
         let mut y = [0.0; 6];

@@ -657,10 +657,10 @@ pub fn load_gemma(
         return Err(Error::err("a model's name has 1 to 128 characters, without spaces"));
     }
     let file = path_of(path)?;
-    if !file.is_file() {
+    if !file.exists() {
         return Err(Error::new(
             "NOMODEL",
-            format!("there is no file '{path}' in engram.model-dir ('{}')", config::model_dir()),
+            format!("there is no file or folder '{path}' in engram.model-dir ('{}')", config::model_dir()),
         ));
     }
     let tokenizer = tokenizer.map(path_of).transpose()?;

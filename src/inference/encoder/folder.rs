@@ -2,33 +2,21 @@
 
 use super::{Encoder, Layer, Linear, Norm, Pooling, Precision, Shape};
 use crate::Error;
-use crate::kernels::{EncoderKernels, Format, kernels as row_kernels};
-use crate::memory::{MappedFile, MappedVec};
+use crate::folder::{json, modules, pooling_modes, read};
+use crate::kernels::{EncoderKernels, kernels as row_kernels};
+use crate::memory::MappedVec;
 use crate::product::Matrix;
-use candle_core::DType;
-use candle_core::safetensors::SliceSafetensors;
+use crate::safetensors::Safetensors;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
-/// No configuration file comes near this many bytes.
-const MAX_CONFIG: u64 = 4 << 20;
-/// Nor does a tokenizer.
+/// No tokenizer comes near this many bytes.
 const MAX_TOKENIZER: u64 = 256 << 20;
 /// Larger figures in a configuration are refused before anything is computed with them.
 const MAX_SIZE: usize = 1 << 20;
 /// Attention needs memory that grows with the square of the window.
 const MAX_POSITIONS: usize = 8192;
-
-/// One step of the model, in the order of `modules.json`.
-#[derive(Deserialize)]
-struct Module {
-    path: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
 
 #[derive(Deserialize)]
 struct Config {
@@ -51,7 +39,7 @@ struct SentenceConfig {
 }
 
 pub(super) fn load(dir: &Path, precision: Precision) -> Result<Encoder, Error> {
-    let (transformer, pooling, normalize) = modules(dir)?;
+    let (transformer, pooling, normalize) = steps(dir)?;
     let config: Config = json(&transformer.join("config.json"))?;
     let limit = match transformer.join("sentence_bert_config.json") {
         path if path.exists() => json::<SentenceConfig>(&path)?.max_seq_length,
@@ -59,12 +47,11 @@ pub(super) fn load(dir: &Path, precision: Precision) -> Result<Encoder, Error> {
     };
     let shape = shape(config, limit)?;
     let (tokenizer, continues, edges) = tokenizer(&transformer.join("tokenizer.json"), shape.vocabulary)?;
-    let path = transformer.join("model.safetensors");
-    let file = Arc::new(MappedFile::open(&path)?);
+    let tensors = Safetensors::file(&transformer.join("model.safetensors"))?.below(&["", "bert."], WORDS);
     let name = dir.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
     let name = name.ok_or_else(|| Error::new("the folder has no name"))?;
     let kernels = precision.kernels(shape)?;
-    weights(&file, shape, kernels)
+    weights(&tensors, shape, kernels)
         .map(|Weights { words, positions, norm, layers }| Encoder {
             name,
             shape,
@@ -83,25 +70,20 @@ pub(super) fn load(dir: &Path, precision: Precision) -> Result<Encoder, Error> {
 }
 
 /// The folder of the transformer, the pooling and whether vectors are normalised.
-fn modules(dir: &Path) -> Result<(PathBuf, Pooling, bool), Error> {
-    let modules: Vec<Module> = json(&dir.join("modules.json"))?;
-    let mut kinds = Vec::new();
-    for module in &modules {
-        if !Path::new(&module.path).components().all(|part| matches!(part, Component::Normal(_))) {
-            return Err(Error::new(format!("modules.json: the path {:?} does not stay in the folder", module.path)));
-        }
-        kinds.push((module.kind.rsplit('.').next().unwrap_or_default(), dir.join(&module.path)));
-    }
-    match kinds.as_slice() {
-        [("Transformer", transformer), ("Pooling", pooling), rest @ ..] if rest.len() <= 1 => {
-            let normalize = match rest.first() {
-                None => false,
-                Some(("Normalize", _)) => true,
-                Some((other, _)) => return Err(unsupported(other)),
-            };
+fn steps(dir: &Path) -> Result<(PathBuf, Pooling, bool), Error> {
+    let modules = modules(dir)?;
+    let kinds: Vec<&str> = modules.iter().map(|(kind, _)| kind.as_str()).collect();
+    let normalize = match kinds.as_slice() {
+        ["Transformer", "Pooling"] => false,
+        ["Transformer", "Pooling", "Normalize"] => true,
+        ["Transformer", "Pooling", other] => return Err(unsupported(other)),
+        other => return Err(unsupported(&other.join(", "))),
+    };
+    match modules.as_slice() {
+        [(_, transformer), (_, pooling), ..] => {
             Ok((transformer.clone(), self::pooling(&pooling.join("config.json"))?, normalize))
         }
-        _ => Err(unsupported(&kinds.iter().map(|(kind, _)| *kind).collect::<Vec<_>>().join(", "))),
+        _ => Err(unsupported(&kinds.join(", "))),
     }
 }
 
@@ -111,16 +93,13 @@ fn unsupported(modules: &str) -> Error {
     ))
 }
 
-/// Which pooling the configuration turns on: keys `pooling_mode_…` that are true.
 fn pooling(path: &Path) -> Result<Pooling, Error> {
-    let config: serde_json::Map<String, serde_json::Value> = json(path)?;
-    let modes = config.iter().filter_map(|(key, value)| key.strip_prefix("pooling_mode_").zip(value.as_bool()));
-    let on: Vec<&str> = modes.filter(|(_, on)| *on).map(|(mode, _)| mode).collect();
-    match on.as_slice() {
+    let on = pooling_modes(path)?;
+    match on.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["mean_tokens"] => Ok(Pooling::Mean),
         ["cls_token"] => Ok(Pooling::First),
-        other => Err(Error::new(format!(
-            "{}: exactly one of mean_tokens and cls_token is supported as pooling mode; found {other:?}",
+        _ => Err(Error::new(format!(
+            "{}: exactly one of mean_tokens and cls_token is supported as pooling mode; found {on:?}",
             path.display()
         ))),
     }
@@ -228,15 +207,14 @@ struct Weights {
     layers: Vec<Layer>,
 }
 
-fn weights(file: &Arc<MappedFile>, shape: Shape, kernels: &EncoderKernels) -> Result<Weights, Error> {
+const WORDS: &str = "embeddings.word_embeddings.weight";
+
+fn weights(tensors: &Safetensors, shape: Shape, kernels: &EncoderKernels) -> Result<Weights, Error> {
     let Shape { width, inner, vocabulary, positions: rows, .. } = shape;
-    let tensors = Tensors::new(file)?;
-    let (format, words) = tensors.find("embeddings.word_embeddings.weight", &[Some(vocabulary), Some(width)])?;
-    let start = words.as_ptr() as usize - file.as_ptr() as usize;
-    let words = Matrix::plain_in_file(file, start..start + words.len(), format, vocabulary, width)?;
-    let one = |name: String, shape: &[usize]| tensors.read(&[name], shape);
+    let words = tensors.matrix(WORDS, vocabulary, width)?;
+    let one = |name: String, shape: &[usize]| stacked(tensors, &[name], shape);
     let mut positions = one("embeddings.position_embeddings.weight".into(), &[rows, width])?;
-    let (format, types) = tensors.find("embeddings.token_type_embeddings.weight", &[None, Some(width)])?;
+    let (format, types) = tensors.bytes("embeddings.token_type_embeddings.weight", &[None, Some(width)])?;
     let Some(first) = format.row_bytes(width).and_then(|bytes| types.get(..bytes)) else {
         return Err(Error::new("the tensor embeddings.token_type_embeddings.weight has no row"));
     };
@@ -252,8 +230,8 @@ fn weights(file: &Arc<MappedFile>, shape: Shape, kernels: &EncoderKernels) -> Re
     // `names` are layers of the same size, stacked; the first is multiplied with `scale`.
     let scaled = |names: &[String], outputs: usize, inputs: usize, scale: f32| {
         let with = |suffix: &str| names.iter().map(|name| format!("{name}.{suffix}")).collect::<Vec<_>>();
-        let mut weight = tensors.read(&with("weight"), &[outputs, inputs])?;
-        let mut bias = tensors.read(&with("bias"), &[outputs])?;
+        let mut weight = stacked(tensors, &with("weight"), &[outputs, inputs])?;
+        let mut bias = stacked(tensors, &with("bias"), &[outputs])?;
         row_kernels().scale(&mut weight[..outputs * inputs], scale);
         row_kernels().scale(&mut bias[..outputs], scale);
         Linear::new(kernels, &weight, &bias)
@@ -281,66 +259,14 @@ fn weights(file: &Arc<MappedFile>, shape: Shape, kernels: &EncoderKernels) -> Re
     Ok(Weights { words, positions, norm: norm("embeddings.LayerNorm")?, layers })
 }
 
-/// The tensors of a safetensors file, by name.
-struct Tensors<'a>(SliceSafetensors<'a>);
-
-impl<'a> Tensors<'a> {
-    fn new(file: &'a [u8]) -> Result<Tensors<'a>, Error> {
-        let tensors = SliceSafetensors::new(file).map_err(|error| Error::new(format!("cannot be read: {error}")))?;
-        Ok(Tensors(tensors))
+/// The numbers of the named tensors, all of this shape, one after the other.
+fn stacked(tensors: &Safetensors, names: &[String], shape: &[usize]) -> Result<MappedVec<f32>, Error> {
+    let sizes: Vec<Option<usize>> = shape.iter().copied().map(Some).collect();
+    let found = names.iter().map(|name| tensors.bytes(name, &sizes)).collect::<Result<Vec<_>, _>>()?;
+    let count: usize = shape.iter().product();
+    let mut numbers = MappedVec::zeroed(count * names.len())?;
+    for ((format, bytes), numbers) in found.into_iter().zip(numbers.chunks_exact_mut(count)) {
+        row_kernels().decode_row(format, bytes, numbers);
     }
-
-    /// The format and the bytes of the tensor with this name, with or without `bert.` in front, and this shape; `None` in
-    /// `shape` stands for any size.
-    fn find(&self, name: &str, shape: &[Option<usize>]) -> Result<(Format, &[u8]), Error> {
-        let tensor = self.0.get(name).or_else(|_| self.0.get(&format!("bert.{name}")));
-        let tensor = tensor.map_err(|_| Error::new(format!("the tensor {name} is missing")))?;
-        let found = tensor.shape();
-        if found.len() != shape.len() || found.iter().zip(shape).any(|(found, size)| size.is_some_and(|s| s != *found))
-        {
-            let sizes: Vec<String> = shape.iter().map(|size| size.map_or("any".into(), |s| s.to_string())).collect();
-            return Err(Error::new(format!("the tensor {name} must be [{}]; found {found:?}", sizes.join(", "))));
-        }
-        let format = match DType::try_from(tensor.dtype()) {
-            Ok(DType::F32) => Format::F32,
-            Ok(DType::F16) => Format::F16,
-            Ok(DType::BF16) => Format::BF16,
-            _ => {
-                return Err(Error::new(format!(
-                    "the tensor {name} is {:?}; F32, F16 and BF16 are supported",
-                    tensor.dtype()
-                )));
-            }
-        };
-        Ok((format, tensor.data()))
-    }
-
-    /// The numbers of the named tensors, all of this shape, one after the other.
-    fn read(&self, names: &[String], shape: &[usize]) -> Result<MappedVec<f32>, Error> {
-        let sizes: Vec<Option<usize>> = shape.iter().copied().map(Some).collect();
-        let found = names.iter().map(|name| self.find(name, &sizes)).collect::<Result<Vec<_>, _>>()?;
-        let count: usize = shape.iter().product();
-        let mut numbers = MappedVec::zeroed(count * names.len())?;
-        for ((format, bytes), numbers) in found.into_iter().zip(numbers.chunks_exact_mut(count)) {
-            row_kernels().decode_row(format, bytes, numbers);
-        }
-        Ok(numbers)
-    }
-}
-
-/// Reads and parses a JSON file.
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let place = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    serde_json::from_slice(&read(path, MAX_CONFIG)?).map_err(|error| Error::new(error.to_string()).at(place()))
-}
-
-/// Reads a file that has at most `limit` bytes.
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let place = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let fail = |error: std::io::Error| Error::new(format!("cannot be read: {error}")).at(place());
-    let size = std::fs::metadata(path).map_err(fail)?.len();
-    if size > limit {
-        return Err(Error::new(format!("has {size} bytes; at most {limit} are accepted")).at(place()));
-    }
-    std::fs::read(path).map_err(fail)
+    Ok(numbers)
 }

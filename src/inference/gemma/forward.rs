@@ -15,9 +15,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::config::{GROUP, Rope};
+use super::config::{GROUP, LayerShape, Rope};
 use super::kv::{KvCache, Places};
-use super::{Gemma, Layer};
+use super::source::Family;
+use super::{Gemma, Layer, OwnInput, OwnInputs};
 use crate::Error;
 use crate::kernels::{Kernels, PAGE, Running, kernels};
 use crate::memory::MappedVec;
@@ -100,8 +101,13 @@ pub struct Workspace {
     inner: Input,
     head: Input,
     logits: MappedVec<f32>,
-    /// Cosines and sines per row, of the global and the local layers.
-    turns: [Turns; 2],
+    /// What the tokens bring for every layer, where they do.
+    own: MappedVec<f32>,
+    /// What a layer makes of it.
+    own_gated: MappedVec<f32>,
+    own_input: Input,
+    /// Cosines and sines per row, for each kind of rotation that there is.
+    turns: Vec<Turns>,
     /// One for each thread.
     scratch: Vec<Scratch>,
     /// How long the two parts of one are.
@@ -123,6 +129,7 @@ struct Rows {
 }
 
 struct Turns {
+    rope: Rope,
     frequencies: MappedVec<f32>,
     cos: MappedVec<f32>,
     sin: MappedVec<f32>,
@@ -133,10 +140,16 @@ impl Turns {
     fn new(rope: Rope, head_dim: usize) -> Result<Turns, Error> {
         let half = head_dim / 2;
         let mut frequencies = MappedVec::zeroed(half)?;
-        for (j, f) in frequencies.iter_mut().enumerate() {
+        // Pairs that are not rotated have the frequency 0.
+        for (j, f) in frequencies.iter_mut().enumerate().take(rope.pairs) {
             *f = (rope.base.powf(-2.0 * j as f64 / head_dim as f64) / rope.factor) as f32;
         }
-        Ok(Turns { frequencies, cos: MappedVec::zeroed(BATCH * half)?, sin: MappedVec::zeroed(BATCH * half)? })
+        Ok(Turns { rope, frequencies, cos: MappedVec::zeroed(BATCH * half)?, sin: MappedVec::zeroed(BATCH * half)? })
+    }
+
+    /// Whether a layer of this shape rotates so.
+    fn is(&self, shape: &LayerShape) -> bool {
+        self.rope == shape.rope && 2 * self.frequencies.len() == shape.head_dim
     }
 
     fn set(&mut self, row: usize, position: usize) {
@@ -162,24 +175,39 @@ impl Workspace {
     /// Room for batches of a model.
     pub fn new(model: Arc<Gemma>) -> Result<Workspace, Error> {
         let c = model.config();
-        let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let layers = model.layers();
+        let (dim, ffn) = (c.most(|shape| shape.head_dim), c.most(|shape| shape.ffn));
+        let qkv = c.most(|shape| (c.heads + 2 * shape.kv_heads) * shape.head_dim);
+        let group = c.most(|shape| c.heads / shape.kv_heads);
         let rows = |width: usize| MappedVec::zeroed(BATCH * width);
         let matrices = layers.iter().flat_map(Layer::matrices).chain([model.output()]);
+        let matrices = matrices.chain(model.own_inputs().map(|own| &own.projection));
         let product = matrices.map(|matrix| matrix.scratch_len(BATCH)).fold(0, usize::max);
         // Scores, sums and queries of a block; gate and up of a piece; a normed row.
-        let attention = QUERIES.max(c.heads / c.kv_heads) * (PAGE + 2 * c.head_dim);
-        let own = attention.max(2 * BATCH * INNER).max(c.width).max(c.head_dim);
+        let attention = QUERIES.max(group) * (PAGE + 2 * dim);
+        let own = attention.max(2 * BATCH * INNER).max(c.width).max(dim);
+        let mut turns: Vec<Turns> = Vec::new();
+        for shape in &c.shapes {
+            if turns.iter().all(|turns| !turns.is(shape)) {
+                turns.push(Turns::new(shape.rope, shape.head_dim)?);
+            }
+        }
+        let own_inputs = c.layer_input.unwrap_or(0);
+        let of_own = layers.iter().filter_map(|layer| layer.own_input.as_ref()).map(|own| &own.projection);
+        let of_stream = layers.iter().flat_map(Layer::of_stream).chain(model.own_inputs().map(|own| &own.projection));
         Ok(Workspace {
             x: rows(c.width)?,
-            qkv: rows(q + 2 * kv)?,
+            qkv: rows(qkv)?,
             branch: rows(c.width)?,
-            normed: Input::new(BATCH, c.width, layers.iter().flat_map(Layer::of_normed))?,
-            mixed: Input::new(BATCH, q, layers.iter().map(|layer| &layer.attn_output))?,
-            inner: Input::new(BATCH, c.ffn, layers.iter().map(|layer| &layer.down))?,
+            normed: Input::new(BATCH, c.width, of_stream)?,
+            mixed: Input::new(BATCH, c.heads * dim, layers.iter().map(|layer| &layer.attn_output))?,
+            inner: Input::new(BATCH, ffn, layers.iter().map(|layer| &layer.down))?,
             head: Input::new(LOGITS, c.width, [model.output()])?,
             logits: MappedVec::zeroed(LOGITS * model.output().rows())?,
-            turns: [Turns::new(c.global_rope, c.head_dim)?, Turns::new(c.local_rope, c.head_dim)?],
+            own: rows(c.layers * own_inputs)?,
+            own_gated: rows(own_inputs)?,
+            own_input: Input::new(BATCH, own_inputs, of_own)?,
+            turns,
             scratch: Vec::new(),
             scratch_len: (own, product),
             model,
@@ -188,8 +216,8 @@ impl Workspace {
 
     /// Bytes that it takes.
     pub fn bytes(&self) -> u64 {
-        let vectors = [&self.x, &self.qkv, &self.branch, &self.logits];
-        let inputs = [&self.normed, &self.mixed, &self.inner, &self.head];
+        let vectors = [&self.x, &self.qkv, &self.branch, &self.logits, &self.own, &self.own_gated];
+        let inputs = [&self.normed, &self.mixed, &self.inner, &self.head, &self.own_input];
         let scratch = self.scratch.iter().flat_map(|scratch| [&scratch.own, &scratch.product]);
         vectors.into_iter().chain(scratch).map(MappedVec::bytes).sum::<u64>()
             + inputs.into_iter().map(Input::bytes).sum::<u64>()
@@ -222,6 +250,9 @@ impl Workspace {
         self.embed(&tokens, &rows)?;
         let model = Arc::clone(&self.model);
         let mut pass = Pass { work: self, model: &model, k: kernels(), lead, rows: &rows, total };
+        if let Some(own) = model.own_inputs() {
+            pass.own_inputs(own, &tokens);
+        }
         for (index, layer) in model.layers().iter().enumerate() {
             pass.layer(index, layer);
             pause();
@@ -303,13 +334,82 @@ impl Pass<'_> {
         self.feed_forward(layer);
         self.product(Branch::FeedForward, &layer.down);
         self.add(&layer.post_ffw_norm);
+        if let Some(own) = &layer.own_input {
+            self.own_input(index, own);
+        }
+        if layer.scale != 1.0 {
+            let used = self.total * self.model.config().width;
+            self.k.scale(&mut self.work.x[..used], layer.scale);
+        }
+    }
+
+    /// What the tokens bring for every layer: their rows of a table, and what their embeddings say.
+    fn own_inputs(&mut self, own: &OwnInputs, tokens: &[u32]) {
+        let (k, c) = (self.k, self.model.config());
+        let (each, all) = (own.norm.len(), own.table.cols());
+        self.input_of_stream();
+        let work = &mut *self.work;
+        let scratch = scratch(&mut work.scratch);
+        let to = Shared::of(&mut work.own);
+        products(self.lead, self.total, &[(&own.projection, 0)], &|matrix, rows, at, member| {
+            // SAFETY: see `Pass`.
+            unsafe { matrix.multiply(rows, &work.normed, to.at(at), all, scratch[member].product()) };
+        });
+        let (mut brought, mut normed) = (vec![0.0; all], vec![0.0; each]);
+        for (row, &token) in work.own.chunks_exact_mut(all).zip(tokens) {
+            // Tokens were checked against the embedding's rows, of which this table has as many.
+            if own.table.row(token as usize, &mut brought).is_none() {
+                brought.fill(0.0);
+            }
+            k.scale(row, 1.0 / (c.width as f32).sqrt());
+            k.scale(&mut brought, (each as f32).sqrt());
+            for (said, brought) in row.chunks_exact_mut(each).zip(brought.chunks_exact(each)) {
+                k.rms_norm(said, &own.norm, c.epsilon, &mut normed);
+                said.copy_from_slice(&normed);
+                k.add(said, brought);
+                k.scale(said, std::f32::consts::FRAC_1_SQRT_2);
+            }
+        }
+    }
+
+    /// `x` itself as the input of the next products.
+    fn input_of_stream(&mut self) {
+        let width = self.model.config().width;
+        let work = &mut *self.work;
+        work.normed.reset(self.total, width);
+        for (row, x) in work.x.chunks_exact(width).take(self.total).enumerate() {
+            work.normed.set(row, x);
+        }
+    }
+
+    /// A layer takes what the tokens bring for it.
+    fn own_input(&mut self, index: usize, own: &OwnInput) {
+        let (k, total) = (self.k, self.total);
+        let each = own.gate.rows();
+        self.input_of_stream();
+        let work = &mut *self.work;
+        let all = work.own.len() / BATCH;
+        let owned = scratch(&mut work.scratch);
+        let to = Shared::of(&mut work.own_gated);
+        products(self.lead, total, &[(&own.gate, 0)], &|matrix, rows, at, member| {
+            // SAFETY: see `Pass`.
+            unsafe { matrix.multiply(rows, &work.normed, to.at(at), each, owned[member].product()) };
+        });
+        work.own_input.reset(total, each);
+        for row in 0..total {
+            let gated = &mut work.own_gated[row * each..(row + 1) * each];
+            k.gelu_tanh_times(gated, &work.own[row * all + index * each..][..each]);
+            work.own_input.set(row, gated);
+        }
+        self.product(Branch::Own, &own.projection);
+        self.add(&own.norm);
     }
 
     /// Adds the branch to `x` if there is one, and norms `x` as the input of the next products.
     fn norm(&mut self, branch: Option<&[f32]>, gain: &[f32]) {
         let (k, width, epsilon) = (self.k, self.model.config().width, self.model.config().epsilon);
         let work = &mut *self.work;
-        work.normed.reset(self.total);
+        work.normed.reset(self.total, width);
         let (x, from, to) = (Shared::of(&mut work.x), &work.branch, work.normed.writer());
         let scratch = scratch(&mut work.scratch);
         by_rows(self.lead, self.total, &|rows, member| {
@@ -349,19 +449,23 @@ impl Pass<'_> {
     /// Queries, keys and values: one region for the products, one for norms and rotation. Keys and values go to their pages.
     fn heads(&mut self, index: usize, layer: &Layer) {
         let (k, c, total) = (self.k, self.model.config(), self.total);
-        let d = c.head_dim;
-        let (q, kv) = (c.heads * d, c.kv_heads * d);
+        let shape = &c.shapes[index];
+        let d = shape.head_dim;
+        let (q, kv) = (c.heads * d, shape.kv_heads * d);
         let stride = q + 2 * kv;
         let work = &mut *self.work;
         let qkv = Shared::of(&mut work.qkv);
         let scratch = scratch(&mut work.scratch);
-        let targets = [(&layer.q, 0), (&layer.k, q), (&layer.v, q + kv)];
+        let keys = layer.k.as_ref().map(|matrix| (matrix, q));
+        let values = layer.v.as_ref().map(|matrix| (matrix, q + kv));
+        let targets: Vec<(&Matrix, usize)> = [(&layer.q, 0)].into_iter().chain(keys).chain(values).collect();
         products(self.lead, total, &targets, &|matrix, rows, at, member| {
             // SAFETY: see `Pass`; the products of row `i` go to its `stride` numbers from column `at` on.
             unsafe { matrix.multiply(rows, &work.normed, qkv.at(at), stride, scratch[member].product()) };
         });
-        let turns = &work.turns[usize::from(c.local[index])];
-        let (layout, parts) = (self.model.layout(), self.rows);
+        let Some(turns) = work.turns.iter().find(|turns| turns.is(shape)) else { return };
+        let (layout, parts, ones) = (self.model.layout(), self.rows, self.model.ones());
+        let norm_of_values = c.family == Family::Gemma4;
         by_rows(self.lead, total, &|rows, member| {
             // SAFETY: see `Pass`.
             let normed = unsafe { scratch[member].own(d) };
@@ -371,17 +475,32 @@ impl Pass<'_> {
                 // SAFETY: see `Pass`.
                 let all = unsafe { qkv.slice(row * stride, stride) };
                 let (queries, rest) = all.split_at_mut(q);
-                let (keys, values) = rest.split_at_mut(kv);
                 for head in queries.chunks_exact_mut(d) {
-                    k.rms_norm(head, &layer.q_norm, c.epsilon, normed);
-                    turns.turn(row, normed);
-                    head.copy_from_slice(normed);
+                    if let Some(gain) = &layer.q_norm {
+                        k.rms_norm(head, gain, c.epsilon, normed);
+                        head.copy_from_slice(normed);
+                    }
+                    turns.turn(row, head);
                 }
-                for (h, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
-                    k.rms_norm(key, &layer.k_norm, c.epsilon, normed);
-                    turns.turn(row, normed);
+                if layer.k.is_none() {
+                    continue;
+                }
+                let (keys, values) = rest.split_at_mut(kv);
+                if layer.v.is_none() {
+                    values.copy_from_slice(keys);
+                }
+                for (h, (key, value)) in keys.chunks_exact_mut(d).zip(values.chunks_exact_mut(d)).enumerate() {
+                    if let Some(gain) = &layer.k_norm {
+                        k.rms_norm(key, gain, c.epsilon, normed);
+                        key.copy_from_slice(normed);
+                    }
+                    turns.turn(row, key);
+                    if norm_of_values {
+                        k.rms_norm(value, &ones[..d], c.epsilon, normed);
+                        value.copy_from_slice(normed);
+                    }
                     // SAFETY: see `Pass`; the position was reserved.
-                    unsafe { layout.write(&part.places, index, h, at, normed, value) };
+                    unsafe { layout.write(&part.places, index, h, at, key, value) };
                 }
             }
         });
@@ -390,12 +509,14 @@ impl Pass<'_> {
     /// Attention of every row to its text, into the input of the output product.
     fn attention(&mut self, index: usize) {
         let (k, c) = (self.k, self.model.config());
-        let d = c.head_dim;
-        let (q, group) = (c.heads * d, c.heads / c.kv_heads);
-        let stride = q + 2 * c.kv_heads * d;
-        let window = if c.local[index] { c.window } else { usize::MAX };
+        let shape = &c.shapes[index];
+        let (d, kv_heads) = (shape.head_dim, shape.kv_heads);
+        let (q, group) = (c.heads * d, c.heads / kv_heads);
+        let stride = q + 2 * kv_heads * d;
+        let window = shape.window.unwrap_or(usize::MAX);
+        let cap = c.attention_cap.unwrap_or(0.0);
         let work = &mut *self.work;
-        work.mixed.reset(self.total);
+        work.mixed.reset(self.total, q);
         let (qkv, to) = (&work.qkv, work.mixed.writer());
         let scratch = scratch(&mut work.scratch);
         let layout = self.model.layout();
@@ -409,8 +530,8 @@ impl Pass<'_> {
                 rows.clone().step_by(step).map(move |row| (part, row..rows.end.min(row + step)))
             })
             .collect();
-        self.lead.run(blocks.len() * c.kv_heads, &|piece, member| {
-            let ((part, rows), head) = (&blocks[piece / c.kv_heads], piece % c.kv_heads);
+        self.lead.run(blocks.len() * kv_heads, &|piece, member| {
+            let ((part, rows), head) = (&blocks[piece / kv_heads], piece % kv_heads);
             let count = rows.len() * group;
             // SAFETY: see `Pass`.
             let scratch = unsafe { scratch[member].own(count * (PAGE + 2 * d)) };
@@ -436,7 +557,7 @@ impl Pass<'_> {
                 for (n, (scores, (state, factor))) in scores.chunks_exact_mut(PAGE).zip(states).enumerate() {
                     let seen = seen(rows.start + n / group);
                     let here = |position: usize| position.clamp(page * PAGE, (page + 1) * PAGE) - page * PAGE;
-                    *factor = k.weigh(scores, here(seen.start)..here(seen.end), c.attention_scale, 0.0, state);
+                    *factor = k.weigh(scores, here(seen.start)..here(seen.end), c.attention_scale, cap, state);
                 }
                 k.mix(scores, &factors[..count], d, values, sums);
             }
@@ -458,6 +579,7 @@ impl Pass<'_> {
         let from = match branch {
             Branch::Attention => &work.mixed,
             Branch::FeedForward => &work.inner,
+            Branch::Own => &work.own_input,
         };
         products(self.lead, self.total, &[(matrix, 0)], &|matrix, rows, at, member| {
             // SAFETY: see `Pass`.
@@ -467,9 +589,9 @@ impl Pass<'_> {
 
     /// Gate and up, and what they become together: the input of down.
     fn feed_forward(&mut self, layer: &Layer) {
-        let (k, total, ffn) = (self.k, self.total, self.model.config().ffn);
+        let (k, total, ffn) = (self.k, self.total, layer.gate.rows());
         let work = &mut *self.work;
-        work.inner.reset(total);
+        work.inner.reset(total, ffn);
         let to = work.inner.writer();
         let scratch = scratch(&mut work.scratch);
         let pieces = ffn.div_ceil(INNER);
@@ -499,7 +621,7 @@ impl Pass<'_> {
     fn logits(&mut self, rows: &[usize]) {
         let (k, c, model) = (self.k, self.model.config(), self.model);
         let work = &mut *self.work;
-        work.head.reset(rows.len());
+        work.head.reset(rows.len(), c.width);
         let scratch = scratch(&mut work.scratch);
         let (x, to) = (&work.x, work.head.writer());
         // SAFETY: see `Pass`; there is no other thread here.
@@ -510,9 +632,16 @@ impl Pass<'_> {
             unsafe { to.set(i, 0, normed) };
         }
         let (logits, stride) = (Shared::of(&mut work.logits), model.output().rows());
-        products(self.lead, rows.len(), &[(model.output(), 0)], &|matrix, rows, at, member| {
+        let count = rows.len();
+        products(self.lead, count, &[(model.output(), 0)], &|matrix, rows, at, member| {
             // SAFETY: see `Pass`.
-            unsafe { matrix.multiply(rows, &work.head, logits.at(at), stride, scratch[member].product()) };
+            unsafe { matrix.multiply(rows.clone(), &work.head, logits.at(at), stride, scratch[member].product()) };
+            if let Some(cap) = c.final_cap {
+                for i in 0..count {
+                    // SAFETY: see `Pass`; these products have just been made here.
+                    k.bend(unsafe { logits.slice(i * stride + rows.start, rows.len()) }, cap);
+                }
+            }
         });
     }
 }
@@ -522,6 +651,7 @@ impl Pass<'_> {
 enum Branch {
     Attention,
     FeedForward,
+    Own,
 }
 
 /// Queries of a block, at most.

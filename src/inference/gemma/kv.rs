@@ -41,14 +41,20 @@ struct Place {
 impl Layout {
     pub(super) fn new(config: &Config) -> Layout {
         let mut bytes = [0; 2];
-        let mut layers = Vec::with_capacity(config.layers);
-        for &local in &config.local {
-            let part = 2 * PAGE * config.head_dim;
+        let mut layers: Vec<Place> = Vec::with_capacity(config.layers);
+        for (index, shape) in config.shapes.iter().enumerate() {
+            // A layer without keys and values of its own has those of an earlier one.
+            if let Some(place) = layers.get(shape.kv_source).copied().filter(|_| shape.kv_source != index) {
+                layers.push(place);
+                continue;
+            }
+            let (local, part) = (shape.window.is_some(), 2 * PAGE * shape.head_dim);
             let start = &mut bytes[usize::from(local)];
             layers.push(Place { local, start: *start, part });
-            *start += 2 * part * config.kv_heads;
+            *start += 2 * part * shape.kv_heads;
         }
-        Layout { layers, bytes, window: config.window }
+        let window = config.shapes.iter().filter_map(|shape| shape.window).max().unwrap_or(1);
+        Layout { layers, bytes, window }
     }
 
     /// Bytes that one more position costs in the layers that keep all of them.

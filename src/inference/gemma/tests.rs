@@ -50,7 +50,7 @@ fn extend(sequence: &mut Sequence, work: &mut Workspace, tokens: &[u32]) -> Resu
 }
 
 /// The logits at every position when the tokens come in chunks of these sizes, the last size repeating.
-fn logits(model: &Arc<Gemma>, tokens: &[u32], sizes: &[usize]) -> Vec<Vec<f32>> {
+pub(crate) fn logits(model: &Arc<Gemma>, tokens: &[u32], sizes: &[usize]) -> Vec<Vec<f32>> {
     let mut work = Workspace::new(Arc::clone(model)).unwrap();
     let mut sequence = Sequence::new(Arc::clone(model), tokens.len()).unwrap();
     let (mut all, mut at) = (Vec::new(), 0);
@@ -74,9 +74,10 @@ fn logits_agree_with_transformers_at_every_position() {
     let golden = golden("gemma_logits.json");
     let model = model("random-f32.gguf");
     let tokens = ids(&golden["tokens"]);
-    assert!(tokens.len() > 3 * model.config().window, "the prompt must be longer than the sliding window");
-    assert!(model.config().local.contains(&true) && model.config().local.contains(&false));
-    assert!(model.config().global_rope.factor > 1.0);
+    let shapes = &model.config().shapes;
+    let window = shapes.iter().find_map(|shape| shape.window).expect("some layers see a window");
+    assert!(tokens.len() > 3 * window, "the prompt must be longer than the window");
+    assert!(shapes.iter().any(|shape| shape.window.is_none() && shape.rope.factor > 1.0));
     let bytes = std::fs::read(tests_dir().join("golden").join(golden["logits"].as_str().unwrap())).unwrap();
     let want: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     let got = logits(&model, &tokens, &[CHUNK]);
@@ -123,7 +124,7 @@ fn every_format_loads_and_decodes_as_candle_does() {
         let layer = &model.layers()[0];
         for (tensor, matrix) in [
             ("token_embd", model.embedding()),
-            ("blk.0.attn_k", &layer.k),
+            ("blk.0.attn_k", layer.k.as_ref().unwrap()),
             ("blk.0.ffn_up", &layer.up),
             ("blk.0.ffn_down", &layer.down),
         ] {
@@ -140,7 +141,7 @@ fn every_format_loads_and_decodes_as_candle_does() {
             let x: Vec<f32> =
                 (0..2 * cols).map(|i| if i % 32 == 0 { 127.0 } else { (i * 37 % 200) as f32 - 100.0 }).collect();
             let mut input = Input::new(2, cols, [matrix]).unwrap();
-            input.reset(2);
+            input.reset(2, cols);
             (0..2).for_each(|i| input.set(i, &x[i * cols..(i + 1) * cols]));
             let mut y = vec![0.0; 2 * matrix.rows()];
             let scratch = &mut vec![0.0; matrix.scratch_len(2)];
@@ -240,14 +241,15 @@ fn a_long_context_costs_what_is_used() {
     let mut sequence = Sequence::new(Arc::clone(&model), model.info().context).unwrap();
     assert_eq!(sequence.kv_bytes(), 0);
     extend(&mut sequence, &mut work, &[7]).unwrap();
-    let page = (2 * c.layers * c.kv_heads * c.head_dim * PAGE * 2) as u64;
+    let (shape, window) = (&c.shapes[0], c.shapes[0].window.unwrap());
+    let page = (2 * c.layers * shape.kv_heads * shape.head_dim * PAGE * 2) as u64;
     assert_eq!(sequence.kv_bytes(), page);
     for _ in 0..10 {
         extend(&mut sequence, &mut work, &[7; 31]).unwrap();
         assert!(sequence.kv_bytes() <= layout.bytes_for(sequence.len()));
     }
     // The window is smaller than a page, and lies in the last one when the last tokens come: the others have let theirs go.
-    assert!(c.window <= PAGE && sequence.len() > 4 * PAGE);
+    assert!(window <= PAGE && sequence.len() > 4 * PAGE);
     assert_eq!(sequence.kv_bytes(), page + (4 * PAGE * model.info().kv_bytes_per_token) as u64);
 }
 
@@ -311,7 +313,7 @@ fn metadata_that_does_not_fit_is_named() {
         ("gemma3.attention.sliding_window", None, "sliding_window is missing"),
         ("gemma3.attention.sliding_window_pattern", Some(Array(vec![Bool(true)])), "has 1 entries for 7 layers"),
         ("gemma3.attention.sliding_window_pattern", Some(Array(vec![U32(1); layers])), "array of booleans"),
-        ("gemma3.final_logit_softcapping", Some(F32(30.0)), "without soft capping"),
+        ("gemma3.final_logit_softcapping", Some(F32(-30.0)), "final_logit_softcapping"),
         ("gemma3.rope.freq_base", Some(F32(0.0)), "must be above 1"),
         ("gemma3.rope.scaling.type", Some(String("yarn".into())), "accepted are \"linear\" and \"none\""),
         ("gemma3.rope.scaling.factor", Some(F32(0.5)), "accepted are 1 to 1,000,000"),
@@ -327,7 +329,10 @@ fn metadata_that_does_not_fit_is_named() {
 fn the_pattern_of_local_layers_may_be_a_number_or_a_list() {
     use gguf_file::Value::{Array, Bool, U32};
     const KEY: &str = "gemma3.attention.sliding_window_pattern";
-    let local = |value| loaded(&changed(&[(KEY, value)])).unwrap().config().local.clone();
+    let local = |value| {
+        let model = loaded(&changed(&[(KEY, value)])).unwrap();
+        model.config().shapes.iter().map(|shape| shape.window.is_some()).collect::<Vec<_>>()
+    };
     assert_eq!(local(None), [true, true, true, true, true, false, true]);
     assert_eq!(local(Some(U32(2))), [true, false, true, false, true, false, true]);
     let list = [false, true, true, false, false, true, true];

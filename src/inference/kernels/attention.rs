@@ -118,6 +118,14 @@ pub(super) fn weigh(
     factor
 }
 
+/// `x = cap × tanh(x / cap)`.
+#[inline(always)]
+pub(super) fn bend(x: &mut [f32], cap: f32) {
+    for x in x {
+        *x = cap * tanh(*x / cap);
+    }
+}
+
 /// `tanh(x)`, by the exponential.
 #[inline(always)]
 pub(super) fn tanh(x: f32) -> f32 {

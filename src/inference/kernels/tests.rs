@@ -67,6 +67,9 @@ fn every_path_gives_the_bits_of_the_baseline() {
             k.gelu_tanh_times(&mut y, &g);
             all.extend(bits(&y));
             all.push(k.sum_of_squares(&y).to_bits());
+            all.push(k.largest(&y).to_bits());
+            k.bend(&mut y, 3.0);
+            all.extend(bits(&y));
             all
         };
         for path in &paths {

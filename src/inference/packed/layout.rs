@@ -227,6 +227,26 @@ fn read(quant: Quant, row: &[u8], index: usize) -> Block {
     }
 }
 
+/// All numbers of a row of the file.
+pub(super) fn read_row(quant: Quant, row: &[u8], out: &mut [f32]) {
+    let offset = quant.shape().offset.map_or(0, |bits| 1i32 << bits);
+    let per = quant.block_len() / BLOCK;
+    for (index, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+        let Block { weights, scales: [first, second] } = read(quant, row, index);
+        let block = &row[index / per * quant.block_bytes()..][..quant.block_bytes()];
+        let head = |at: usize| half(u16::from_le_bytes([block[at], block[at + 1]]));
+        let (scales, min) = match quant {
+            Quant::Q8_0 | Quant::Q4_0 | Quant::Q5_0 => ([half(u16::from_le_bytes(first)); 2], 0.0),
+            Quant::Q4_1 | Quant::Q5_1 => ([half(u16::from_le_bytes(first)); 2], -half(u16::from_le_bytes(second))),
+            Quant::Q4_K | Quant::Q5_K => ([head(0) * f32::from(first[0]); 2], head(2) * f32::from(first[1])),
+            Quant::Q6_K => (first.map(|scale| head(208) * f32::from(scale.cast_signed())), 0.0),
+        };
+        for (i, (out, weight)) in out.iter_mut().zip(weights).enumerate() {
+            *out = (i32::from(weight) - offset) as f32 * scales[i / (BLOCK / 2)] - min;
+        }
+    }
+}
+
 /// Packs all rows of `from` into `to`, which is zeroed and has the length of whole tiles.
 pub(super) fn pack(quant: Quant, cols: usize, from: &[u8], to: &mut [u8]) {
     let blocks = cols / BLOCK;

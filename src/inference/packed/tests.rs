@@ -105,6 +105,10 @@ fn rows_are_those_that_candle_reads() {
             matrix.row(i, &mut row).unwrap();
             let close = row.iter().zip(want).all(|(a, b)| (a - b).abs() <= b.abs() * 1e-6 + 1e-7);
             assert!(close, "{quant:?} row {i}");
+            let mut read = vec![0.0; cols];
+            let bytes = quant.row_bytes(cols).unwrap();
+            read_row(quant, &self::blocks(quant, n, cols, 3)[i * bytes..][..bytes], &mut read).unwrap();
+            assert_eq!(bits(&read), bits(&row), "{quant:?} row {i} of the file");
         }
         assert_eq!(matrix.row(n, &mut row), None);
     }
