@@ -390,14 +390,17 @@ fn measure(
     // The first load reads the file into the page cache and is not timed; an engine that cannot is out of this configuration.
     let mut ready = Vec::new();
     for mut program in programs {
-        let versions = program.ask("version")?;
-        match program.figure("load", "resident_mb") {
-            Ok(megabytes) => load.loaded[program.engine] = Some(megabytes),
+        let begun = program.ask("version").and_then(|v| Ok((v, program.figure("load", "resident_mb")?)));
+        let versions = match begun {
+            Ok((versions, megabytes)) => {
+                load.loaded[program.engine] = Some(megabytes);
+                versions
+            }
             Err(error) => {
                 report.skipped(format!("{config}: {error}"));
                 continue;
             }
-        }
+        };
         for (what, version) in versions.as_object().into_iter().flatten() {
             let what =
                 if what == "features" { format!("{}'s features", ENGINES[program.engine]) } else { what.clone() };
