@@ -6,6 +6,7 @@
 mod config;
 mod forward;
 mod kv;
+pub(crate) mod prefix;
 mod source;
 mod template;
 
@@ -22,6 +23,8 @@ use config::Config;
 use source::{Family, Source};
 
 pub use forward::{BATCH, LOGITS, Part, Sequence, Workspace};
+pub(crate) use kv::KvCache;
+pub use prefix::{Limits, Stats};
 pub use template::{Role, Turn};
 
 /// The table of what each token brings for every layer: a row of it is read per token, so it is used where it lies.
@@ -252,7 +255,7 @@ impl Gemma {
         let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let norms = layers.iter().flat_map(Layer::norms).map(MappedVec::bytes).sum::<u64>();
         let parameters = source.parameters();
-        let layout = Arc::new(kv::Layout::new(&config));
+        let layout = Arc::new(kv::Layout::new(&config)?);
         let info = ModelInfo {
             name: source.name()?.unwrap_or(stem),
             architecture: config.family.architecture().to_owned(),

@@ -10,7 +10,7 @@ use crate::harness::{Server, pause_ms, test_file, wait_until};
 
 /// Its greedy text never ends by itself, so an answer is as long as asked for.
 const RANDOM: &str = "random-q4_0.gguf";
-const FIELDS: &str = "text finish_reason prompt_tokens tokens prompt_tokens_per_second tokens_per_second seed confidence reason model memories notes";
+const FIELDS: &str = "text finish_reason prompt_tokens reused_tokens tokens prompt_tokens_per_second tokens_per_second seed confidence reason model memories notes";
 
 fn golden(name: &str) -> Json {
     serde_json::from_slice(&fs::read(test_file("golden").join(name)).unwrap()).unwrap()

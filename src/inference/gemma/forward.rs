@@ -63,6 +63,16 @@ impl Sequence {
         self.len == 0
     }
 
+    /// Begins with keys and values that are there: those of its first `len` tokens.
+    pub(crate) fn resume(&mut self, cache: KvCache, len: usize) {
+        (self.cache, self.len) = (cache, len);
+    }
+
+    /// Its keys and values.
+    pub(crate) fn cache(&self) -> &KvCache {
+        &self.cache
+    }
+
     /// Forgets the tokens from `len` on, of those that were appended together last all but the first.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

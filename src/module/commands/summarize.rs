@@ -165,6 +165,11 @@ impl Run {
         });
     }
 
+    /// What its keys and values are kept under: its session.
+    fn scope(&self) -> String {
+        format!("\0{}\0{}\0{}", self.target.db, self.target.key.escape_ascii(), self.session)
+    }
+
     fn finish(self, outcome: Result<Value, Error>) {
         match (self.job, outcome) {
             (Some(job), outcome) => job.finish(outcome),
@@ -407,8 +412,10 @@ impl Task for Steps {
             Ok(Progress::Write(name, engine, generation)) => {
                 let tenant =
                     making.run.as_ref().and_then(|run| run.job.as_ref()).map_or("", |job| job.user()).to_owned();
+                // A summary is made of what is told once: nothing else will begin so.
+                let scope = making.run.as_ref().map_or_else(String::new, |run| run.scope());
                 let owner = Box::new(Writing { name, making: Some(making) });
-                engine.submit(Request { generation, tenant, priority: LOW, owner });
+                engine.submit(Request { generation, tenant, scope, priority: LOW, owner });
             }
             Ok(Progress::Text(text, model)) => {
                 let tokens = u32::try_from(making.counter.count(&text)).unwrap_or(u32::MAX);

@@ -18,7 +18,7 @@ const STOPS: usize = 64;
 /// Memories that one GENERATE may recall.
 const PROMPT_MEMORIES: i64 = 1_000;
 
-const GENERATED: &str = "A map: text, finish_reason (stop, stop_string, length, timeout, cancelled), prompt_tokens, tokens, speeds, seed, confidence, reason, model, memories, notes. With NOWAIT the job's id.";
+const GENERATED: &str = "A map: text, finish_reason (stop, stop_string, length, timeout, cancelled), prompt_tokens, reused_tokens (of these, whose keys and values were kept), tokens, speeds, seed, confidence, reason, model, memories, notes. With NOWAIT the job's id.";
 
 const PROMPT: Arg = Arg::positional("prompt", Kind::Text, "What to answer");
 const SYSTEM: Arg = Arg::option("system", "SYSTEM", "text", Kind::Text, "Instructions before the prompt");
