@@ -85,6 +85,13 @@ static QUEUE_LIMIT: Number = number(
     10_000,
     "Background jobs that may wait or run; more are refused with QUEUEFULL.",
 );
+static USER_QUEUE_LIMIT: Number = number(
+    c"user-queue-limit",
+    0,
+    1_000_000,
+    0,
+    "Named jobs (generations, chats, documents, summaries) that one user may have waiting or running; 0 sets no limit of its own.",
+);
 static MAX_CONTENT_BYTES: Number = Number {
     memory: true,
     ..number(
@@ -182,9 +189,10 @@ static PROFILE_MODELS: Text = text(
     "Models for PROFILE, separated by spaces: `speed=small quality=large`; a profile without one takes the default model.",
 );
 
-static NUMBERS: [&Number; 10] = [
+static NUMBERS: [&Number; 11] = [
     &THREADS,
     &QUEUE_LIMIT,
+    &USER_QUEUE_LIMIT,
     &MAX_CONTENT_BYTES,
     &INLINE_EMBED_TOKENS,
     &EMBEDDING_CACHE,
@@ -227,6 +235,11 @@ pub fn threads() -> usize {
 /// Background jobs that may wait or run.
 pub fn queue_limit() -> usize {
     QUEUE_LIMIT.get()
+}
+
+/// Named jobs of one user that may wait or run; 0 = no limit of its own.
+pub fn user_queue_limit() -> usize {
+    USER_QUEUE_LIMIT.get()
 }
 
 /// Bytes of one memory's content.

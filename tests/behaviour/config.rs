@@ -104,6 +104,7 @@ fn server_settings_are_config_and_module_arguments() {
         ("queue-limit", "77"),
         ("embedder", ""),
         ("model", ""),
+        ("user-queue-limit", "0"),
         ("max-content-bytes", "1048576"),
         ("inline-embed-tokens", "256"),
         ("embedding-cache", "10000"),

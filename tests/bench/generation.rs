@@ -124,7 +124,12 @@ fn second_turn(report: &mut Report, c: &mut Connection, quick: bool) -> Outcome<
     }
     report.table(table);
     let aim = "≤ 0.1 ×";
-    report.target("first token of a second turn, of that of the first", aim, format!("{:.3} ×", two / one), two <= one / 10.0);
+    report.target(
+        "first token of a second turn, of that of the first",
+        aim,
+        format!("{:.3} ×", two / one),
+        two <= one / 10.0,
+    );
     Ok(())
 }
 
@@ -178,11 +183,18 @@ fn beside_traffic(report: &mut Report, server: &Server, quick: bool) -> Outcome<
     table.row(["answer, server idle".into(), number(quiet, 1), none(), none()]);
     table.row(["answer, beside the traffic".into(), number(busy, 1), none(), none()]);
     let with = percentile(&mut generating, 0.999);
-    for (name, times) in [("PING beside it, no module", &mut plain), ("PING beside it, module, generating", &mut generating)] {
+    for (name, times) in
+        [("PING beside it, no module", &mut plain), ("PING beside it, module, generating", &mut generating)]
+    {
         table.row([name.into(), none(), ms(percentile(times, 0.5)), ms(percentile(times, 0.999))]);
     }
     report.table(table);
-    report.target("speed of an answer beside traffic, of that alone", "≥ 80 %", format!("{:.0} %", 100.0 * busy / quiet), busy >= 0.8 * quiet);
+    report.target(
+        "speed of an answer beside traffic, of that alone",
+        "≥ 80 %",
+        format!("{:.0} %", 100.0 * busy / quiet),
+        busy >= 0.8 * quiet,
+    );
     report.target("PING p99.9 beside both", "≤ 2 ms", format!("{:.2} ms", with / 1e3), with <= 2e3);
     Ok(())
 }
@@ -197,7 +209,8 @@ fn quoting(report: &mut Report, quick: bool) -> Outcome<()> {
         Ok(Arc::new(Gemma::load(path, &LoadOptions::default(), &Progress::default())?))
     };
     let copy = load(&root.join("models/copy.gguf"))?;
-    let large = load(&random_gemma::cached(&root.join("../.cache/gemma"), &random_gemma::GEMMA_3_270M, &random_gemma::Q8_0)?)?;
+    let large =
+        load(&random_gemma::cached(&root.join("../.cache/gemma"), &random_gemma::GEMMA_3_270M, &random_gemma::Q8_0)?)?;
     let (mut small_work, mut large_work) = (Workspace::new(Arc::clone(&copy))?, Workspace::new(Arc::clone(&large))?);
     let (mut tokens, mut guessed, mut right) = (0, 0, 0);
     let mut steps = Vec::new();
@@ -231,7 +244,11 @@ fn quoting(report: &mut Report, quick: bool) -> Outcome<()> {
         let text: Vec<u32> = (0..rows as u32).map(|i| 1_000 + i).collect();
         for _ in 0..if quick { 5 } else { 40 } {
             let began = Instant::now();
-            large_work.append(&mut [Part { sequence: &mut sequence, tokens: &text, logits: rows }], &Lead::alone(), &|| {})?;
+            large_work.append(
+                &mut [Part { sequence: &mut sequence, tokens: &text, logits: rows }],
+                &Lead::alone(),
+                &|| {},
+            )?;
             times.push(began.elapsed().as_secs_f64());
         }
         *cost = median(&times);
@@ -243,9 +260,20 @@ fn quoting(report: &mut Report, quick: bool) -> Outcome<()> {
         "Answers that quote a memory (ten held-out facts, the small trained model)",
         &["tokens", "guessed", "right", "steps", "speed with guessing, shape of 270M Q8_0"],
     );
-    table.row([number(tokens as f64, 0), number(guessed as f64, 0), number(right as f64, 0), number(steps.len() as f64, 0), times(plain / ahead)]);
+    table.row([
+        number(tokens as f64, 0),
+        number(guessed as f64, 0),
+        number(right as f64, 0),
+        number(steps.len() as f64, 0),
+        times(plain / ahead),
+    ]);
     table.note("The small model says which guesses are right; what a step of so many rows costs is measured with random weights of the real shape.");
     report.table(table);
-    report.target("an answer that quotes its context, beside one token at a time", "≥ 1.4 ×", format!("{:.2} ×", plain / ahead), plain >= 1.4 * ahead);
+    report.target(
+        "an answer that quotes its context, beside one token at a time",
+        "≥ 1.4 ×",
+        format!("{:.2} ×", plain / ahead),
+        plain >= 1.4 * ahead,
+    );
     Ok(())
 }
