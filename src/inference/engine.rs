@@ -96,7 +96,7 @@ struct State {
     /// What is kept of texts, between two steps.
     prefixes: Option<Prefixes>,
     /// How much of it, from the next step on.
-    limits: Option<Limits>,
+    limits: Limits,
     /// What there is of it.
     kept: Stats,
     /// Why less is kept than was asked for.
@@ -121,7 +121,7 @@ impl Engine {
     /// leads to is for [`Engine::trouble`].
     pub fn limit(&self, limits: Limits) {
         let mut state = lock(&self.shared.state);
-        state.limits = Some(limits);
+        state.limits = limits;
         if let Some(mut prefixes) = state.prefixes.take() {
             state.apply(&mut prefixes);
             state.prefixes = Some(prefixes);
@@ -168,9 +168,7 @@ impl Engine {
 
 impl State {
     fn apply(&mut self, prefixes: &mut Prefixes) {
-        if let Some(limits) = self.limits.take()
-            && let Err(error) = prefixes.limit(limits)
-        {
+        if let Err(error) = prefixes.limit(&self.limits) {
             self.trouble = Some(error);
         }
         self.kept = prefixes.stats();

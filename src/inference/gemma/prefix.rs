@@ -123,8 +123,8 @@ impl Prefixes {
     }
 
     /// Changes how much may be kept; what is too much goes. Where the file cannot be made, nothing is moved to one.
-    pub(crate) fn limit(&mut self, limits: Limits) -> Result<(), Error> {
-        if limits == self.limits {
+    pub(crate) fn limit(&mut self, limits: &Limits) -> Result<(), Error> {
+        if *limits == self.limits {
             return Ok(());
         }
         let moved = limits.folder != self.limits.folder || (limits.file > 0) != self.spill.is_some();
@@ -132,7 +132,7 @@ impl Prefixes {
             self.drop_where(|node| matches!(node.pages, Place::File(_)));
             self.spill = None;
         }
-        self.limits = limits;
+        self.limits = limits.clone();
         let mut made = Ok(());
         if moved && self.limits.file > 0 {
             match Spill::new(&self.limits.folder) {

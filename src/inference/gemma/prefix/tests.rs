@@ -19,7 +19,7 @@ impl Bench {
         let mut prefixes = Prefixes::new(Arc::clone(model.layout()));
         let bytes = prefixes.page_bytes();
         let limits = Limits { memory: pages_in_memory * bytes, file: pages_in_file * bytes, folder: folder.into() };
-        prefixes.limit(limits).unwrap();
+        prefixes.limit(&limits).unwrap();
         Bench { work: Workspace::new(Arc::clone(&model)).unwrap(), model, prefixes }
     }
 
@@ -134,14 +134,14 @@ fn limits_hold_and_can_be_changed() {
     assert_eq!(bench.read("a", &text(9, 200)).1, 199);
     let limits = |memory, file, folder: &Path| Limits { memory, file, folder: folder.into() };
     let bytes = bench.prefixes.page_bytes();
-    bench.prefixes.limit(limits(2 * bytes, 50 * bytes, folder.path())).unwrap();
+    bench.prefixes.limit(&limits(2 * bytes, 50 * bytes, folder.path())).unwrap();
     bench.check();
     bench.read("a", &text(3, 200));
     bench.check();
-    let error = bench.prefixes.limit(limits(2 * bytes, bytes, Path::new("/nowhere"))).unwrap_err().to_string();
+    let error = bench.prefixes.limit(&limits(2 * bytes, bytes, Path::new("/nowhere"))).unwrap_err().to_string();
     assert!(error.contains("/nowhere"), "{error}");
     bench.check();
-    bench.prefixes.limit(Limits::default()).unwrap();
+    bench.prefixes.limit(&Limits::default()).unwrap();
     assert_eq!(bench.prefixes.stats().memory, 0);
     assert_eq!(bench.read("a", &text(3, 200)).1, 0);
 }
