@@ -25,8 +25,12 @@
 //! blocks of 32 with 16-bit scales (their products of two scales need 19 bits).
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod layout;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
 mod rows;
 mod scalar;
 #[cfg(test)]
@@ -98,8 +102,18 @@ struct Tiles<'a> {
 pub fn available() -> Vec<&'static Path> {
     let mut paths: Vec<&'static Path> = Vec::new();
     #[cfg(target_arch = "x86_64")]
-    if avx512::runs() {
-        paths.push(&avx512::PATH);
+    {
+        if avx512::runs() {
+            paths.push(&avx512::PATH);
+        }
+        paths.extend(avx2::vnni());
+        if avx2::runs() {
+            paths.push(&avx2::PATH);
+        }
+    }
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    if neon::runs() {
+        paths.push(&neon::PATH);
     }
     paths.push(&scalar::PATH);
     paths

@@ -7,7 +7,7 @@
 
 use std::arch::x86_64::*;
 
-use super::layout::{self, BLOCK, QUAD, STEP, SUPER, TILE};
+use super::layout::{self, BLOCK, Kind, QUAD, STEP, SUPER, TILE, with_kind};
 use super::{FEW, Meta, Path, Quant, Tiles};
 
 pub(super) static PATH: Path = Path { name: "avx512vnni", tiles, quantise };
@@ -28,34 +28,9 @@ pub(super) fn runs() -> bool {
         && is_x86_feature_detected!("f16c")
 }
 
-/// One format, known when this is compiled.
-trait Kind {
-    const QUANT: Quant;
-}
-
-macro_rules! kinds {
-    ($($name:ident),*) => { $(
-        #[allow(non_camel_case_types)]
-        struct $name;
-        impl Kind for $name {
-            const QUANT: Quant = Quant::$name;
-        }
-    )* };
-}
-kinds!(Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K);
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn tiles(job: Tiles<'_>) {
-    match job.quant {
-        Quant::Q8_0 => all::<Q8_0>(job),
-        Quant::Q4_0 => all::<Q4_0>(job),
-        Quant::Q4_1 => all::<Q4_1>(job),
-        Quant::Q5_0 => all::<Q5_0>(job),
-        Quant::Q5_1 => all::<Q5_1>(job),
-        Quant::Q4_K => all::<Q4_K>(job),
-        Quant::Q5_K => all::<Q5_K>(job),
-        Quant::Q6_K => all::<Q6_K>(job),
-    }
+    with_kind!(job.quant, K => all::<K>(job));
 }
 
 /// All tiles with all rows: one tile at a time where there are few rows, else two with [`WIDE`] rows at a time.
@@ -269,10 +244,15 @@ fn quantise(from: &[f32], quants: &mut [i8], meta: &mut [Meta]) {
         // SAFETY: 32 numbers are read, and 32 bytes written.
         unsafe {
             let (a, b) = (_mm512_loadu_ps(from.as_ptr()), _mm512_loadu_ps(from.as_ptr().add(TILE)));
-            let largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+            // The maximum of a NaN and a number is the second operand.
+            let largest = _mm512_max_ps(_mm512_abs_ps(b), _mm512_max_ps(_mm512_abs_ps(a), _mm512_setzero_ps()));
+            let largest = _mm512_reduce_max_ps(largest);
             let factor = _mm512_set1_ps(if largest > super::LEAST { 127.0 / largest } else { 0.0 });
-            let whole = |x: __m512| _mm512_cvtps_epi32(_mm512_mul_ps(x, factor));
-            let (a, b) = (_mm512_cvtsepi32_epi8(whole(a)), _mm512_cvtsepi32_epi8(whole(b)));
+            let whole = |x: __m512| {
+                let x = _mm512_mul_ps(x, factor);
+                _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask::<_CMP_ORD_Q>(x, x), x)
+            };
+            let (a, b) = (_mm512_cvtepi32_epi8(whole(a)), _mm512_cvtepi32_epi8(whole(b)));
             _mm_storeu_si128(to.as_mut_ptr().cast(), a);
             _mm_storeu_si128(to.as_mut_ptr().add(TILE).cast(), b);
             let sum = |x: __m128i| -_mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(x));
