@@ -83,7 +83,7 @@ impl Path {
 #[derive(Clone, Copy)]
 struct Tiles<'a> {
     quant: Quant,
-    /// Whole tiles; the weights behind the last one may be read ahead of, never read.
+    /// Whole tiles.
     data: &'a [u8],
     /// Blocks per row.
     blocks: usize,
@@ -173,10 +173,9 @@ impl Packed {
         if index >= self.rows {
             return None;
         }
-        let blocks = self.cols / layout::BLOCK;
-        let tile = self.quant.tile_bytes(blocks)?;
+        let tile = self.quant.tile_bytes(self.cols / layout::BLOCK)?;
         let data = self.data.get(index / TILE * tile..)?.get(..tile)?;
-        layout::unpack_row(self.quant, data, blocks, index % TILE, out.get_mut(..self.cols)?);
+        layout::unpack_row(self.quant, data, index % TILE, out.get_mut(..self.cols)?);
         Some(())
     }
 

@@ -8,23 +8,18 @@
 //!
 //! SAFETY of every block here: the functions run only behind [`runs`] and [`vnni`] (a [`Path`] is handed out by nothing
 //! else), so the CPU has the instructions. Pointers come from the slices of [`Tiles`], whose lengths `Packed::multiply` has
-//! checked: a tile has the areas of [`Quant::areas`], of which block `b` touches its own share; a row of `x` has `blocks`
-//! blocks. Loads and stores need no alignment. A prefetch may point anywhere.
+//! checked: a tile has the parts of [`Quant::place`] for each of its blocks; a row of `x` has `blocks`
+//! blocks. Loads and stores need no alignment.
 
 use std::arch::x86_64::*;
 
-use super::layout::{self, BLOCK, Kind, QUAD, STEP, SUPER, TILE, with_kind};
+use super::layout::{self, BLOCK, Kind, Place, QUAD, STEP, TILE, with_kind};
 use super::{Meta, Path, Quant, Tiles};
 
 pub(super) static PATH: Path = Path { name: "avx2", tiles: tiles_plain, quantise };
 static VEX: Path = Path { name: "avx2vnni", tiles: tiles_vex, quantise };
 static EVEX: Path = Path { name: "avx2vnni", tiles: tiles_evex, quantise };
 
-/// Bytes that a read runs ahead of the products when each weight is used once, into the second-level cache.
-const AHEAD: usize = 8192;
-/// Rows of `x` that meet a tile at once: their eight integer sums and four registers of weights leave four of 16 for the
-/// rest; the sums of the blocks are in memory meanwhile.
-const WIDE: usize = 4;
 /// Registers of a tile.
 const HALVES: usize = 2;
 /// Rows in a register.
@@ -51,6 +46,8 @@ pub(super) fn vnni() -> Option<&'static Path> {
 trait Dot {
     /// Whether the weights of Q8_0 are multiplied as signed numbers, so that their sums start at nothing.
     const SIGNED: bool;
+    /// Registers of a tile that rows of `x` meet at once, if there are several: where a product takes temporaries, one.
+    const SIDES: usize;
 
     /// `sum + Σ weights·x` for eight columns.
     unsafe fn add<K: Kind>(sum: __m256i, weights: [__m256i; 2], x: [__m256i; 2]) -> __m256i;
@@ -62,6 +59,7 @@ struct Evex;
 
 impl Dot for Plain {
     const SIGNED: bool = true;
+    const SIDES: usize = 1;
 
     #[inline(always)]
     unsafe fn add<K: Kind>(sum: __m256i, [even, odd]: [__m256i; 2], [x, y]: [__m256i; 2]) -> __m256i {
@@ -85,6 +83,7 @@ impl Dot for Plain {
 
 impl Dot for Vex {
     const SIGNED: bool = false;
+    const SIDES: usize = HALVES;
 
     #[inline(always)]
     unsafe fn add<K: Kind>(sum: __m256i, [even, odd]: [__m256i; 2], [x, y]: [__m256i; 2]) -> __m256i {
@@ -95,6 +94,7 @@ impl Dot for Vex {
 
 impl Dot for Evex {
     const SIGNED: bool = false;
+    const SIDES: usize = HALVES;
 
     #[inline(always)]
     unsafe fn add<K: Kind>(sum: __m256i, [even, odd]: [__m256i; 2], [x, y]: [__m256i; 2]) -> __m256i {
@@ -118,56 +118,62 @@ fn tiles_evex(job: Tiles<'_>) {
     with_kind!(job.quant, K => all::<K, Evex>(job));
 }
 
-/// All tiles with all rows, [`WIDE`] at a time: the first of them read a tile from memory, the others find it in the caches.
+/// All tiles with all rows: the first of them read a tile from memory, the others find it in the caches.
 #[inline(always)]
 fn all<K: Kind, D: Dot>(job: Tiles<'_>) {
-    let bytes = K::QUANT.areas(job.blocks).2;
+    let Some(bytes) = K::QUANT.tile_bytes(job.blocks) else { return };
     for (tile, data) in job.data.chunks_exact(bytes).enumerate() {
-        let mut i = match job.m {
-            0 => 0,
-            1 => some::<K, D, 1, true>(job, data, tile, 0),
-            2 => some::<K, D, 2, true>(job, data, tile, 0),
-            3 => some::<K, D, 3, true>(job, data, tile, 0),
-            _ => some::<K, D, WIDE, true>(job, data, tile, 0),
-        };
-        while i < job.m {
-            i += match job.m - i {
-                1 => some::<K, D, 1, false>(job, data, tile, i),
-                2 => some::<K, D, 2, false>(job, data, tile, i),
-                3 => some::<K, D, 3, false>(job, data, tile, i),
-                _ => some::<K, D, WIDE, false>(job, data, tile, i),
-            };
+        if job.m == 1 {
+            some::<K, D, HALVES, 1>(job, data, tile, 0, 0);
+        } else if D::SIDES == HALVES {
+            rows::<K, D, HALVES>(job, data, tile, 0);
+        } else {
+            rows::<K, D, 1>(job, data, tile, 0);
+            rows::<K, D, 1>(job, data, tile, 1);
         }
     }
 }
 
-/// Tile number `tile` with `T` rows of `x` from `row` on; gives `T`.
+/// Registers `half` to `half + R` of a tile with all rows, as many at a time as 16 registers take: eight integer sums and
+/// four registers of weights, or six and up to four, leave four for the rest; the sums of the blocks are in memory meanwhile.
 #[inline(always)]
-fn some<K: Kind, D: Dot, const T: usize, const AHEAD_OF_USE: bool>(
+fn rows<K: Kind, D: Dot, const R: usize>(job: Tiles<'_>, data: &[u8], tile: usize, half: usize) {
+    let wide = if R == HALVES { 4 } else { 6 };
+    let mut i = 0;
+    while i < job.m {
+        i += match (job.m - i).min(wide) {
+            1 => some::<K, D, R, 1>(job, data, tile, half, i),
+            2 => some::<K, D, R, 2>(job, data, tile, half, i),
+            3 => some::<K, D, R, 3>(job, data, tile, half, i),
+            4 => some::<K, D, R, 4>(job, data, tile, half, i),
+            5 => some::<K, D, R, 5>(job, data, tile, half, i),
+            _ => some::<K, D, R, 6>(job, data, tile, half, i),
+        };
+    }
+}
+
+/// Registers `half` to `half + R` of tile number `tile` with `T` rows of `x` from `row` on; gives `T`.
+#[inline(always)]
+fn some<K: Kind, D: Dot, const R: usize, const T: usize>(
     job: Tiles<'_>,
     data: &[u8],
     tile: usize,
+    half: usize,
     row: usize,
 ) -> usize {
     let shape = const { K::QUANT.shape() };
     let parts = const { if layout::has_halves(K::QUANT) { 2 } else { 1 } };
-    let (scales_at, weights_at, _) = K::QUANT.areas(job.blocks);
     let cols = job.blocks * BLOCK;
     let x = job.x[row * cols..(row + T) * cols].as_ptr();
     let meta = job.meta[row * job.blocks..(row + T) * job.blocks].as_ptr();
     let data = data.as_ptr();
     // SAFETY: see the module.
     unsafe {
-        let mut sums = [[_mm256_setzero_ps(); HALVES]; T];
+        let mut sums = [[_mm256_setzero_ps(); R]; T];
         for b in 0..job.blocks {
-            let weights = data.add(weights_at + b * shape.weights);
-            if AHEAD_OF_USE {
-                for line in 0..shape.weights.div_ceil(64) {
-                    _mm_prefetch::<_MM_HINT_T1>(weights.wrapping_add(AHEAD + line * 64).cast());
-                }
-            }
+            let place = K::QUANT.place(b);
             for part in 0..parts {
-                let mut dots = [[_mm256_setzero_si256(); HALVES]; T];
+                let mut dots = [[_mm256_setzero_si256(); R]; T];
                 if let Some(bits) = shape.offset
                     && !(D::SIGNED && matches!(K::QUANT, Quant::Q8_0))
                 {
@@ -178,51 +184,49 @@ fn some<K: Kind, D: Dot, const T: usize, const AHEAD_OF_USE: bool>(
                             (_, 0) => meta.low,
                             (_, _) => meta.high,
                         };
-                        dots[t] = [_mm256_set1_epi32(start << bits); HALVES];
+                        dots[t] = [_mm256_set1_epi32(start << bits); R];
                     }
                 }
                 let pairs = BLOCK / QUAD / 2 / parts;
                 for pair in part * pairs..(part + 1) * pairs {
-                    let weights = [step::<K>(weights, pair, 0), step::<K>(weights, pair, 1)];
+                    let mut weights = [[_mm256_setzero_si256(); 2]; R];
+                    for r in 0..R {
+                        weights[r] = step::<K>(data.add(place.weights), pair, half + r);
+                    }
                     for t in 0..T {
                         let x = x.add(t * cols + b * BLOCK + pair * 2 * QUAD).cast::<i32>();
                         let x = [_mm256_set1_epi32(x.read_unaligned()), _mm256_set1_epi32(x.add(1).read_unaligned())];
-                        for h in 0..HALVES {
-                            dots[t][h] = D::add::<K>(dots[t][h], weights[h], x);
+                        for r in 0..R {
+                            dots[t][r] = D::add::<K>(dots[t][r], weights[r], x);
                         }
                     }
                 }
-                for h in 0..HALVES {
-                    let scale = scale::<K>(data, scales_at, b, part, h);
+                for r in 0..R {
+                    let scale = scale::<K>(data, place, part, half + r);
                     for t in 0..T {
                         let factor = _mm256_mul_ps(scale, _mm256_set1_ps((*meta.add(t * job.blocks + b)).scale));
-                        sums[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[t][h]), factor, sums[t][h]);
+                        sums[t][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[t][r]), factor, sums[t][r]);
                     }
                 }
             }
             if layout::has_min(K::QUANT) {
-                for h in 0..HALVES {
-                    let min = min::<K>(data, scales_at, b, h);
+                for r in 0..R {
+                    let min = min::<K>(data, place, half + r);
                     for t in 0..T {
                         let meta = &*meta.add(t * job.blocks + b);
                         let total = _mm256_set1_ps(meta.both as f32 * meta.scale);
-                        sums[t][h] = _mm256_fmadd_ps(min, total, sums[t][h]);
+                        sums[t][r] = _mm256_fmadd_ps(min, total, sums[t][r]);
                     }
                 }
             }
         }
-        let first = tile * TILE;
-        let lanes = (job.rows - first).min(TILE);
-        for t in 0..T {
-            let y = job.y.add((row + t) * job.stride + first);
-            for h in 0..HALVES {
-                if lanes >= (h + 1) * LANES {
-                    _mm256_storeu_ps(y.add(h * LANES), sums[t][h]);
-                } else if lanes > h * LANES {
-                    let numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-                    let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((lanes - h * LANES) as i32), numbers);
-                    _mm256_maskstore_ps(y.add(h * LANES), mask, sums[t][h]);
-                }
+        for r in 0..R {
+            let first = tile * TILE + (half + r) * LANES;
+            let lanes = job.rows.saturating_sub(first).min(LANES);
+            let numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes as i32), numbers);
+            for t in 0..T {
+                _mm256_maskstore_ps(job.y.wrapping_add((row + t) * job.stride + first), mask, sums[t][r]);
             }
         }
     }
@@ -282,12 +286,11 @@ unsafe fn fifth(bits: u32) -> __m256i {
 
 /// The scales of eight rows in one block, or in half of it.
 #[inline(always)]
-unsafe fn scale<K: Kind>(tile: *const u8, scales_at: usize, block: usize, part: usize, half: usize) -> __m256 {
-    let shape = const { K::QUANT.shape() };
+unsafe fn scale<K: Kind>(tile: *const u8, place: Place, part: usize, half: usize) -> __m256 {
     // SAFETY: see the module.
     unsafe {
-        let own = tile.add(scales_at + block * shape.scales);
-        let head = tile.add(block / SUPER * shape.head + 2 * LANES * half);
+        let own = tile.add(place.scales);
+        let head = tile.add(place.head + 2 * LANES * half);
         match K::QUANT {
             Quant::Q4_K | Quant::Q5_K => {
                 let scale = _mm256_cvtepu8_epi32(_mm_loadl_epi64(own.add(LANES * half).cast()));
@@ -304,15 +307,14 @@ unsafe fn scale<K: Kind>(tile: *const u8, scales_at: usize, block: usize, part: 
 
 /// What is subtracted from eight rows in one block.
 #[inline(always)]
-unsafe fn min<K: Kind>(tile: *const u8, scales_at: usize, block: usize, half: usize) -> __m256 {
-    let shape = const { K::QUANT.shape() };
+unsafe fn min<K: Kind>(tile: *const u8, place: Place, half: usize) -> __m256 {
     // SAFETY: see the module.
     unsafe {
-        let own = tile.add(scales_at + block * shape.scales);
+        let own = tile.add(place.scales);
         match K::QUANT {
             Quant::Q4_K | Quant::Q5_K => {
                 let min = _mm256_cvtepu8_epi32(_mm_loadl_epi64(own.add(TILE + LANES * half).cast()));
-                let head = halves(tile.add(block / SUPER * shape.head + 2 * (TILE + LANES * half)));
+                let head = halves(tile.add(place.head + 2 * (TILE + LANES * half)));
                 _mm256_mul_ps(head, _mm256_cvtepi32_ps(min))
             }
             _ => halves(own.add(2 * (TILE + LANES * half))),

@@ -2,19 +2,16 @@
 //!
 //! SAFETY of every block here: the functions run only behind [`runs`] (a [`Path`] is handed out by nothing else), so the CPU
 //! has the instructions. Pointers come from the slices of [`Tiles`], whose lengths `Packed::multiply` has checked: a tile has
-//! the areas of [`Quant::areas`], of which block `b` touches its own share; a row of `x` has `blocks` blocks. Loads and
-//! stores need no alignment. A prefetch may point anywhere.
+//! the parts of [`Quant::place`] for each of its blocks; a row of `x` has `blocks` blocks. Loads and
+//! stores need no alignment.
 
 use std::arch::x86_64::*;
 
-use super::layout::{self, BLOCK, Kind, QUAD, STEP, SUPER, TILE, with_kind};
+use super::layout::{self, BLOCK, Kind, Place, QUAD, STEP, TILE, with_kind};
 use super::{FEW, Meta, Path, Quant, Tiles};
 
 pub(super) static PATH: Path = Path { name: "avx512vnni", tiles, quantise };
 
-/// Bytes that a read runs ahead of the products when each weight is used once: into the second-level cache, because the first
-/// has too few places for lines on their way (measured: 12 GB/s of Q4_0 with them, 19 without).
-const AHEAD: usize = 8192;
 /// Rows of `x` that meet two tiles at once: with their 24 sums, weights and scales they fill the 32 registers.
 const WIDE: usize = 6;
 
@@ -36,7 +33,7 @@ fn tiles(job: Tiles<'_>) {
 /// All tiles with all rows: one tile at a time where there are few rows, else two with [`WIDE`] rows at a time.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn all<K: Kind>(job: Tiles<'_>) {
-    let bytes = K::QUANT.areas(job.blocks).2;
+    let Some(bytes) = K::QUANT.tile_bytes(job.blocks) else { return };
     let count = job.rows.div_ceil(TILE);
     let mut at = 0;
     while at < count {
@@ -47,20 +44,20 @@ fn all<K: Kind>(job: Tiles<'_>) {
         while i < job.m {
             let left = job.m - i;
             i += match (wide, left) {
-                (true, 1) => some::<K, 2, 1, false>(job, [first, second], at, i),
-                (true, 2) => some::<K, 2, 2, false>(job, [first, second], at, i),
-                (true, 3) => some::<K, 2, 3, false>(job, [first, second], at, i),
-                (true, 4) => some::<K, 2, 4, false>(job, [first, second], at, i),
-                (true, 5) => some::<K, 2, 5, false>(job, [first, second], at, i),
-                (true, _) => some::<K, 2, WIDE, false>(job, [first, second], at, i),
-                (false, 1) => some::<K, 1, 1, true>(job, [first], at, i),
-                (false, 2) => some::<K, 1, 2, true>(job, [first], at, i),
-                (false, 3) => some::<K, 1, 3, true>(job, [first], at, i),
-                (false, 4) => some::<K, 1, 4, true>(job, [first], at, i),
-                (false, 5) => some::<K, 1, 5, true>(job, [first], at, i),
-                (false, 6) => some::<K, 1, 6, true>(job, [first], at, i),
-                (false, 7) => some::<K, 1, 7, true>(job, [first], at, i),
-                (false, _) => some::<K, 1, FEW, true>(job, [first], at, i),
+                (true, 1) => some::<K, 2, 1>(job, [first, second], at, i),
+                (true, 2) => some::<K, 2, 2>(job, [first, second], at, i),
+                (true, 3) => some::<K, 2, 3>(job, [first, second], at, i),
+                (true, 4) => some::<K, 2, 4>(job, [first, second], at, i),
+                (true, 5) => some::<K, 2, 5>(job, [first, second], at, i),
+                (true, _) => some::<K, 2, WIDE>(job, [first, second], at, i),
+                (false, 1) => some::<K, 1, 1>(job, [first], at, i),
+                (false, 2) => some::<K, 1, 2>(job, [first], at, i),
+                (false, 3) => some::<K, 1, 3>(job, [first], at, i),
+                (false, 4) => some::<K, 1, 4>(job, [first], at, i),
+                (false, 5) => some::<K, 1, 5>(job, [first], at, i),
+                (false, 6) => some::<K, 1, 6>(job, [first], at, i),
+                (false, 7) => some::<K, 1, 7>(job, [first], at, i),
+                (false, _) => some::<K, 1, FEW>(job, [first], at, i),
             };
         }
         at += if wide { 2 } else { 1 };
@@ -69,16 +66,10 @@ fn all<K: Kind>(job: Tiles<'_>) {
 
 /// `R` tiles, the first of which is number `tile`, with `T` rows of `x` from `row` on; gives `T`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn some<K: Kind, const R: usize, const T: usize, const AHEAD_OF_USE: bool>(
-    job: Tiles<'_>,
-    tiles: [&[u8]; R],
-    tile: usize,
-    row: usize,
-) -> usize {
+fn some<K: Kind, const R: usize, const T: usize>(job: Tiles<'_>, tiles: [&[u8]; R], tile: usize, row: usize) -> usize {
     let shape = const { K::QUANT.shape() };
     let halves = const { layout::has_halves(K::QUANT) };
     let has_min = const { layout::has_min(K::QUANT) };
-    let (scales_at, weights_at, _) = K::QUANT.areas(job.blocks);
     let cols = job.blocks * BLOCK;
     let x = job.x[row * cols..(row + T) * cols].as_ptr();
     let meta = job.meta[row * job.blocks..(row + T) * job.blocks].as_ptr();
@@ -86,12 +77,7 @@ fn some<K: Kind, const R: usize, const T: usize, const AHEAD_OF_USE: bool>(
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); T]; R];
         for b in 0..job.blocks {
-            if AHEAD_OF_USE {
-                let next = tiles[0].as_ptr().add(weights_at + b * shape.weights).wrapping_add(AHEAD);
-                for line in 0..shape.weights.div_ceil(64) {
-                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line * 64).cast());
-                }
-            }
+            let place = K::QUANT.place(b);
             let parts = if halves { 2 } else { 1 };
             for part in 0..parts {
                 let mut dots = [[_mm512_setzero_si512(); T]; R];
@@ -113,7 +99,7 @@ fn some<K: Kind, const R: usize, const T: usize, const AHEAD_OF_USE: bool>(
                 for quad in part * quads..(part + 1) * quads {
                     let mut weights = [_mm512_setzero_si512(); R];
                     for r in 0..R {
-                        weights[r] = step::<K>(tiles[r].as_ptr().add(weights_at + b * shape.weights), quad);
+                        weights[r] = step::<K>(tiles[r].as_ptr().add(place.weights), quad);
                     }
                     for t in 0..T {
                         let x = x.add(t * cols + b * BLOCK + quad * QUAD).cast::<i32>().read_unaligned();
@@ -124,7 +110,7 @@ fn some<K: Kind, const R: usize, const T: usize, const AHEAD_OF_USE: bool>(
                     }
                 }
                 for r in 0..R {
-                    let scale = scale::<K>(tiles[r].as_ptr(), scales_at, b, part);
+                    let scale = scale::<K>(tiles[r].as_ptr(), place, part);
                     for t in 0..T {
                         let factor = _mm512_mul_ps(scale, _mm512_set1_ps((*meta.add(t * job.blocks + b)).scale));
                         sums[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][t]), factor, sums[r][t]);
@@ -133,7 +119,7 @@ fn some<K: Kind, const R: usize, const T: usize, const AHEAD_OF_USE: bool>(
             }
             if has_min {
                 for r in 0..R {
-                    let min = min::<K>(tiles[r].as_ptr(), scales_at, b);
+                    let min = min::<K>(tiles[r].as_ptr(), place);
                     for t in 0..T {
                         let meta = &*meta.add(t * job.blocks + b);
                         let total = _mm512_set1_ps(meta.both as f32 * meta.scale);
@@ -190,12 +176,11 @@ unsafe fn step<K: Kind>(weights: *const u8, quad: usize) -> __m512i {
 /// The scales of sixteen rows in one block, or in half of it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn scale<K: Kind>(tile: *const u8, scales_at: usize, block: usize, part: usize) -> __m512 {
-    let shape = const { K::QUANT.shape() };
+unsafe fn scale<K: Kind>(tile: *const u8, place: Place, part: usize) -> __m512 {
     // SAFETY: see the module.
     unsafe {
-        let own = tile.add(scales_at + block * shape.scales);
-        let head = || halves(tile.add(block / SUPER * shape.head));
+        let own = tile.add(place.scales);
+        let head = || halves(tile.add(place.head));
         match K::QUANT {
             Quant::Q4_K | Quant::Q5_K => {
                 let scale = _mm512_cvtepu8_epi32(_mm_loadu_si128(own.cast()));
@@ -213,15 +198,14 @@ unsafe fn scale<K: Kind>(tile: *const u8, scales_at: usize, block: usize, part: 
 /// What is subtracted from sixteen rows in one block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn min<K: Kind>(tile: *const u8, scales_at: usize, block: usize) -> __m512 {
-    let shape = const { K::QUANT.shape() };
+unsafe fn min<K: Kind>(tile: *const u8, place: Place) -> __m512 {
     // SAFETY: see the module.
     unsafe {
-        let own = tile.add(scales_at + block * shape.scales);
+        let own = tile.add(place.scales);
         match K::QUANT {
             Quant::Q4_K | Quant::Q5_K => {
                 let min = _mm512_cvtepu8_epi32(_mm_loadu_si128(own.add(TILE).cast()));
-                let head = halves(tile.add(block / SUPER * shape.head + 2 * TILE));
+                let head = halves(tile.add(place.head + 2 * TILE));
                 _mm512_mul_ps(head, _mm512_cvtepi32_ps(min))
             }
             _ => halves(own.add(2 * TILE)),

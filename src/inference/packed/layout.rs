@@ -39,14 +39,23 @@ pub enum Quant {
 /// What one format has in a tile.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
-    /// Bytes per 256 columns, in the area of heads.
+    /// Bytes per 256 columns, before the first of their pairs of blocks: a multiple of 64.
     pub head: usize,
-    /// Bytes per 32 columns, in the area of scales.
+    /// Bytes per 32 columns, of which a pair of blocks has a multiple of 64.
     pub scales: usize,
-    /// Bytes per 32 columns, in the area of weights.
+    /// Bytes per 32 columns, a multiple of 64.
     pub weights: usize,
     /// What is added to a signed weight, as a power of two; `None` where weights are unsigned by nature.
     pub offset: Option<u32>,
+}
+
+/// Where the parts of one block begin in a tile.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// The head that it shares with the other blocks of its 256 columns.
+    pub head: usize,
+    pub scales: usize,
+    pub weights: usize,
 }
 
 /// One format, known when the code is compiled.
@@ -143,24 +152,30 @@ impl Quant {
             Quant::Q5_1 => (0, 2 * HALF, NIBBLES + BITS, None),
             Quant::Q4_K => (2 * HALF, 2 * TILE, NIBBLES, None),
             Quant::Q5_K => (2 * HALF, 2 * TILE, NIBBLES + BITS, None),
-            Quant::Q6_K => (HALF, 2 * TILE, NIBBLES + 2 * BITS, Some(5)),
+            Quant::Q6_K => (2 * HALF, 2 * TILE, NIBBLES + 2 * BITS, Some(5)),
         };
         Shape { head, scales, weights, offset }
     }
 
-    /// Where the scales, the weights and the end of a tile of `blocks` blocks per row are.
-    pub(super) const fn areas(self, blocks: usize) -> (usize, usize, usize) {
-        let shape = self.shape();
-        let scales = blocks / SUPER * shape.head;
-        let weights = (scales + blocks * shape.scales).next_multiple_of(64);
-        (scales, weights, weights + blocks * shape.weights)
+    /// Where block `block` is in a tile.
+    #[inline(always)]
+    pub(super) const fn place(self, block: usize) -> Place {
+        let Shape { head, scales, weights, .. } = self.shape();
+        let pair = 2 * (scales + weights);
+        let start = (block / SUPER + 1) * head + block / 2 * pair;
+        Place {
+            head: block / SUPER * (head + SUPER / 2 * pair),
+            scales: start + block % 2 * scales,
+            weights: start + 2 * scales + block % 2 * weights,
+        }
     }
 
-    /// The bytes of a tile, a multiple of 64.
+    /// The bytes of a tile of `blocks` blocks per row, a multiple of 64.
     pub(super) fn tile_bytes(self, blocks: usize) -> Option<usize> {
-        // No format takes more than 40 bytes per column of a tile.
-        blocks.checked_mul(40 * BLOCK)?;
-        Some(self.areas(blocks).2)
+        // No format takes more than 48 bytes per column of a tile.
+        blocks.checked_mul(48 * BLOCK)?;
+        let Shape { head, scales, weights, .. } = self.shape();
+        Some(blocks.div_ceil(SUPER) * head + blocks.next_multiple_of(2) * scales + blocks * weights)
     }
 }
 
@@ -177,7 +192,7 @@ pub(super) const fn has_min(quant: Quant) -> bool {
 /// Thirty-two weights of one row, as unsigned numbers, with what a block of the file says beside them.
 struct Block {
     weights: [u8; BLOCK],
-    /// What goes into the area of scales for this row: one or two entries of `scales / TILE` bytes together.
+    /// What goes among the scales for this row: one or two entries of `scales / TILE` bytes together.
     scales: [[u8; 2]; 2],
 }
 
@@ -271,23 +286,21 @@ fn pack_kind<K: Kind>(cols: usize, from: &[u8], to: &mut [u8]) {
     let shape = const { K::QUANT.shape() };
     let blocks = cols / BLOCK;
     let (Some(row_bytes), Some(tile_bytes)) = (K::QUANT.row_bytes(cols), K::QUANT.tile_bytes(blocks)) else { return };
-    let (scales_at, weights_at, _) = K::QUANT.areas(blocks);
     for (rows, tile) in from.chunks(TILE * row_bytes).zip(to.chunks_exact_mut(tile_bytes)) {
-        let (heads, rest) = tile.split_at_mut(scales_at);
-        let (scales, weights) = rest.split_at_mut(weights_at - scales_at);
-        let areas = scales.chunks_exact_mut(shape.scales).zip(weights.chunks_exact_mut(shape.weights));
-        for (index, (scales, weights)) in areas.enumerate() {
+        for index in 0..blocks {
+            let place = K::QUANT.place(index);
+            if shape.head > 0 && index % SUPER == 0 {
+                for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
+                    let block = &bytes[index / SUPER * K::QUANT.block_bytes()..][..K::QUANT.block_bytes()];
+                    pack_head::<K>(row, block, &mut tile[place.head..][..shape.head]);
+                }
+            }
+            let (before, rest) = tile.split_at_mut(place.weights);
+            let (scales, weights) = (&mut before[place.scales..][..shape.scales], &mut rest[..shape.weights]);
             for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
                 let block = read::<K>(bytes, index);
                 pack_scales::<K>(row, block.scales, scales);
                 pack_weights::<K>(row, &block.weights, weights);
-            }
-        }
-        if shape.head > 0 {
-            for (index, head) in heads.chunks_exact_mut(shape.head).enumerate() {
-                for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
-                    pack_head::<K>(row, &bytes[index * K::QUANT.block_bytes()..][..K::QUANT.block_bytes()], head);
-                }
             }
         }
     }
@@ -363,14 +376,14 @@ pub(super) struct Unpacked {
 }
 
 /// Block `index` of row `row` of a tile.
-pub(super) fn unpack(quant: Quant, tile: &[u8], blocks: usize, row: usize, index: usize) -> Unpacked {
+pub(super) fn unpack(quant: Quant, tile: &[u8], row: usize, index: usize) -> Unpacked {
     let shape = quant.shape();
-    let (scales_at, weights_at, _) = quant.areas(blocks);
+    let place = quant.place(index);
     let head = |at: usize| {
-        let head = &tile[index / SUPER * shape.head..][..shape.head];
+        let head = &tile[place.head..][..shape.head];
         half(u16::from_le_bytes([head[2 * at], head[2 * at + 1]]))
     };
-    let scales = &tile[scales_at + index * shape.scales..][..shape.scales];
+    let scales = &tile[place.scales..][..shape.scales];
     let at = |at: usize| half(u16::from_le_bytes([scales[2 * at], scales[2 * at + 1]]));
     let (scales, min) = match quant {
         Quant::Q8_0 | Quant::Q4_0 | Quant::Q5_0 => ([at(row); 2], 0.0),
@@ -384,7 +397,7 @@ pub(super) fn unpack(quant: Quant, tile: &[u8], blocks: usize, row: usize, index
             ([scale(row), scale(TILE + row)], 0.0)
         }
     };
-    let place = &tile[weights_at + index * shape.weights..][..shape.weights];
+    let place = &tile[place.weights..][..shape.weights];
     let mut weights = [0; BLOCK];
     for (i, weight) in weights.iter_mut().enumerate() {
         let (at, lane) = (i / QUAD, row * QUAD + i % QUAD);
@@ -404,10 +417,10 @@ pub(super) fn unpack(quant: Quant, tile: &[u8], blocks: usize, row: usize, index
 }
 
 /// All numbers of one row of a tile.
-pub(super) fn unpack_row(quant: Quant, tile: &[u8], blocks: usize, row: usize, out: &mut [f32]) {
+pub(super) fn unpack_row(quant: Quant, tile: &[u8], row: usize, out: &mut [f32]) {
     let offset = quant.shape().offset.map_or(0, |bits| 1i32 << bits);
     for (index, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-        let Unpacked { weights, scales, min } = unpack(quant, tile, blocks, row, index);
+        let Unpacked { weights, scales, min } = unpack(quant, tile, row, index);
         for (i, (out, weight)) in out.iter_mut().zip(weights).enumerate() {
             *out = (i32::from(weight) - offset) as f32 * scales[i / (BLOCK / 2)] - min;
         }

@@ -4,24 +4,22 @@
 //! upper bit, which takes the 128 away that the others keep, so their sums start at nothing. Four quads of `x` lie in one
 //! register, of which an instruction names one.
 //!
-//! Instructions that the compiler has no stable function for (`sdot`, `prfm`, and `fcvtl` in the oldest that we build with)
+//! Instructions that the compiler has no stable function for (`sdot`, and `fcvtl` in the oldest that we build with)
 //! are written as such.
 //!
 //! SAFETY of every block here: the functions run only behind [`runs`] (a [`Path`] is handed out by nothing else), so the CPU
 //! has the instructions. Pointers come from the slices of [`Tiles`], whose lengths `Packed::multiply` has checked: a tile has
-//! the areas of [`Quant::areas`], of which block `b` touches its own share; a row of `x` has `blocks` blocks. Loads and
-//! stores need no alignment. A prefetch may point anywhere.
+//! the parts of [`Quant::place`] for each of its blocks; a row of `x` has `blocks` blocks. Loads and
+//! stores need no alignment.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::layout::{self, BLOCK, Kind, QUAD, STEP, SUPER, TILE, with_kind};
+use super::layout::{self, BLOCK, Kind, Place, QUAD, STEP, TILE, with_kind};
 use super::{Meta, Path, Quant, Tiles};
 
 pub(super) static PATH: Path = Path { name: "neon", tiles, quantise };
 
-/// Bytes that a read runs ahead of the products when each weight is used once, into the second-level cache.
-const AHEAD: usize = 4096;
 /// Rows of `x` that meet a tile at once: their sixteen integer sums, four registers of weights and four of `x` leave eight
 /// of 32 for the rest.
 const WIDE: usize = 4;
@@ -42,21 +40,15 @@ fn tiles(job: Tiles<'_>) {
 /// All tiles with all rows, [`WIDE`] at a time: the first of them read a tile from memory, the others find it in the caches.
 #[target_feature(enable = "neon,dotprod")]
 fn all<K: Kind>(job: Tiles<'_>) {
-    let bytes = K::QUANT.areas(job.blocks).2;
+    let Some(bytes) = K::QUANT.tile_bytes(job.blocks) else { return };
     for (tile, data) in job.data.chunks_exact(bytes).enumerate() {
-        let mut i = match job.m {
-            0 => 0,
-            1 => some::<K, 1, true>(job, data, tile, 0),
-            2 => some::<K, 2, true>(job, data, tile, 0),
-            3 => some::<K, 3, true>(job, data, tile, 0),
-            _ => some::<K, WIDE, true>(job, data, tile, 0),
-        };
+        let mut i = 0;
         while i < job.m {
             i += match job.m - i {
-                1 => some::<K, 1, false>(job, data, tile, i),
-                2 => some::<K, 2, false>(job, data, tile, i),
-                3 => some::<K, 3, false>(job, data, tile, i),
-                _ => some::<K, WIDE, false>(job, data, tile, i),
+                1 => some::<K, 1>(job, data, tile, i),
+                2 => some::<K, 2>(job, data, tile, i),
+                3 => some::<K, 3>(job, data, tile, i),
+                _ => some::<K, WIDE>(job, data, tile, i),
             };
         }
     }
@@ -64,16 +56,10 @@ fn all<K: Kind>(job: Tiles<'_>) {
 
 /// Tile number `tile` with `T` rows of `x` from `row` on; gives `T`.
 #[target_feature(enable = "neon,dotprod")]
-fn some<K: Kind, const T: usize, const AHEAD_OF_USE: bool>(
-    job: Tiles<'_>,
-    data: &[u8],
-    tile: usize,
-    row: usize,
-) -> usize {
+fn some<K: Kind, const T: usize>(job: Tiles<'_>, data: &[u8], tile: usize, row: usize) -> usize {
     let shape = const { K::QUANT.shape() };
     // As many quads as a register of `x` has: half a block.
     const QUADS: usize = 16 / QUAD;
-    let (scales_at, weights_at, _) = K::QUANT.areas(job.blocks);
     let cols = job.blocks * BLOCK;
     let x = job.x[row * cols..(row + T) * cols].as_ptr();
     let meta = job.meta[row * job.blocks..(row + T) * job.blocks].as_ptr();
@@ -82,12 +68,8 @@ fn some<K: Kind, const T: usize, const AHEAD_OF_USE: bool>(
     unsafe {
         let mut sums = [[vdupq_n_f32(0.0); PARTS]; T];
         for b in 0..job.blocks {
-            let weights = data.add(weights_at + b * shape.weights);
-            if AHEAD_OF_USE {
-                for line in 0..shape.weights.div_ceil(64) {
-                    prefetch(weights.wrapping_add(AHEAD + line * 64));
-                }
-            }
+            let place = K::QUANT.place(b);
+            let weights = data.add(place.weights);
             let mut dots = [[vdupq_n_s32(0); PARTS]; T];
             for half in 0..2 {
                 if let Some(bits) = shape.offset
@@ -123,7 +105,7 @@ fn some<K: Kind, const T: usize, const AHEAD_OF_USE: bool>(
                 }
                 if half == 1 || layout::has_halves(K::QUANT) {
                     for p in 0..PARTS {
-                        let scale = scale::<K>(data, scales_at, b, half, p);
+                        let scale = scale::<K>(data, place, half, p);
                         for t in 0..T {
                             let factor = vmulq_n_f32(scale, (*meta.add(t * job.blocks + b)).scale);
                             sums[t][p] = vfmaq_f32(sums[t][p], vcvtq_f32_s32(dots[t][p]), factor);
@@ -133,7 +115,7 @@ fn some<K: Kind, const T: usize, const AHEAD_OF_USE: bool>(
             }
             if layout::has_min(K::QUANT) {
                 for p in 0..PARTS {
-                    let min = min::<K>(data, scales_at, b, p);
+                    let min = min::<K>(data, place, p);
                     for t in 0..T {
                         let meta = &*meta.add(t * job.blocks + b);
                         sums[t][p] = vfmaq_n_f32(sums[t][p], min, meta.both as f32 * meta.scale);
@@ -177,12 +159,6 @@ fn dot<const LANE: usize>(mut sum: int32x4_t, weights: int8x16_t, x: int8x16_t) 
     sum
 }
 
-#[inline]
-fn prefetch(at: *const u8) {
-    // SAFETY: a prefetch may point anywhere and changes nothing.
-    unsafe { asm!("prfm pldl2strm, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly)) }
-}
-
 /// Four columns of four rows as signed bytes, of the weights of one block.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
@@ -220,12 +196,11 @@ unsafe fn step<K: Kind>(weights: *const u8, quad: usize, part: usize) -> int8x16
 /// The scales of four rows in one block, or in half of it.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn scale<K: Kind>(tile: *const u8, scales_at: usize, block: usize, half: usize, part: usize) -> float32x4_t {
-    let shape = const { K::QUANT.shape() };
+unsafe fn scale<K: Kind>(tile: *const u8, place: Place, half: usize, part: usize) -> float32x4_t {
     // SAFETY: see the module.
     unsafe {
-        let own = tile.add(scales_at + block * shape.scales);
-        let head = tile.add(block / SUPER * shape.head + 2 * LANES * part);
+        let own = tile.add(place.scales);
+        let head = tile.add(place.head + 2 * LANES * part);
         match K::QUANT {
             Quant::Q4_K | Quant::Q5_K => {
                 let scale = whole(own.add(LANES * part).cast::<[u8; LANES]>().read());
@@ -243,15 +218,14 @@ unsafe fn scale<K: Kind>(tile: *const u8, scales_at: usize, block: usize, half: 
 /// What is subtracted from four rows in one block.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn min<K: Kind>(tile: *const u8, scales_at: usize, block: usize, part: usize) -> float32x4_t {
-    let shape = const { K::QUANT.shape() };
+unsafe fn min<K: Kind>(tile: *const u8, place: Place, part: usize) -> float32x4_t {
     // SAFETY: see the module.
     unsafe {
-        let own = tile.add(scales_at + block * shape.scales);
+        let own = tile.add(place.scales);
         match K::QUANT {
             Quant::Q4_K | Quant::Q5_K => {
                 let min = whole(own.add(TILE + LANES * part).cast::<[u8; LANES]>().read());
-                let head = halves(tile.add(block / SUPER * shape.head + 2 * (TILE + LANES * part)));
+                let head = halves(tile.add(place.head + 2 * (TILE + LANES * part)));
                 vmulq_f32(head, vcvtq_f32_s32(min))
             }
             _ => halves(own.add(2 * (TILE + LANES * part))),
