@@ -9,12 +9,12 @@
 //! SAFETY of every block here: the functions run only behind [`runs`] and [`vnni`] (a [`Path`] is handed out by nothing
 //! else), so the CPU has the instructions. Pointers come from the slices of [`Tiles`], whose lengths `Packed::multiply` has
 //! checked: a tile has the parts of [`Quant::place`] for each of its blocks; a row of `x` has `blocks`
-//! blocks. Loads and stores need no alignment.
+//! blocks. Loads and stores need no alignment. A prefetch may point anywhere.
 
 use std::arch::x86_64::*;
 
 use super::layout::{self, BLOCK, Kind, Place, QUAD, STEP, TILE, with_kind};
-use super::{Meta, Path, Quant, Tiles};
+use super::{AHEAD, Meta, Path, Quant, Tiles};
 
 pub(super) static PATH: Path = Path { name: "avx2", tiles: tiles_plain, quantise };
 static VEX: Path = Path { name: "avx2vnni", tiles: tiles_vex, quantise };
@@ -118,18 +118,19 @@ fn tiles_evex(job: Tiles<'_>) {
     with_kind!(job.quant, K => all::<K, Evex>(job));
 }
 
-/// All tiles with all rows: the first of them read a tile from memory, the others find it in the caches.
+/// All tiles with all rows: the first of them read a tile from memory, the others find it in the caches, and the last of
+/// several ask for the next one, which nobody reads meanwhile.
 #[inline(always)]
 fn all<K: Kind, D: Dot>(job: Tiles<'_>) {
     let Some(bytes) = K::QUANT.tile_bytes(job.blocks) else { return };
     for (tile, data) in job.data.chunks_exact(bytes).enumerate() {
         if job.m == 1 {
-            some::<K, D, HALVES, 1>(job, data, tile, 0, 0);
+            some::<K, D, HALVES, 1>(job, data, tile, 0, 0, false);
         } else if D::SIDES == HALVES {
-            rows::<K, D, HALVES>(job, data, tile, 0);
+            rows::<K, D, HALVES>(job, data, tile, 0, job.m > 4);
         } else {
-            rows::<K, D, 1>(job, data, tile, 0);
-            rows::<K, D, 1>(job, data, tile, 1);
+            rows::<K, D, 1>(job, data, tile, 0, false);
+            rows::<K, D, 1>(job, data, tile, 1, true);
         }
     }
 }
@@ -137,22 +138,26 @@ fn all<K: Kind, D: Dot>(job: Tiles<'_>) {
 /// Registers `half` to `half + R` of a tile with all rows, as many at a time as 16 registers take: eight integer sums and
 /// four registers of weights, or six and up to four, leave four for the rest; the sums of the blocks are in memory meanwhile.
 #[inline(always)]
-fn rows<K: Kind, D: Dot, const R: usize>(job: Tiles<'_>, data: &[u8], tile: usize, half: usize) {
+fn rows<K: Kind, D: Dot, const R: usize>(job: Tiles<'_>, data: &[u8], tile: usize, half: usize, last: bool) {
     let wide = if R == HALVES { 4 } else { 6 };
     let mut i = 0;
     while i < job.m {
-        i += match (job.m - i).min(wide) {
-            1 => some::<K, D, R, 1>(job, data, tile, half, i),
-            2 => some::<K, D, R, 2>(job, data, tile, half, i),
-            3 => some::<K, D, R, 3>(job, data, tile, half, i),
-            4 => some::<K, D, R, 4>(job, data, tile, half, i),
-            5 => some::<K, D, R, 5>(job, data, tile, half, i),
-            _ => some::<K, D, R, 6>(job, data, tile, half, i),
-        };
+        let count = (job.m - i).min(wide);
+        let ahead = last && job.m <= AHEAD && i + count == job.m;
+        match count {
+            1 => some::<K, D, R, 1>(job, data, tile, half, i, ahead),
+            2 => some::<K, D, R, 2>(job, data, tile, half, i, ahead),
+            3 => some::<K, D, R, 3>(job, data, tile, half, i, ahead),
+            4 => some::<K, D, R, 4>(job, data, tile, half, i, ahead),
+            5 => some::<K, D, R, 5>(job, data, tile, half, i, ahead),
+            _ => some::<K, D, R, 6>(job, data, tile, half, i, ahead),
+        }
+        i += count;
     }
 }
 
-/// Registers `half` to `half + R` of tile number `tile` with `T` rows of `x` from `row` on; gives `T`.
+/// Registers `half` to `half + R` of tile number `tile` with `T` rows of `x` from `row` on; `ahead` asks for the next
+/// tile at the same time.
 #[inline(always)]
 fn some<K: Kind, D: Dot, const R: usize, const T: usize>(
     job: Tiles<'_>,
@@ -160,18 +165,26 @@ fn some<K: Kind, D: Dot, const R: usize, const T: usize>(
     tile: usize,
     half: usize,
     row: usize,
-) -> usize {
+    ahead: bool,
+) {
     let shape = const { K::QUANT.shape() };
     let parts = const { if layout::has_halves(K::QUANT) { 2 } else { 1 } };
     let cols = job.blocks * BLOCK;
     let x = job.x[row * cols..(row + T) * cols].as_ptr();
     let meta = job.meta[row * job.blocks..(row + T) * job.blocks].as_ptr();
+    let next = data.as_ptr_range().end;
     let data = data.as_ptr();
     // SAFETY: see the module.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); R]; T];
         for b in 0..job.blocks {
             let place = K::QUANT.place(b);
+            if ahead {
+                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(place.scales).cast());
+                for line in 0..shape.weights / 64 {
+                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(place.weights + 64 * line).cast());
+                }
+            }
             for part in 0..parts {
                 let mut dots = [[_mm256_setzero_si256(); R]; T];
                 if let Some(bits) = shape.offset
@@ -230,7 +243,6 @@ fn some<K: Kind, D: Dot, const R: usize, const T: usize>(
             }
         }
     }
-    T
 }
 
 /// Eight columns of eight rows as unsigned bytes, of the weights of one block: the two quads of a pair.
@@ -241,20 +253,20 @@ unsafe fn step<K: Kind>(weights: *const u8, pair: usize, half: usize) -> [__m256
     unsafe {
         let load = |at: usize| _mm256_loadu_si256(weights.add(at + half * HALF).cast());
         if matches!(K::QUANT, Quant::Q8_0) {
-            return [load(2 * pair * STEP), load((2 * pair + 1) * STEP)];
+            return [load(K::QUANT.low(2 * pair)), load(K::QUANT.low(2 * pair + 1))];
         }
-        let both = load(pair * STEP);
+        let both = load(K::QUANT.low(2 * pair));
         let nibble = _mm256_set1_epi8(15);
         let low = [_mm256_and_si256(both, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(both), nibble)];
         match K::QUANT {
             Quant::Q5_0 | Quant::Q5_1 | Quant::Q5_K => {
-                let bits = weights.add(BLOCK * TILE / 2 + pair * STEP / 4 + half * HALF / 8).cast::<u32>();
+                let bits = weights.add(K::QUANT.upper(2 * pair) + half * HALF / 8).cast::<u32>();
                 let even = fifth(bits.read_unaligned());
                 let odd = fifth(bits.add(STEP / 8 / 4).read_unaligned());
                 [_mm256_or_si256(low[0], even), _mm256_or_si256(low[1], odd)]
             }
             Quant::Q6_K => {
-                let pairs = load(BLOCK * TILE / 2 + pair / 2 * STEP);
+                let pairs = load(K::QUANT.upper(2 * pair));
                 let (even, odd) = if pair % 2 == 0 {
                     (_mm256_slli_epi16::<4>(pairs), _mm256_slli_epi16::<2>(pairs))
                 } else {

@@ -3,17 +3,14 @@
 //! SAFETY of every block here: the functions run only behind [`runs`] (a [`Path`] is handed out by nothing else), so the CPU
 //! has the instructions. Pointers come from the slices of [`Tiles`], whose lengths `Packed::multiply` has checked: a tile has
 //! the parts of [`Quant::place`] for each of its blocks; a row of `x` has `blocks` blocks. Loads and
-//! stores need no alignment.
+//! stores need no alignment. A prefetch may point anywhere.
 
 use std::arch::x86_64::*;
 
-use super::layout::{self, BLOCK, Kind, Place, QUAD, STEP, TILE, with_kind};
-use super::{FEW, Meta, Path, Quant, Tiles};
+use super::layout::{self, BLOCK, Kind, Place, QUAD, TILE, with_kind};
+use super::{AHEAD, FEW, Meta, Path, Quant, Tiles};
 
 pub(super) static PATH: Path = Path { name: "avx512vnni", tiles, quantise };
-
-/// Rows of `x` that meet two tiles at once: with their 24 sums, weights and scales they fill the 32 registers.
-const WIDE: usize = 6;
 
 pub(super) fn runs() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -30,43 +27,64 @@ fn tiles(job: Tiles<'_>) {
     with_kind!(job.quant, K => all::<K>(job));
 }
 
-/// All tiles with all rows: one tile at a time where there are few rows, else two with [`WIDE`] rows at a time.
+/// Whether two tiles meet six rows of `x` rather than one tile twelve: both fill the registers with sums. Two tiles take fewer
+/// loads; one is unpacked for twice as many rows.
+const fn two_tiles(quant: Quant) -> bool {
+    !matches!(quant, Quant::Q5_0 | Quant::Q5_1 | Quant::Q5_K | Quant::Q6_K)
+}
+
+/// All tiles with all rows. Few rows meet a tile together, which the CPU reads ahead in order. More meet it in groups that
+/// find it in the caches, and the last of them ask for the next one, which nobody reads meanwhile.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn all<K: Kind>(job: Tiles<'_>) {
     let Some(bytes) = K::QUANT.tile_bytes(job.blocks) else { return };
     let count = job.rows.div_ceil(TILE);
     let mut at = 0;
     while at < count {
-        let wide = job.m > FEW && at + 1 < count;
+        let pair = const { two_tiles(K::QUANT) } && job.m > FEW && at + 1 < count;
         let first = &job.data[at * bytes..(at + 1) * bytes];
-        let second = if wide { &job.data[(at + 1) * bytes..(at + 2) * bytes] } else { first };
+        let second = if pair { &job.data[(at + 1) * bytes..(at + 2) * bytes] } else { first };
+        let most = if pair { 6 } else { 12 };
         let mut i = 0;
         while i < job.m {
-            let left = job.m - i;
-            i += match (wide, left) {
-                (true, 1) => some::<K, 2, 1>(job, [first, second], at, i),
-                (true, 2) => some::<K, 2, 2>(job, [first, second], at, i),
-                (true, 3) => some::<K, 2, 3>(job, [first, second], at, i),
-                (true, 4) => some::<K, 2, 4>(job, [first, second], at, i),
-                (true, 5) => some::<K, 2, 5>(job, [first, second], at, i),
-                (true, _) => some::<K, 2, WIDE>(job, [first, second], at, i),
-                (false, 1) => some::<K, 1, 1>(job, [first], at, i),
-                (false, 2) => some::<K, 1, 2>(job, [first], at, i),
-                (false, 3) => some::<K, 1, 3>(job, [first], at, i),
-                (false, 4) => some::<K, 1, 4>(job, [first], at, i),
-                (false, 5) => some::<K, 1, 5>(job, [first], at, i),
-                (false, 6) => some::<K, 1, 6>(job, [first], at, i),
-                (false, 7) => some::<K, 1, 7>(job, [first], at, i),
-                (false, _) => some::<K, 1, FEW>(job, [first], at, i),
-            };
+            let rows = (job.m - i).min(most);
+            let ahead = job.m > most && job.m <= AHEAD && i + rows == job.m;
+            match (pair, rows) {
+                (true, 1) => some::<K, 2, 1>(job, [first, second], at, i, ahead),
+                (true, 2) => some::<K, 2, 2>(job, [first, second], at, i, ahead),
+                (true, 3) => some::<K, 2, 3>(job, [first, second], at, i, ahead),
+                (true, 4) => some::<K, 2, 4>(job, [first, second], at, i, ahead),
+                (true, 5) => some::<K, 2, 5>(job, [first, second], at, i, ahead),
+                (true, _) => some::<K, 2, 6>(job, [first, second], at, i, ahead),
+                (false, 1) => some::<K, 1, 1>(job, [first], at, i, ahead),
+                (false, 2) => some::<K, 1, 2>(job, [first], at, i, ahead),
+                (false, 3) => some::<K, 1, 3>(job, [first], at, i, ahead),
+                (false, 4) => some::<K, 1, 4>(job, [first], at, i, ahead),
+                (false, 5) => some::<K, 1, 5>(job, [first], at, i, ahead),
+                (false, 6) => some::<K, 1, 6>(job, [first], at, i, ahead),
+                (false, 7) => some::<K, 1, 7>(job, [first], at, i, ahead),
+                (false, 8) => some::<K, 1, 8>(job, [first], at, i, ahead),
+                (false, 9) => some::<K, 1, 9>(job, [first], at, i, ahead),
+                (false, 10) => some::<K, 1, 10>(job, [first], at, i, ahead),
+                (false, 11) => some::<K, 1, 11>(job, [first], at, i, ahead),
+                (false, _) => some::<K, 1, 12>(job, [first], at, i, ahead),
+            }
+            i += rows;
         }
-        at += if wide { 2 } else { 1 };
+        at += if pair { 2 } else { 1 };
     }
 }
 
-/// `R` tiles, the first of which is number `tile`, with `T` rows of `x` from `row` on; gives `T`.
+/// `R` tiles, the first of which is number `tile`, with `T` rows of `x` from `row` on; `ahead` asks for the next ones at the
+/// same time.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn some<K: Kind, const R: usize, const T: usize>(job: Tiles<'_>, tiles: [&[u8]; R], tile: usize, row: usize) -> usize {
+fn some<K: Kind, const R: usize, const T: usize>(
+    job: Tiles<'_>,
+    tiles: [&[u8]; R],
+    tile: usize,
+    row: usize,
+    ahead: bool,
+) {
     let shape = const { K::QUANT.shape() };
     let halves = const { layout::has_halves(K::QUANT) };
     let has_min = const { layout::has_min(K::QUANT) };
@@ -78,6 +96,15 @@ fn some<K: Kind, const R: usize, const T: usize>(job: Tiles<'_>, tiles: [&[u8]; 
         let mut sums = [[_mm512_setzero_ps(); T]; R];
         for b in 0..job.blocks {
             let place = K::QUANT.place(b);
+            if ahead {
+                for tile in tiles {
+                    let next = tile.as_ptr().wrapping_add(R * tile.len());
+                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(place.scales).cast());
+                    for line in 0..shape.weights / 64 {
+                        _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(place.weights + 64 * line).cast());
+                    }
+                }
+            }
             let parts = if halves { 2 } else { 1 };
             for part in 0..parts {
                 let mut dots = [[_mm512_setzero_si512(); T]; R];
@@ -137,7 +164,6 @@ fn some<K: Kind, const R: usize, const T: usize>(job: Tiles<'_>, tiles: [&[u8]; 
             }
         }
     }
-    T
 }
 
 /// Four columns of sixteen rows as unsigned bytes, of the weights of one block.
@@ -148,18 +174,18 @@ unsafe fn step<K: Kind>(weights: *const u8, quad: usize) -> __m512i {
     unsafe {
         let load = |at: usize| _mm512_loadu_si512(weights.add(at).cast());
         if matches!(K::QUANT, Quant::Q8_0) {
-            return load(quad * STEP);
+            return load(K::QUANT.low(quad));
         }
-        let both = load(quad / 2 * STEP);
+        let both = load(K::QUANT.low(quad));
         let low = if quad % 2 == 0 { both } else { _mm512_srli_epi16::<4>(both) };
         let low = _mm512_and_si512(low, _mm512_set1_epi8(15));
         match K::QUANT {
             Quant::Q5_0 | Quant::Q5_1 | Quant::Q5_K => {
-                let mask = weights.add(BLOCK * TILE / 2 + quad * STEP / 8).cast::<u64>().read_unaligned();
+                let mask = weights.add(K::QUANT.upper(quad)).cast::<u64>().read_unaligned();
                 _mm512_mask_add_epi8(low, mask, low, _mm512_set1_epi8(16))
             }
             Quant::Q6_K => {
-                let pairs = load(BLOCK * TILE / 2 + quad / 4 * STEP);
+                let pairs = load(K::QUANT.upper(quad));
                 let pairs = match quad % 4 {
                     0 => _mm512_slli_epi16::<4>(pairs),
                     1 => _mm512_slli_epi16::<2>(pairs),

@@ -167,19 +167,19 @@ unsafe fn step<K: Kind>(weights: *const u8, quad: usize, part: usize) -> int8x16
     unsafe {
         let load = |at: usize| vld1q_u8(weights.add(at + part * STEP / PARTS));
         if matches!(K::QUANT, Quant::Q8_0) {
-            return vreinterpretq_s8_u8(veorq_u8(load(quad * STEP), vdupq_n_u8(0x80)));
+            return vreinterpretq_s8_u8(veorq_u8(load(K::QUANT.low(quad)), vdupq_n_u8(0x80)));
         }
-        let both = load(quad / 2 * STEP);
+        let both = load(K::QUANT.low(quad));
         let low = if quad % 2 == 0 { vandq_u8(both, vdupq_n_u8(15)) } else { vshrq_n_u8::<4>(both) };
         vreinterpretq_s8_u8(match K::QUANT {
             Quant::Q5_0 | Quant::Q5_1 | Quant::Q5_K => {
-                let at = BLOCK * TILE / 2 + (quad * STEP + part * STEP / PARTS) / 8;
+                let at = K::QUANT.upper(quad) + part * STEP / PARTS / 8;
                 let bits = vcombine_u8(vdup_n_u8(*weights.add(at)), vdup_n_u8(*weights.add(at + 1)));
                 let own = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
                 vorrq_u8(low, vandq_u8(vtstq_u8(bits, own), vdupq_n_u8(16)))
             }
             Quant::Q6_K => {
-                let pairs = load(BLOCK * TILE / 2 + quad / 4 * STEP);
+                let pairs = load(K::QUANT.upper(quad));
                 let pairs = match quad % 4 {
                     0 => vshlq_n_u8::<4>(pairs),
                     1 => vshlq_n_u8::<2>(pairs),
