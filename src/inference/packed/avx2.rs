@@ -10,6 +10,8 @@
 //! else), so the CPU has the instructions. Pointers come from the slices of [`Tiles`], whose lengths `Packed::multiply` has
 //! checked: a tile has the parts of [`Quant::place`] for each of its blocks; a row of `x` has `blocks`
 //! blocks. Loads and stores need no alignment. A prefetch may point anywhere.
+// Tiles, rows and registers are numbered alike in several arrays.
+#![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::*;
 
@@ -267,7 +269,7 @@ unsafe fn step<K: Kind>(weights: *const u8, pair: usize, half: usize) -> [__m256
             }
             Quant::Q6_K => {
                 let pairs = load(K::QUANT.upper(2 * pair));
-                let (even, odd) = if pair % 2 == 0 {
+                let (even, odd) = if pair.is_multiple_of(2) {
                     (_mm256_slli_epi16::<4>(pairs), _mm256_slli_epi16::<2>(pairs))
                 } else {
                     (pairs, _mm256_srli_epi16::<2>(pairs))

@@ -4,6 +4,8 @@
 //! has the instructions. Pointers come from the slices of [`Tiles`], whose lengths `Packed::multiply` has checked: a tile has
 //! the parts of [`Quant::place`] for each of its blocks; a row of `x` has `blocks` blocks. Loads and
 //! stores need no alignment. A prefetch may point anywhere.
+// Tiles, rows and registers are numbered alike in several arrays.
+#![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::*;
 
@@ -177,7 +179,7 @@ unsafe fn step<K: Kind>(weights: *const u8, quad: usize) -> __m512i {
             return load(K::QUANT.low(quad));
         }
         let both = load(K::QUANT.low(quad));
-        let low = if quad % 2 == 0 { both } else { _mm512_srli_epi16::<4>(both) };
+        let low = if quad.is_multiple_of(2) { both } else { _mm512_srli_epi16::<4>(both) };
         let low = _mm512_and_si512(low, _mm512_set1_epi8(15));
         match K::QUANT {
             Quant::Q5_0 | Quant::Q5_1 | Quant::Q5_K => {

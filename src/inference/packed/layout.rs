@@ -312,7 +312,7 @@ fn pack_kind<K: Kind>(cols: usize, from: &[u8], to: &mut [u8]) {
     for (rows, tile) in from.chunks(TILE * row_bytes).zip(to.chunks_exact_mut(tile_bytes)) {
         for index in 0..blocks {
             let place = K::QUANT.place(index);
-            if shape.head > 0 && index % SUPER == 0 {
+            if shape.head > 0 && index.is_multiple_of(SUPER) {
                 for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
                     let block = &bytes[index / SUPER * K::QUANT.block_bytes()..][..K::QUANT.block_bytes()];
                     pack_head::<K>(row, block, &mut tile[place.head..][..shape.head]);

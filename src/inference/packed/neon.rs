@@ -11,6 +11,8 @@
 //! has the instructions. Pointers come from the slices of [`Tiles`], whose lengths `Packed::multiply` has checked: a tile has
 //! the parts of [`Quant::place`] for each of its blocks; a row of `x` has `blocks` blocks. Loads and
 //! stores need no alignment.
+// Tiles, rows and registers are numbered alike in several arrays.
+#![allow(clippy::needless_range_loop)]
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -170,7 +172,7 @@ unsafe fn step<K: Kind>(weights: *const u8, quad: usize, part: usize) -> int8x16
             return vreinterpretq_s8_u8(veorq_u8(load(K::QUANT.low(quad)), vdupq_n_u8(0x80)));
         }
         let both = load(K::QUANT.low(quad));
-        let low = if quad % 2 == 0 { vandq_u8(both, vdupq_n_u8(15)) } else { vshrq_n_u8::<4>(both) };
+        let low = if quad.is_multiple_of(2) { vandq_u8(both, vdupq_n_u8(15)) } else { vshrq_n_u8::<4>(both) };
         vreinterpretq_s8_u8(match K::QUANT {
             Quant::Q5_0 | Quant::Q5_1 | Quant::Q5_K => {
                 let at = K::QUANT.upper(quad) + part * STEP / PARTS / 8;

@@ -28,7 +28,7 @@ fn blocks(quant: Quant, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
     for block in bytes.chunks_exact_mut(quant.block_bytes()) {
         let mut put = |at: usize, sign: bool| {
             let value = 0.002 + (next() % 1000) as f32 * 1e-5;
-            let value = if sign && next() % 2 == 0 { -value } else { value };
+            let value = if sign && next().is_multiple_of(2) { -value } else { value };
             block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
         };
         match quant {
@@ -73,7 +73,9 @@ fn product(path: &Path, w: &Packed, x: &[f32], m: usize) -> Vec<f32> {
 
 fn numbers(seed: u64, n: usize) -> Vec<f32> {
     let mut next = noise(seed);
-    (0..n).map(|_| (next() as f32 / u32::MAX as f32 - 0.5) * if next() % 50 == 0 { 20.0 } else { 2.0 }).collect()
+    (0..n)
+        .map(|_| (next() as f32 / u32::MAX as f32 - 0.5) * if next().is_multiple_of(50) { 20.0 } else { 2.0 })
+        .collect()
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -158,7 +160,8 @@ fn the_largest_bytes_meet_exactly() {
             }
             let w = packed(quant, n, cols, &bytes);
             for x in [1.0, -1.0] {
-                let x: Vec<f32> = (0..m * cols).map(|i| if i % 64 < 32 || i % 2 == 0 { x } else { -x }).collect();
+                let x: Vec<f32> =
+                    (0..m * cols).map(|i| if i % 64 < 32 || i.is_multiple_of(2) { x } else { -x }).collect();
                 let want = product(paths[paths.len() - 1], &w, &x, m);
                 for path in &paths {
                     assert!(bits(&product(path, &w, &x, m)) == bits(&want), "{} {quant:?} {byte:#x}", path.name);
