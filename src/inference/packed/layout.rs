@@ -304,7 +304,7 @@ pub(super) fn read_row(quant: Quant, row: &[u8], out: &mut [f32]) {
     let offset = quant.shape().offset.map_or(0, |bits| 1i32 << bits);
     let per = quant.block_len() / BLOCK;
     for (index, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-        let Block { weights, scales: [first, second] } = read(quant, row, index);
+        let Block { weights, scales: [first, second] } = with_kind!(quant, K => read::<K>(row, index));
         let block = &row[index / per * quant.block_bytes()..][..quant.block_bytes()];
         let head = |at: usize| half(u16::from_le_bytes([block[at], block[at + 1]]));
         let (scales, min) = match quant {
