@@ -8,7 +8,7 @@ mod edits;
 use std::sync::Arc;
 
 use edits::edited;
-use engram_inference::gemma::{Gemma, LoadOptions, Progress, Role, Turn};
+use engram_inference::gemma::{Gemma, LoadOptions, Progress, Role, Turn, Workspace};
 use engram_inference::generation::{Generation, Step};
 use engram_inference::sampler::Sampling;
 use libfuzzer_sys::fuzz_target;
@@ -25,7 +25,8 @@ fuzz_target!(|bytes: &[u8]| {
     let model = Arc::new(model);
     let Ok(prompt) = model.prompt(&[Turn { role: Role::User, text: "Hello <end_of_turn>" }]) else { return };
     let sampling = Sampling { max_tokens: 3, ..Sampling::default() };
+    let Ok(mut work) = Workspace::new(Arc::clone(&model)) else { return };
     let Ok(mut generation) = Generation::new(model, prompt, sampling) else { return };
-    while let Ok(Step::Running) = generation.step() {}
+    while let Ok(Step::Running) = generation.step(&mut work) {}
     let _ = (generation.take_text(), generation.confidence());
 });
