@@ -721,14 +721,12 @@ fn per_piece(all: usize) -> usize {
     all.div_ceil(PIECES).max(1)
 }
 
+/// What multiplies: called with a matrix, some of its rows, the place of the products with its first row, and the member.
+type Multiply<'a> = dyn Fn(&Matrix, Range<usize>, usize, usize) + Sync + 'a;
+
 /// Calls `work` with some rows of a matrix, and the place where the products with the matrix's first row go, until all rows of
 /// all matrices are done.
-fn products(
-    lead: &Lead<'_>,
-    total: usize,
-    targets: &[(&Matrix, usize)],
-    work: &(dyn Fn(&Matrix, Range<usize>, usize, usize) + Sync),
-) {
+fn products(lead: &Lead<'_>, total: usize, targets: &[(&Matrix, usize)], work: &Multiply<'_>) {
     if total == 0 {
         return;
     }
