@@ -133,6 +133,9 @@ fn second_turn(report: &mut Report, c: &mut Connection, quick: bool) -> Outcome<
     Ok(())
 }
 
+/// What is done until it is told that the traffic is over, and what it saw.
+type Work<'a> = dyn FnMut(&dyn Fn() -> bool) -> Outcome<Vec<f64>> + 'a;
+
 /// The answer's speed while a client keeps the server's own thread busy, and PING beside a server without the module.
 fn beside_traffic(report: &mut Report, server: &Server, quick: bool) -> Outcome<()> {
     doing("generation while the server's thread is kept busy");
@@ -147,7 +150,7 @@ fn beside_traffic(report: &mut Report, server: &Server, quick: bool) -> Outcome<
     let commands = [command(&["SET", "key", "value"]), command(&["GET", "key"])];
     let bare = Server::bare()?;
     // One client with one command under way at a time, as fast as it is answered.
-    let under = |port: u16, work: &mut dyn FnMut(&dyn Fn() -> bool) -> Outcome<Vec<f64>>| -> Outcome<Vec<f64>> {
+    let under = |port: u16, work: &mut Work<'_>| -> Outcome<Vec<f64>> {
         std::thread::scope(|scope| {
             let traffic = scope.spawn(|| saturate(port, &commands, 1, time).map_err(|e| e.to_string()));
             let seen = work(&|| traffic.is_finished());
@@ -237,7 +240,7 @@ fn quoting(report: &mut Report, quick: bool) -> Outcome<()> {
         (guessed, right) = (guessed + answer.guesses().0, right + answer.guesses().1);
     }
     // The same steps with the weights of a real shape: so many rows, so many tokens won.
-    let mut cost = vec![0.0; FEW + 1];
+    let mut cost = [0.0; FEW + 1];
     for (rows, cost) in cost.iter_mut().enumerate().skip(1) {
         let mut times = Vec::new();
         let mut sequence = Sequence::new(Arc::clone(&large), 2_048)?;
