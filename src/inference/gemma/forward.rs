@@ -25,8 +25,8 @@ use crate::memory::MappedVec;
 use crate::product::{Input, Matrix, TILE};
 use crate::team::{Lead, Shared};
 
-/// Rows that one batch may have.
-pub const BATCH: usize = 128;
+/// Rows that one batch may have: whole tiles of six, which products of many rows are made in.
+pub const BATCH: usize = 132;
 /// Rows of a batch whose logits may be wanted.
 pub const LOGITS: usize = 32;
 /// Queries that meet a page together: twice the rows of the tallest tile, and scores and sums that fit the first-level cache.
