@@ -606,7 +606,7 @@ fn push_list<T>(
 impl Context<'_> {
     /// The whole as one text.
     pub fn text(&self) -> String {
-        let mut text = self.knowledge();
+        let mut text = self.instructed();
         push_list(&mut text, CONVERSATION, &self.turns, |turn| Some(turn.at), |out, turn| push_turn(out, turn));
         if let Some(question) = self.question.filter(|question| !question.is_empty()) {
             text.push_str("Question: ");
@@ -616,13 +616,20 @@ impl Context<'_> {
         text
     }
 
-    /// Everything but the conversation and the question.
+    /// The caller's instruction, where there is one.
+    fn instruction(&self) -> Option<&str> {
+        self.system.map(str::trim).filter(|system| !system.is_empty())
+    }
+
+    /// The instruction and what is known.
+    fn instructed(&self) -> String {
+        let instruction = self.instruction().map(|text| format!("{text}\n\n"));
+        instruction.unwrap_or_default() + &self.knowledge()
+    }
+
+    /// What is neither instruction nor conversation nor question.
     fn knowledge(&self) -> String {
         let mut text = String::new();
-        if let Some(system) = self.system.map(str::trim).filter(|system| !system.is_empty()) {
-            text.push_str(system);
-            text.push_str("\n\n");
-        }
         push_list(&mut text, SUMMARY, &self.summary, |_| None, |out, line| push_fenced(out, line));
         let dated = |memory: &&Memory| if memory.doc.is_none() { Some(memory.at) } else { None };
         push_list(&mut text, MEMORIES, self.memories.iter().copied(), dated, |out, memory| push_memory(out, memory));
@@ -634,15 +641,16 @@ impl Context<'_> {
 /// The context as turns of a chat in which [`Role::User`] and [`Role::Assistant`] alternate, the user first; the texts are plain, the model's
 /// template is the tokenizer's matter.
 ///
-/// Instruction, summary, memories and earlier turns open the first turn. What a system or a tool said stands in a user's turn with its role named.
+/// Instruction, summary, memories and earlier turns open the first turn. Where the model has a role for instructions (`apart`), the caller's is a turn
+/// of [`Role::System`] before it. What a system or a tool said stands in a user's turn with its role named.
 /// Where a turn holds more than the words of one speaker, each piece is fenced as in [`Context::text`] and an empty line stands between two.
-pub fn chat_turns(context: &Context) -> Vec<(Role, String)> {
+pub fn chat_turns(context: &Context, apart: bool) -> Vec<(Role, String)> {
     /// Words of one speaker; `named` if the text says whose.
     struct Piece<'a> {
         label: Option<&'a Turn<'a>>,
         text: &'a str,
     }
-    let knowledge = context.knowledge();
+    let knowledge = if apart { context.knowledge() } else { context.instructed() };
     let pieces = context.turns.iter().map(|turn| match turn.role {
         Role::Assistant => (Role::Assistant, Piece { label: None, text: turn.content }),
         Role::User => (Role::User, Piece { label: None, text: turn.content }),
@@ -676,7 +684,8 @@ pub fn chat_turns(context: &Context) -> Vec<(Role, String)> {
         }
         (role, text)
     };
-    groups.into_iter().enumerate().map(text_of).collect()
+    let instruction = context.instruction().filter(|_| apart).map(|text| (Role::System, text.to_owned()));
+    instruction.into_iter().chain(groups.into_iter().enumerate().map(text_of)).collect()
 }
 
 #[cfg(test)]

@@ -65,6 +65,8 @@ pub struct Generation {
     prompt: Vec<u32>,
     read: usize,
     generated: Vec<u32>,
+    /// The tokens of the answer, without those of thoughts, and the logarithms of the probabilities that the model gave them.
+    said: Vec<u32>,
     log_probabilities: Vec<f64>,
     text: Text,
     constraint: Option<Constraint>,
@@ -103,16 +105,19 @@ impl Generation {
         let capacity = context.min(len.saturating_add(sampling.max_tokens));
         // The last token is never fed back: it needs no place.
         let room = sampling.max_tokens.min(context - len + 1);
+        // What satisfies a grammar is all text.
+        let channel = model.tokenizer().channel().filter(|_| grammar.is_none());
         let constraint = grammar.map(|grammar| Constraint::new(grammar, model.pieces()?, room)).transpose()?;
         Ok(Generation {
             sequence: Sequence::new(Arc::clone(&model), capacity)?,
-            text: Text::new(sampling.stop.clone()),
+            text: Text::new(sampling.stop.clone(), channel, &prompt),
             sampling,
             sampler: Sampler::new(),
             prompt,
             read: 0,
             generated: Vec::new(),
             constraint,
+            said: Vec::new(),
             log_probabilities: Vec::new(),
             timings: Timings::default(),
             finish: None,
@@ -188,7 +193,10 @@ impl Generation {
                 constraint.choose(tokenizer, &mut self.sampler, logits, &self.generated, &self.sampling, left)?
             }
         };
-        self.log_probabilities.push(choice.log_probability);
+        if self.text.says(choice.token) {
+            self.said.push(choice.token);
+            self.log_probabilities.push(choice.log_probability);
+        }
         self.generated.push(choice.token);
         if tokenizer.ends().contains(&choice.token) {
             self.end(if self.closed_early() { Finish::Length } else { Finish::Stop });
@@ -258,7 +266,7 @@ impl Generation {
         (self.generated.len() > 1 && seconds > 0.0).then(|| (self.generated.len() - 1) as f64 / seconds)
     }
 
-    /// How sure the model was, 0–1: the geometric mean of the probabilities it gave the tokens it chose, before temperature
+    /// How sure the model was, 0–1: the geometric mean of the probabilities it gave the tokens of the answer, before temperature
     /// and truncation; and a reason that names the weakest stretch of up to eight tokens.
     pub fn confidence(&self) -> (f64, String) {
         const STRETCH: usize = 8;
@@ -271,7 +279,7 @@ impl Generation {
         let len = STRETCH.min(all.len());
         let weakest = all.windows(len).map(mean).enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
         let (at, least) = weakest.unwrap_or((0, overall));
-        let words = self.model.tokenizer().decode(&self.generated[at..at + len]);
+        let words = self.model.tokenizer().decode(&self.said[at..at + len]);
         let words = words.trim();
         let tokens = if all.len() == 1 { "1 token".to_owned() } else { format!("{} tokens", all.len()) };
         let mut reason = format!("mean token probability {overall:.2} over {tokens}");

@@ -204,14 +204,19 @@ pub struct Prompt<'a> {
 }
 
 impl Prompt<'_> {
+    /// Whether the model's template has turns for instructions.
+    pub fn has_system_role(&self) -> bool {
+        self.gemma.has_system_role()
+    }
+
     /// The tokens of a conversation.
     pub fn tokens(&self, turns: &[(engram_agent::Role, String)]) -> Result<Vec<u32>, Error> {
-        let turn = |(role, text): &(engram_agent::Role, String)| (*role == engram_agent::Role::Assistant, text.clone());
-        let turns: Vec<(bool, String)> = turns.iter().map(turn).collect();
-        let spoken: Vec<Turn> = turns
-            .iter()
-            .map(|(model, text)| Turn { role: if *model { Role::Model } else { Role::User }, text })
-            .collect();
+        let role = |role: engram_agent::Role| match role {
+            engram_agent::Role::System => Role::System,
+            engram_agent::Role::Assistant => Role::Model,
+            engram_agent::Role::User | engram_agent::Role::Tool => Role::User,
+        };
+        let spoken: Vec<Turn> = turns.iter().map(|(who, text)| Turn { role: role(*who), text }).collect();
         self.gemma.prompt(&spoken).map_err(|e| Error::err(e.to_string()))
     }
 }
@@ -559,10 +564,14 @@ impl Run {
     /// The tokens of the prompt with the first `memories` memories.
     fn tokens(&self, memories: usize) -> Result<Vec<u32>, Error> {
         let memories = self.hits.iter().take(memories).map(|hit| &hit.entry);
-        let text = engram_agent::user_turn(self.request.system.as_deref(), memories, &self.request.prompt);
+        let system = self.request.system.as_deref();
         if !self.request.raw {
-            return self.gemma.prompt(&[Turn { role: Role::User, text: &text }]).map_err(|e| Error::err(e.to_string()));
+            let text = engram_agent::user_turn(None, memories, &self.request.prompt);
+            let instruction = system.map(|text| Turn { role: Role::System, text });
+            let turns: Vec<Turn> = instruction.into_iter().chain([Turn { role: Role::User, text: &text }]).collect();
+            return self.gemma.prompt(&turns).map_err(|e| Error::err(e.to_string()));
         }
+        let text = engram_agent::user_turn(system, memories, &self.request.prompt);
         let tokenizer = self.gemma.tokenizer();
         let mut tokens: Vec<u32> = tokenizer.bos().into_iter().collect();
         // Structure is the prompt's own: what stands before it, memories above all, is text even where it spells a control token.
