@@ -56,6 +56,17 @@ pub struct Timings {
     pub decode: Duration,
 }
 
+/// How likely a token of an answer was, in the model's own eyes: before any setting of the sampling.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored<'a> {
+    /// The token.
+    pub token: u32,
+    /// The natural logarithm of its probability.
+    pub log_probability: f64,
+    /// The tokens that were likeliest in its place, the likeliest first, with theirs.
+    pub likeliest: &'a [(u32, f64)],
+}
+
 /// An answer in the making.
 pub struct Generation {
     model: Arc<Gemma>,
@@ -68,6 +79,8 @@ pub struct Generation {
     /// The tokens of the answer, without those of thoughts, and the logarithms of the probabilities that the model gave them.
     said: Vec<u32>,
     log_probabilities: Vec<f64>,
+    /// For each of them the likeliest tokens, as many as the sampling asks for or the vocabulary has.
+    likeliest: Vec<(u32, f64)>,
     text: Text,
     constraint: Option<Constraint>,
     timings: Timings,
@@ -91,6 +104,10 @@ impl Generation {
         sampling.check()?;
         if grammar.is_some() && !sampling.stop.is_empty() {
             return Err(Error::new("stop strings would cut a text that has to satisfy a grammar"));
+        }
+        let vocabulary = model.tokenizer().vocabulary_size();
+        if let Some((token, _)) = sampling.bias.iter().find(|(token, _)| *token as usize >= vocabulary) {
+            return Err(Error::new(format!("the bias is of token {token}; the vocabulary has {vocabulary}")));
         }
         let (context, len) = (model.info().context, prompt.len());
         if len == 0 {
@@ -119,6 +136,7 @@ impl Generation {
             constraint,
             said: Vec::new(),
             log_probabilities: Vec::new(),
+            likeliest: Vec::new(),
             timings: Timings::default(),
             finish: None,
             model,
@@ -196,6 +214,7 @@ impl Generation {
         if self.text.says(choice.token) {
             self.said.push(choice.token);
             self.log_probabilities.push(choice.log_probability);
+            self.sampler.likeliest(logits, self.sampling.alternatives, &mut self.likeliest);
         }
         self.generated.push(choice.token);
         if tokenizer.ends().contains(&choice.token) {
@@ -264,6 +283,15 @@ impl Generation {
     pub fn tokens_per_second(&self) -> Option<f64> {
         let seconds = self.timings.decode.as_secs_f64();
         (self.generated.len() > 1 && seconds > 0.0).then(|| (self.generated.len() - 1) as f64 / seconds)
+    }
+
+    /// The tokens of the answer, without those of thoughts, and how likely they and their [alternatives](Sampling::alternatives) were.
+    pub fn scored(&self) -> impl Iterator<Item = Scored<'_>> {
+        let each = self.likeliest.len() / self.said.len().max(1);
+        self.said.iter().zip(&self.log_probabilities).enumerate().map(move |(at, (&token, &log_probability))| {
+            let likeliest = self.likeliest.get(at * each..(at + 1) * each).unwrap_or_default();
+            Scored { token, log_probability, likeliest }
+        })
     }
 
     /// How sure the model was, 0–1: the geometric mean of the probabilities it gave the tokens of the answer, before temperature
