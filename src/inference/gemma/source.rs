@@ -154,7 +154,7 @@ impl Source {
     /// Its own tokenizer.
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer, Error> {
         match &self.kind {
-            Kind::Gguf(gguf) => Tokenizer::from_gguf(gguf.metadata()),
+            Kind::Gguf(gguf) => Tokenizer::from_gguf(gguf),
             Kind::Folder(folder) => {
                 let [own, model] = ["tokenizer.json", "tokenizer.model"].map(|name| folder.dir.join(name));
                 Tokenizer::from_file(if !own.exists() && model.exists() { &model } else { &own })

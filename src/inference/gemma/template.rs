@@ -108,8 +108,8 @@ impl Template {
     }
 }
 
-/// What was said of what was thought and said: without what stands in channels. As in the published template, a channel that does not end takes the rest, and an end without a
-/// beginning only itself.
+/// What was said of what was thought and said: without what stands in channels. As in the published template, a channel
+/// that does not end takes the rest, and an end without a beginning only itself.
 fn spoken(text: &str) -> String {
     let [open, close] = CHANNEL;
     text.split(close).map(|part| part.split_once(open).map_or(part, |(before, _)| before)).collect()
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn the_control_tokens_of_a_gemma_4_prompt_are_the_templates() {
         let file = tests_dir().join("models/gemma4-vocabulary.gguf");
-        let t = Tokenizer::from_gguf(Gguf::open(&file).unwrap().metadata()).unwrap();
+        let t = Tokenizer::from_gguf(&Gguf::open(&file).unwrap()).unwrap();
         let (bos, start, end) = (t.bos().unwrap(), t.start_of_turn().unwrap(), t.end_of_turn().unwrap());
         let channel = CHANNEL.map(|piece| t.control(piece).unwrap());
         let one = text(spellings(&t)).boxed();

@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn thoughts_are_no_text() {
         let file = crate::gemma::tests::tests_dir().join("models/gemma4-vocabulary.gguf");
-        let t = Tokenizer::from_gguf(crate::gguf::Gguf::open(&file).unwrap().metadata()).unwrap();
+        let t = Tokenizer::from_gguf(&crate::gguf::Gguf::open(&file).unwrap()).unwrap();
         let ids = |text: &str| t.encode_with_control(text);
         let said = |before: &str, answer: &str, stop: &str| {
             let mut text = Text::new(vec![stop.to_owned()], t.channel(), &ids(before));

@@ -8,9 +8,11 @@ mod edits;
 use std::sync::Arc;
 
 use edits::edited;
-use engram_inference::gemma::{Gemma, LoadOptions, Progress, Role, Turn};
+use engram_inference::gemma::{Gemma, LoadOptions, Progress, Role, Turn, Workspace};
 use engram_inference::generation::{Generation, Step};
+use engram_inference::gguf::Gguf;
 use engram_inference::sampler::Sampling;
+use engram_inference::tokenizer::Tokenizer;
 use libfuzzer_sys::fuzz_target;
 
 const SOUND: &[u8] = include_bytes!("../../../../tests/models/random-q4_0.gguf");
@@ -21,11 +23,19 @@ fuzz_target!(|bytes: &[u8]| {
     if std::fs::write(file.path(), written).is_err() {
         return;
     }
+    // A vocabulary is read without the model that it belongs to as well.
+    if let Ok(tokenizer) = Gguf::open(file.path()).and_then(|gguf| Tokenizer::from_gguf(&gguf)) {
+        let _ = tokenizer.decode(&tokenizer.encode("Hello <end_of_turn>"));
+    }
     let Ok(model) = Gemma::load(file.path(), &LoadOptions::default(), &Progress::default()) else { return };
     let model = Arc::new(model);
     let Ok(prompt) = model.prompt(&[Turn { role: Role::User, text: "Hello <end_of_turn>" }]) else { return };
     let sampling = Sampling { max_tokens: 3, ..Sampling::default() };
-    let Ok(mut generation) = Generation::new(model, prompt, sampling) else { return };
-    while let Ok(Step::Running) = generation.step() {}
+    let (Ok(mut work), Ok(mut generation)) =
+        (Workspace::new(Arc::clone(&model)), Generation::new(model, prompt, sampling))
+    else {
+        return;
+    };
+    while let Ok(Step::Running) = generation.step(&mut work) {}
     let _ = (generation.take_text(), generation.confidence());
 });

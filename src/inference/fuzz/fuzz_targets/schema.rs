@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use edits::edited;
 use engram_inference::constraint::Grammar;
-use engram_inference::gemma::{Gemma, LoadOptions, Progress, Role, Turn};
+use engram_inference::gemma::{Gemma, LoadOptions, Progress, Role, Turn, Workspace};
 use engram_inference::generation::{Generation, Step};
 use engram_inference::sampler::Sampling;
 use libfuzzer_sys::fuzz_target;
@@ -37,7 +37,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(mut generation) = Generation::constrained(MODEL.clone(), prompt, sampling, Some(Arc::new(grammar))) else {
         return;
     };
-    while let Step::Running = generation.step().expect("a sound model runs") {}
+    let mut work = Workspace::new(MODEL.clone()).expect("memory for a small model");
+    while let Step::Running = generation.step(&mut work).expect("a sound model runs") {}
     if let Err(error) = serde_json::from_str::<serde_json::Value>(generation.text()) {
         panic!("{error}: {}", generation.text());
     }
