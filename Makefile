@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 MODEL ?= 270m
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-all serve bench model lint fuzz clean
+.PHONY: help setup build demo test test-all serve bench bench-engine model lint fuzz clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ serve: setup ## start a server with the module in the foreground; options: scrip
 
 bench: ## measure beside the peers, write docs/benchmarks.md and its plots; make bench BENCH=--help lists parts
 	@scripts/bench $(BENCH)
+
+bench-engine: ## measure the generation engine beside llama.cpp, write docs/engine.md; make bench-engine BENCH=--help lists options
+	@scripts/bench-engine $(BENCH)
 
 model: ## fetch a real Gemma 3 model: make model MODEL=270m (or 1b); see scripts/fetch-model --help
 	@scripts/fetch-model $(MODEL)

@@ -606,7 +606,8 @@ fn push_list<T>(
 impl Context<'_> {
     /// The whole as one text.
     pub fn text(&self) -> String {
-        let mut text = self.instructed();
+        let mut text = self.standing(false);
+        text.push_str(&self.recalled());
         push_list(&mut text, CONVERSATION, &self.turns, |turn| Some(turn.at), |out, turn| push_turn(out, turn));
         if let Some(question) = self.question.filter(|question| !question.is_empty()) {
             text.push_str("Question: ");
@@ -621,16 +622,20 @@ impl Context<'_> {
         self.system.map(str::trim).filter(|system| !system.is_empty())
     }
 
-    /// The instruction and what is known.
-    fn instructed(&self) -> String {
-        let instruction = self.instruction().map(|text| format!("{text}\n\n"));
-        instruction.unwrap_or_default() + &self.knowledge()
+    /// What is the same from one question to the next, mostly: the instruction, unless it stands apart, and the summary.
+    fn standing(&self, apart: bool) -> String {
+        let mut text = String::new();
+        if let Some(instruction) = self.instruction().filter(|_| !apart) {
+            text.push_str(instruction);
+            text.push_str("\n\n");
+        }
+        push_list(&mut text, SUMMARY, &self.summary, |_| None, |out, line| push_fenced(out, line));
+        text
     }
 
-    /// What is neither instruction nor conversation nor question.
-    fn knowledge(&self) -> String {
+    /// What was looked up for this question: memories and earlier turns.
+    fn recalled(&self) -> String {
         let mut text = String::new();
-        push_list(&mut text, SUMMARY, &self.summary, |_| None, |out, line| push_fenced(out, line));
         let dated = |memory: &&Memory| if memory.doc.is_none() { Some(memory.at) } else { None };
         push_list(&mut text, MEMORIES, self.memories.iter().copied(), dated, |out, memory| push_memory(out, memory));
         push_list(&mut text, EARLIER, &self.earlier, |turn| Some(turn.at), |out, turn| push_turn(out, turn));
@@ -641,8 +646,9 @@ impl Context<'_> {
 /// The context as turns of a chat in which [`Role::User`] and [`Role::Assistant`] alternate, the user first; the texts are plain, the model's
 /// template is the tokenizer's matter.
 ///
-/// Instruction, summary, memories and earlier turns open the first turn. Where the model has a role for instructions (`apart`), the caller's is a turn
-/// of [`Role::System`] before it. What a system or a tool said stands in a user's turn with its role named.
+/// Instruction and summary open the first turn, memories and earlier turns the last one, with the question: so a model that keeps what it has
+/// read of a conversation reads only what is new. Where the last turn is not the user's, all of them open the first. Where the model has a role for
+/// instructions (`apart`), the caller's is a turn of [`Role::System`] before them. What a system or a tool said stands in a user's turn with its role named.
 /// Where a turn holds more than the words of one speaker, each piece is fenced as in [`Context::text`] and an empty line stands between two.
 pub fn chat_turns(context: &Context, apart: bool) -> Vec<(Role, String)> {
     /// Words of one speaker; `named` if the text says whose.
@@ -650,7 +656,7 @@ pub fn chat_turns(context: &Context, apart: bool) -> Vec<(Role, String)> {
         label: Option<&'a Turn<'a>>,
         text: &'a str,
     }
-    let knowledge = if apart { context.knowledge() } else { context.instructed() };
+    let (standing, recalled) = (context.standing(apart), context.recalled());
     let pieces = context.turns.iter().map(|turn| match turn.role {
         Role::Assistant => (Role::Assistant, Piece { label: None, text: turn.content }),
         Role::User => (Role::User, Piece { label: None, text: turn.content }),
@@ -665,8 +671,13 @@ pub fn chat_turns(context: &Context, apart: bool) -> Vec<(Role, String)> {
             None => groups.push((role, vec![piece])),
         }
     }
+    let place = groups.len() - 1;
+    let place = if groups.last().is_some_and(|(role, _)| *role == Role::User) { place } else { 0 };
     let text_of = |(at, (role, group)): (usize, (Role, Vec<Piece>))| {
-        let mut text = if at == 0 { knowledge.clone() } else { String::new() };
+        let mut text = if at == 0 { standing.clone() } else { String::new() };
+        if at == place {
+            text.push_str(&recalled);
+        }
         if let ([Piece { label: None, text: only }], true) = (group.as_slice(), text.is_empty()) {
             return (role, only.trim().to_owned());
         }

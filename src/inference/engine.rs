@@ -8,6 +8,9 @@
 //! **Who is next.** [`ACTIVE`] answers are in the batch; the others wait: by priority, then the owner with the fewest answers in
 //! the batch and the fewest tokens so far, then in the order of arrival. Prompts get the rows that are left in turn.
 //!
+//! **What is not read twice.** A text that begins as another did goes on from its keys and values ([`Limits`]). And an answer
+//! that repeats what has stood in its text is guessed ahead, and checked, while few answers share the batch.
+//!
 //! **Who says what.** The engine knows nothing of clients. Whoever submits an answer brings an [`Owner`], which is asked before
 //! every step whether to go on and told after every step what came of it. No lock is held while it is asked or told.
 //!
@@ -20,8 +23,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::Error;
-use crate::gemma::{BATCH, Gemma, LOGITS, Part, Workspace};
+use crate::gemma::prefix::Prefixes;
+use crate::gemma::{BATCH, Gemma, LOGITS, Limits, Part, Stats, Workspace};
 use crate::generation::{Generation, Step};
+use crate::packed::FEW;
 use crate::pool::{Advance, Pool, Priority, Task};
 
 /// Answers in a batch.
@@ -51,6 +56,8 @@ pub struct Request {
     pub generation: Generation,
     /// Whose it is, for a fair share: a user, a tenant.
     pub tenant: String,
+    /// Only answers of one scope share keys and values.
+    pub scope: String,
     /// Higher comes first.
     pub priority: i32,
     /// What is asked and told.
@@ -86,6 +93,14 @@ struct State {
     running: bool,
     /// The workspace, between two tasks.
     workspace: Option<Workspace>,
+    /// What is kept of texts, between two steps.
+    prefixes: Option<Prefixes>,
+    /// How much of it, from the next step on.
+    limits: Limits,
+    /// What there is of it.
+    kept: Stats,
+    /// Why less is kept than was asked for.
+    trouble: Option<Error>,
     /// Tokens of each tenant so far.
     served: HashMap<String, u64>,
 }
@@ -98,7 +113,29 @@ struct Waiting {
 impl Engine {
     /// An engine for a model; it uses the pool while there are answers.
     pub fn new(model: Arc<Gemma>, pool: Arc<Pool>) -> Engine {
-        Engine { shared: Arc::new(Shared { model, state: Mutex::default() }), pool }
+        let state = State { prefixes: Some(Prefixes::new(Arc::clone(model.layout()))), ..State::default() };
+        Engine { shared: Arc::new(Shared { model, state: Mutex::new(state) }), pool }
+    }
+
+    /// Changes how much of texts is kept, from now on: at once if nothing runs, else with the next step. An error that this
+    /// leads to is for [`Engine::trouble`].
+    pub fn limit(&self, limits: Limits) {
+        let mut state = lock(&self.shared.state);
+        state.limits = limits;
+        if let Some(mut prefixes) = state.prefixes.take() {
+            state.apply(&mut prefixes);
+            state.prefixes = Some(prefixes);
+        }
+    }
+
+    /// What is kept of texts, and what came of it.
+    pub fn kept(&self) -> Stats {
+        lock(&self.shared.state).kept
+    }
+
+    /// Why less is kept than was asked for; told once.
+    pub fn trouble(&self) -> Option<Error> {
+        lock(&self.shared.state).trouble.take()
     }
 
     /// The model.
@@ -119,11 +156,22 @@ impl Engine {
         state.arrivals += 1;
         state.waiting.push(Waiting { request, arrival });
         if !std::mem::replace(&mut state.running, true) {
-            let workspace = state.workspace.take();
+            let (workspace, prefixes) = (state.workspace.take(), state.prefixes.take());
             drop(state);
             let (shared, pool) = (Arc::clone(&self.shared), Arc::clone(&self.pool));
-            self.pool.spawn(Priority::Normal, Box::new(Steps { shared, pool, workspace, active: Vec::new(), turn: 0 }));
+            let prefixes = prefixes.unwrap_or_else(|| Prefixes::new(Arc::clone(shared.model.layout())));
+            let steps = Steps { shared, pool, workspace, prefixes, active: Vec::new(), turn: 0 };
+            self.pool.spawn(Priority::Normal, Box::new(steps));
         }
+    }
+}
+
+impl State {
+    fn apply(&mut self, prefixes: &mut Prefixes) {
+        if let Err(error) = prefixes.limit(&self.limits) {
+            self.trouble = Some(error);
+        }
+        self.kept = prefixes.stats();
     }
 }
 
@@ -136,6 +184,7 @@ struct Steps {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
     workspace: Option<Workspace>,
+    prefixes: Prefixes,
     active: Vec<Request>,
     /// Which prompt gets rows first.
     turn: usize,
@@ -143,7 +192,14 @@ struct Steps {
 
 impl Task for Steps {
     fn step(&mut self) -> Advance {
-        self.active.retain_mut(|request| request.owner.goes_on(&mut request.generation));
+        let prefixes = &mut self.prefixes;
+        self.active.retain_mut(|request| {
+            let goes_on = request.owner.goes_on(&mut request.generation);
+            if !goes_on {
+                keep(prefixes, request, true);
+            }
+            goes_on
+        });
         if !self.admit() {
             return Advance::Done;
         }
@@ -174,6 +230,7 @@ impl Steps {
         // Owners are asked without the lock: they may take a while.
         let mut asked = std::mem::take(&mut lock(&self.shared.state).waiting);
         asked.retain_mut(|waiting| waiting.request.owner.goes_on(&mut waiting.request.generation));
+        let before = self.active.len();
         let mut state = lock(&self.shared.state);
         asked.append(&mut state.waiting);
         while self.active.len() < ACTIVE && !asked.is_empty() {
@@ -190,9 +247,18 @@ impl Steps {
         }
         state.waiting = asked;
         state.active = self.active.len();
+        state.apply(&mut self.prefixes);
         if self.active.is_empty() {
             state.running = false;
             state.workspace = self.workspace.take();
+            let empty = Prefixes::new(Arc::clone(self.shared.model.layout()));
+            state.prefixes = Some(std::mem::replace(&mut self.prefixes, empty));
+        }
+        drop(state);
+        for Request { generation, scope, .. } in self.active.iter_mut().skip(before) {
+            if let Some((cache, len)) = self.prefixes.find(scope, generation.prompt()) {
+                generation.resume(cache, len);
+            }
         }
         !self.active.is_empty()
     }
@@ -224,6 +290,8 @@ impl Steps {
                 }
             }
         }
+        // What is guessed costs little as long as the weights are read for it anyway.
+        let ahead = if reading == 0 { (FEW / decoding.max(1)).max(1) } else { 1 };
         let started = Instant::now();
         let lead = self.pool.lead();
         let mut parts: Vec<Part<'_>> = Vec::with_capacity(self.active.len());
@@ -233,7 +301,7 @@ impl Steps {
             if request.generation.is_reading() && rows[n] == 0 {
                 continue;
             }
-            let part = request.generation.part(rows[n]);
+            let part = request.generation.part(if request.generation.is_reading() { rows[n] } else { ahead });
             if total + part.tokens.len() > BATCH || wanted + part.logits > LOGITS {
                 continue;
             }
@@ -247,6 +315,8 @@ impl Steps {
         drop(parts);
         drop(lead);
         if let Err(error) = appended {
+            // Mostly for want of memory: what is only kept for later goes.
+            self.prefixes.clear();
             return self.fail(&error);
         }
         let spent = started.elapsed();
@@ -254,13 +324,17 @@ impl Steps {
         let mut tokens: HashMap<String, u64> = HashMap::new();
         for (n, row) in taken {
             let Request { generation, owner, tenant, .. } = &mut self.active[n];
-            let before = generation.cost();
+            let reading = generation.is_reading();
             let step = generation.appended(|i| work.logits(row + i), spent);
-            *tokens.entry(tenant.clone()).or_default() += generation.cost() - before;
-            if !matches!(step, Ok(Step::Running)) {
+            *tokens.entry(tenant.clone()).or_default() += rows[n].max(1) as u64;
+            let is_over = !matches!(step, Ok(Step::Running));
+            owner.stepped(generation, step);
+            if is_over {
                 ended.push(n);
             }
-            owner.stepped(generation, step);
+            if is_over || reading {
+                keep(&mut self.prefixes, &self.active[n], is_over);
+            }
         }
         for n in ended.into_iter().rev() {
             drop(self.active.remove(n));
@@ -281,6 +355,12 @@ impl Steps {
         }
         self.active.clear();
     }
+}
+
+/// Keeps what a text has of keys and values for those that begin alike.
+fn keep(prefixes: &mut Prefixes, request: &Request, ended: bool) {
+    let (tokens, cache) = request.generation.held();
+    prefixes.keep(&request.scope, &tokens, cache, ended);
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod config;
 mod forward;
 mod kv;
+pub(crate) mod prefix;
 mod source;
 mod template;
 
@@ -22,6 +23,8 @@ use config::Config;
 use source::{Family, Source};
 
 pub use forward::{BATCH, LOGITS, Part, Sequence, Workspace};
+pub(crate) use kv::KvCache;
+pub use prefix::{Limits, Stats};
 use template::Template;
 pub use template::{Role, Turn};
 
@@ -254,7 +257,7 @@ impl Gemma {
         let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let norms = layers.iter().flat_map(Layer::norms).map(MappedVec::bytes).sum::<u64>();
         let parameters = source.parameters();
-        let layout = Arc::new(kv::Layout::new(&config));
+        let layout = Arc::new(kv::Layout::new(&config)?);
         let info = ModelInfo {
             name: source.name()?.unwrap_or(stem),
             architecture: config.family.architecture().to_owned(),

@@ -4,6 +4,7 @@
 //! and one can be dropped between any two steps. Text comes out as soon as it is certain: whole characters, and nothing that
 //! may turn out to be the beginning of a stop string.
 
+mod lookup;
 mod text;
 
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::constraint::{Constraint, Grammar};
-use crate::gemma::{BATCH, Gemma, Part, Sequence, Workspace};
+use crate::gemma::{BATCH, Gemma, KvCache, Part, Sequence, Workspace};
 use crate::sampler::{Sampler, Sampling};
 use crate::team::Lead;
+use lookup::Lookup;
 use text::Text;
 
 /// Why an answer ended.
@@ -75,7 +77,15 @@ pub struct Generation {
     sampler: Sampler,
     prompt: Vec<u32>,
     read: usize,
+    /// Tokens of the prompt whose keys and values were there.
+    reused: usize,
     generated: Vec<u32>,
+    /// The last token, and what may come behind it.
+    pending: Vec<u32>,
+    /// None where nothing is guessed.
+    lookup: Option<Lookup>,
+    /// Tokens that were guessed, and how many of them were chosen.
+    guesses: (usize, usize),
     /// The tokens of the answer, without those of thoughts, and the logarithms of the probabilities that the model gave them.
     said: Vec<u32>,
     log_probabilities: Vec<f64>,
@@ -132,7 +142,11 @@ impl Generation {
             sampler: Sampler::new(),
             prompt,
             read: 0,
+            reused: 0,
             generated: Vec::new(),
+            pending: Vec::new(),
+            lookup: None,
+            guesses: (0, 0),
             constraint,
             said: Vec::new(),
             log_probabilities: Vec::new(),
@@ -143,15 +157,50 @@ impl Generation {
         })
     }
 
-    /// What has to be appended to its text next: some of the prompt, at most `most` tokens, or the last token chosen.
+    /// What has to be appended to its text next: some of the prompt, at most `most` tokens; or the last token chosen, and
+    /// behind it what may come next, at most `most` together.
     pub fn part(&mut self, most: usize) -> Part<'_> {
-        let tokens = if self.read < self.prompt.len() {
-            &self.prompt[self.read..self.prompt.len().min(self.read + most.max(1))]
+        let (tokens, logits) = if self.read < self.prompt.len() {
+            let tokens = &self.prompt[self.read..self.prompt.len().min(self.read + most.max(1))];
+            (tokens, usize::from(self.read + tokens.len() == self.prompt.len()))
         } else {
-            &self.generated[self.generated.len().saturating_sub(1)..]
+            self.pending.clear();
+            self.pending.extend(self.generated.last());
+            // The last token of an answer is never fed back, nor guessed.
+            let room = self.room().saturating_sub(self.generated.len() + 1);
+            if most > 1 && room > 0 {
+                let lookup = self.lookup.get_or_insert_with(|| {
+                    let mut lookup = Lookup::new(&self.prompt);
+                    self.generated.iter().for_each(|token| lookup.push(*token));
+                    lookup
+                });
+                self.pending.extend(lookup.guess(room.min(most - 1)));
+            }
+            (&self.pending[..], self.pending.len())
         };
-        let last = self.read + tokens.len() >= self.prompt.len();
-        Part { sequence: &mut self.sequence, tokens, logits: usize::from(last) }
+        Part { sequence: &mut self.sequence, tokens, logits }
+    }
+
+    /// Tokens that the answer may have.
+    fn room(&self) -> usize {
+        self.sampling.max_tokens.min(self.model.info().context + 1 - self.prompt.len())
+    }
+
+    /// Begins with keys and values that are there: those of the prompt's first `len` tokens.
+    pub(crate) fn resume(&mut self, cache: KvCache, len: usize) {
+        self.sequence.resume(cache, len);
+        (self.read, self.reused) = (len, len);
+    }
+
+    /// The prompt.
+    pub(crate) fn prompt(&self) -> &[u32] {
+        &self.prompt
+    }
+
+    /// The tokens whose keys and values there are, and those.
+    pub(crate) fn held(&self) -> (Vec<u32>, &KvCache) {
+        let tokens = self.prompt.iter().chain(&self.generated).take(self.sequence.len()).copied();
+        (tokens.collect(), self.sequence.cache())
     }
 
     /// Whether the prompt is being read.
@@ -162,11 +211,6 @@ impl Generation {
     /// Tokens of the prompt that have not been read.
     pub fn unread(&self) -> usize {
         self.prompt.len() - self.read
-    }
-
-    /// Tokens that have gone through the model for it.
-    pub(crate) fn cost(&self) -> u64 {
-        self.sequence.len() as u64
     }
 
     /// Goes on after a [`part`](Generation::part) was appended, which took `spent`: the logits that it asked for lead to the
@@ -182,13 +226,14 @@ impl Generation {
         result.map(|()| self.finish.map_or(Step::Running, Step::Done))
     }
 
-    /// One step of this answer alone, on this thread.
+    /// One step of this answer alone, on this thread, one token at a time.
     pub fn step(&mut self, work: &mut Workspace) -> Result<Step, Error> {
         if let Some(finish) = self.finish {
             return Ok(Step::Done(finish));
         }
         let started = Instant::now();
-        work.append(&mut [self.part(BATCH)], &Lead::alone(), &|| {})?;
+        let most = if self.is_reading() { BATCH } else { 1 };
+        work.append(&mut [self.part(most)], &Lead::alone(), &|| {})?;
         self.appended(|row| work.logits(row), started.elapsed())
     }
 
@@ -199,11 +244,29 @@ impl Generation {
                 return Ok(());
             }
         }
+        let before = self.sequence.len();
+        let guessed = self.pending.len().saturating_sub(1);
+        let mut right = 0;
+        self.choose(logits(0))?;
+        // What was guessed stands as long as it is what is chosen.
+        while right < guessed && self.finish.is_none() && self.pending.get(right + 1) == self.generated.last() {
+            right += 1;
+            self.choose(logits(right))?;
+        }
+        self.sequence.truncate(before - (guessed - right));
+        if let Some(lookup) = &mut self.lookup {
+            lookup.judge(guessed, right);
+        }
+        self.guesses = (self.guesses.0 + guessed, self.guesses.1 + right);
+        Ok(())
+    }
+
+    /// Chooses the next token.
+    fn choose(&mut self, logits: &[f32]) -> Result<(), Error> {
+        let room = self.room();
         let tokenizer = self.model.tokenizer();
         // The model may have more rows than the vocabulary has pieces; the rest mean nothing.
-        let logits = logits(0);
         let logits = &logits[..logits.len().min(tokenizer.vocabulary_size())];
-        let room = self.sampling.max_tokens.min(self.model.info().context + 1 - self.prompt.len());
         let choice = match &mut self.constraint {
             None => self.sampler.choose(logits, &self.generated, &self.sampling, None),
             Some(constraint) => {
@@ -217,6 +280,9 @@ impl Generation {
             self.sampler.likeliest(logits, self.sampling.alternatives, &mut self.likeliest);
         }
         self.generated.push(choice.token);
+        if let Some(lookup) = &mut self.lookup {
+            lookup.push(choice.token);
+        }
         if tokenizer.ends().contains(&choice.token) {
             self.end(if self.closed_early() { Finish::Length } else { Finish::Stop });
         } else if self.text.push(tokenizer, choice.token) {
@@ -258,6 +324,16 @@ impl Generation {
         self.prompt.len()
     }
 
+    /// Tokens of the prompt that had been read before, for another answer.
+    pub fn reused_tokens(&self) -> usize {
+        self.reused
+    }
+
+    /// How many tokens were guessed ahead, and how many of them were right.
+    pub fn guesses(&self) -> (usize, usize) {
+        self.guesses
+    }
+
     /// Tokens generated so far, the one that ends the turn included.
     pub fn tokens(&self) -> usize {
         self.generated.len()
@@ -276,7 +352,8 @@ impl Generation {
     /// Tokens of the prompt read per second, once some were read.
     pub fn prompt_tokens_per_second(&self) -> Option<f64> {
         let seconds = self.timings.prefill.as_secs_f64();
-        (self.read > 0 && seconds > 0.0).then(|| self.read as f64 / seconds)
+        let read = self.read - self.reused;
+        (read > 0 && seconds > 0.0).then(|| read as f64 / seconds)
     }
 
     /// Tokens decoded per second, once there is one after the first (which belongs to the prompt's time).

@@ -36,10 +36,10 @@ pub(crate) use rows::f16 as half;
 pub struct Kernels {
     /// The path's name: `avx512`, `avx2`, `neon` or `baseline`.
     pub name: &'static str,
-    product: unsafe fn(&[f32], usize, Encoded<'_>, &mut [f32], &mut [f32]),
+    product: ProductFn,
     scores: unsafe fn(&[f32], usize, &[u8], &mut [f32]),
-    weigh: unsafe fn(&mut [f32], Range<usize>, f32, f32, &mut Running) -> f32,
-    mix: unsafe fn(&[f32], &[f32], usize, &[u8], &mut [f32]),
+    weigh: WeighFn,
+    mix: MixFn,
     decode_row: unsafe fn(Format, &[u8], &mut [f32]),
     exp_sum: unsafe fn(&[f32], f32) -> f32,
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
@@ -50,6 +50,15 @@ pub struct Kernels {
     largest: unsafe fn(&[f32]) -> f32,
     bend: unsafe fn(&mut [f32], f32),
 }
+
+/// Weights, factors of what was summed before, numbers per position, values, and the sums.
+type MixFn = unsafe fn(&[f32], &[f32], usize, &[u8], &mut [f32]);
+
+/// Rows, how many, weights, where the products go, and scratch.
+type ProductFn = unsafe fn(&[f32], usize, Encoded<'_>, &mut [f32], &mut [f32]);
+
+/// The scores of a query, those that count, scale, cap and how far it is.
+type WeighFn = unsafe fn(&mut [f32], Range<usize>, f32, f32, &mut Running) -> f32;
 
 /// A row, gain, offset and epsilon of a norm, and where the cells go.
 type NormFn = unsafe fn(&mut [f32], &[f32], &[f32], f32, &mut [u32]);

@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_uint, c_void};
 use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
+use engram_inference::gemma::Limits;
 use engram_memory::limits;
 use redis_module::raw;
 
@@ -42,6 +43,7 @@ struct Text {
 
 static THREADS_CHANGED: OnceLock<fn(usize)> = OnceLock::new();
 static CACHE_CHANGED: OnceLock<fn(usize)> = OnceLock::new();
+static PREFIX_CHANGED: OnceLock<fn(usize)> = OnceLock::new();
 static EMBEDDER_CHANGED: OnceLock<fn()> = OnceLock::new();
 /// Nobody has to be told: the setting is read when it is needed.
 static PROFILE_MODELS_CHANGED: OnceLock<fn()> = OnceLock::new();
@@ -83,6 +85,13 @@ static QUEUE_LIMIT: Number = number(
     10_000,
     "Background jobs that may wait or run; more are refused with QUEUEFULL.",
 );
+static USER_QUEUE_LIMIT: Number = number(
+    c"user-queue-limit",
+    0,
+    1_000_000,
+    0,
+    "Named jobs (generations, chats, documents, summaries) that one user may have waiting or running; 0 sets no limit of its own.",
+);
 static MAX_CONTENT_BYTES: Number = Number {
     memory: true,
     ..number(
@@ -110,6 +119,35 @@ static EMBEDDING_CACHE: Number = Number {
         "Texts whose embeddings are kept, fewer if they take more than 3,355 bytes each on average (by default 32 MiB in all); 0 keeps none.",
     )
 };
+static PREFIX_MEMORY: Number = Number {
+    memory: true,
+    changed: Some(&PREFIX_CHANGED),
+    ..number(
+        c"prefix-memory",
+        0,
+        1 << 40,
+        256 << 20,
+        "Bytes of keys and values of texts that each model keeps, so that what begins alike is not read again; 0 keeps none.",
+    )
+};
+static PREFIX_FILE: Number = Number {
+    memory: true,
+    changed: Some(&PREFIX_CHANGED),
+    ..number(
+        c"prefix-file",
+        0,
+        1 << 44,
+        0,
+        "Bytes of them that each model moves to a file in engram.prefix-dir when there is no room in memory; 0 drops them.",
+    )
+};
+static PREFIX_DIR: Text = text(
+    c"prefix-dir",
+    ".",
+    None,
+    any_folder,
+    "The folder for the files of engram.prefix-file, which have no name and go with the server.",
+);
 static STREAM_TTL: Number = number(
     c"stream-ttl",
     1,
@@ -151,17 +189,20 @@ static PROFILE_MODELS: Text = text(
     "Models for PROFILE, separated by spaces: `speed=small quality=large`; a profile without one takes the default model.",
 );
 
-static NUMBERS: [&Number; 8] = [
+static NUMBERS: [&Number; 11] = [
     &THREADS,
     &QUEUE_LIMIT,
+    &USER_QUEUE_LIMIT,
     &MAX_CONTENT_BYTES,
     &INLINE_EMBED_TOKENS,
     &EMBEDDING_CACHE,
+    &PREFIX_MEMORY,
+    &PREFIX_FILE,
     &STREAM_TTL,
     &JOB_TTL,
     &MAX_CONTEXT,
 ];
-static TEXTS: [&Text; 4] = [&MODEL_DIR, &EMBEDDER, &MODEL, &PROFILE_MODELS];
+static TEXTS: [&Text; 5] = [&MODEL_DIR, &EMBEDDER, &MODEL, &PROFILE_MODELS, &PREFIX_DIR];
 
 /// The one folder that models are read from.
 pub fn model_dir() -> String {
@@ -196,6 +237,11 @@ pub fn queue_limit() -> usize {
     QUEUE_LIMIT.get()
 }
 
+/// Named jobs of one user that may wait or run; 0 = no limit of its own.
+pub fn user_queue_limit() -> usize {
+    USER_QUEUE_LIMIT.get()
+}
+
 /// Bytes of one memory's content.
 pub fn max_content_bytes() -> usize {
     MAX_CONTENT_BYTES.get()
@@ -224,6 +270,16 @@ pub fn job_ttl_ms() -> u64 {
 /// Tokens of prompt and answer that a model is loaded for.
 pub fn max_context() -> usize {
     MAX_CONTEXT.get()
+}
+
+/// How much of keys and values each model keeps.
+pub fn prefixes() -> Limits {
+    Limits { memory: PREFIX_MEMORY.get() as u64, file: PREFIX_FILE.get() as u64, folder: PREFIX_DIR.get().into() }
+}
+
+/// Calls `hook` when it changes how much is kept. The first hook stays.
+pub fn on_prefix_change(hook: fn(usize)) {
+    let _ = PREFIX_CHANGED.set(hook);
 }
 
 /// Calls `hook` with the new number of threads when it changes. The first hook stays.

@@ -61,6 +61,16 @@ unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, for_crash_report: c
         number(ctx, "chats_waiting", chat::waiting_chats() as u64);
         number(ctx, "tokens", generate::TOKENS.load(Relaxed));
         number(ctx, "decode_usec", generate::DECODE_MICROS.load(Relaxed));
+        number(ctx, "guessed_tokens", generate::GUESSED.load(Relaxed));
+        number(ctx, "guessed_right", generate::GUESSED_RIGHT.load(Relaxed));
+        let kept = models::kept();
+        number(ctx, "prefix_memory_bytes", kept.memory);
+        number(ctx, "prefix_file_bytes", kept.file);
+        number(ctx, "prefix_hits", kept.hits);
+        number(ctx, "prefix_misses", kept.misses);
+        number(ctx, "prefix_tokens_saved", kept.tokens);
+        number(ctx, "prefix_pages_restored", kept.restored);
+        number(ctx, "prefix_pages_dropped", kept.dropped);
     });
 }
 

@@ -300,6 +300,16 @@ pub fn start(
         }
         return Ok(Started::Existing(job.clone()));
     }
+    let limit = config::user_queue_limit();
+    let unfinished = |job: &&Arc<Job>| job.user == user && lock(&job.state).outcome.is_none();
+    if limit > 0 && jobs.values().filter(unfinished).count() >= limit {
+        return Err(Error::new(
+            "QUEUEFULL",
+            format!(
+                "this user has {limit} jobs waiting or running, engram.user-queue-limit is {limit}: try again later"
+            ),
+        ));
+    }
     let place = Place::take()?;
     let job = Arc::new(Job {
         id: id.clone(),

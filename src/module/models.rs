@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use engram_agent::{WindowTokens, WordVector, word_vectors};
 use engram_inference::cache::Cache;
 use engram_inference::engine::Engine;
-use engram_inference::gemma::{Gemma, LoadOptions, Progress};
+use engram_inference::gemma::{Gemma, LoadOptions, Progress, Stats};
 use engram_inference::pool::{Advance, Pool, Priority, Task};
 use engram_inference::{Encoder, Scratch, Window};
 use engram_memory::{Language, Missing};
@@ -113,6 +113,14 @@ pub fn start(ctx: Ctx) -> Result<(), Error> {
     });
     config::on_embedder_change(load_embedder);
     config::on_cache_change(|texts| cache().set_capacity(texts));
+    config::on_prefix_change(|_| {
+        // Letting go of much takes milliseconds: not on this thread.
+        spawn_once(|| {
+            for engine in engines() {
+                limit_prefixes(&engine);
+            }
+        });
+    });
     load_embedder();
     for (name, path) in config::models() {
         if let Err(error) = load_gemma(&name, &path, None, None, |_| {}) {
@@ -692,7 +700,11 @@ pub fn load_gemma(
         let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Gemma::load(&file, &options, &watched)));
         let loaded = match loaded {
             Ok(Ok(gemma)) => match POOL.get() {
-                Some(pool) => Ok(Arc::new(Engine::new(Arc::new(gemma), pool.clone()))),
+                Some(pool) => {
+                    let engine = Arc::new(Engine::new(Arc::new(gemma), pool.clone()));
+                    limit_prefixes(&engine);
+                    Ok(engine)
+                }
                 None => Err("there is no pool of threads".to_owned()),
             },
             Ok(Err(error)) => Err(error.to_string()),
@@ -743,6 +755,36 @@ fn unknown(name: &str) -> Error {
     let names: Vec<String> = lock(&GEMMAS).keys().cloned().collect();
     let loaded = if names.is_empty() { "none is loaded".to_owned() } else { format!("loaded: {}", names.join(", ")) };
     Error::new("NOMODEL", format!("no model '{name}' ({loaded}): GEMMA.LOAD {name} <file> loads one"))
+}
+
+/// The engines of all models that are ready.
+fn engines() -> Vec<Arc<Engine>> {
+    let ready = |named: &Named| match &named.slot {
+        Slot::Ready(engine) => Some(engine.clone()),
+        _ => None,
+    };
+    lock(&GEMMAS).values().filter_map(ready).collect()
+}
+
+/// Tells an engine how much of texts it keeps.
+fn limit_prefixes(engine: &Engine) {
+    engine.limit(config::prefixes());
+    if let Some(error) = engine.trouble() {
+        ffi::log(Level::Warning, &format!("engram: engram.prefix-file: {error}"));
+    }
+}
+
+/// What the engines keep of texts, all together.
+pub fn kept() -> Stats {
+    engines().iter().map(|engine| engine.kept()).fold(Stats::default(), |all, one| Stats {
+        memory: all.memory + one.memory,
+        file: all.file + one.file,
+        hits: all.hits + one.hits,
+        misses: all.misses + one.misses,
+        tokens: all.tokens + one.tokens,
+        restored: all.restored + one.restored,
+        dropped: all.dropped + one.dropped,
+    })
 }
 
 /// A model by name, or the default: the first of `engram.model`, else the only one there is.

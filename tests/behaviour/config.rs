@@ -104,9 +104,13 @@ fn server_settings_are_config_and_module_arguments() {
         ("queue-limit", "77"),
         ("embedder", ""),
         ("model", ""),
+        ("user-queue-limit", "0"),
         ("max-content-bytes", "1048576"),
         ("inline-embed-tokens", "256"),
         ("embedding-cache", "10000"),
+        ("prefix-memory", "268435456"),
+        ("prefix-file", "0"),
+        ("prefix-dir", "."),
         ("stream-ttl", "3600"),
         ("max-context", "8192"),
     ] {

@@ -10,7 +10,7 @@ use crate::harness::{Server, pause_ms, test_file, wait_until};
 
 /// Its greedy text never ends by itself, so an answer is as long as asked for.
 const RANDOM: &str = "random-q4_0.gguf";
-const FIELDS: &str = "text finish_reason prompt_tokens tokens prompt_tokens_per_second tokens_per_second seed confidence reason model memories notes";
+const FIELDS: &str = "text finish_reason prompt_tokens reused_tokens tokens prompt_tokens_per_second tokens_per_second seed confidence reason model memories notes";
 
 fn golden(name: &str) -> Json {
     serde_json::from_slice(&fs::read(test_file("golden").join(name)).unwrap()).unwrap()
@@ -393,6 +393,90 @@ fn the_queue_is_bounded_for_generations_too() {
     assert!(error.starts_with("QUEUEFULL") && error.contains("engram.queue-limit is 3"), "{error}");
     server.open_latch();
     wait_until("there is room again", || client.try_run("GEMMA.GENERATE hello MAXTOKENS 2").is_ok());
+}
+
+#[test]
+fn one_user_may_have_so_many_jobs() {
+    let server = Server::with_model(RANDOM, &["engram.threads 1", "engram.user-queue-limit 2"]);
+    let mut client = server.client();
+    client.ok("ACL SETUSER other on nopass ~* &* +@all");
+    server.close_latch();
+    for _ in 0..2 {
+        client.ok("GEMMA.GENERATE hello NOWAIT MAXTOKENS 2");
+    }
+    let error = client.err("GEMMA.GENERATE hello MAXTOKENS 2");
+    assert!(error.starts_with("QUEUEFULL") && error.contains("engram.user-queue-limit is 2"), "{error}");
+    let mut other = server.client();
+    other.ok("AUTH other any");
+    other.ok("GEMMA.GENERATE hello NOWAIT MAXTOKENS 2");
+    client.ok("CONFIG SET engram.user-queue-limit 0");
+    client.ok("GEMMA.GENERATE hello NOWAIT MAXTOKENS 2");
+    server.open_latch();
+}
+
+#[test]
+fn a_prompt_that_begins_as_another_did_is_read_from_where_they_part() {
+    let server = Server::with_model(RANDOM, &["engram.threads 1"]);
+    let mut client = server.client();
+    client.ok("ACL SETUSER other on nopass ~* &* +@all");
+    let system = "You answer in one short sentence and never say what you do not know. ".repeat(4);
+    let ask = |client: &mut crate::client::Client, question: &str| {
+        let prompt = format!("{system}{question}");
+        client.ok_words(&words!["GEMMA.GENERATE", &prompt, "SEED", "7", "MAXTOKENS", "12"])
+    };
+    let first = ask(&mut client, "Where is the ladder?");
+    assert_eq!(first.field("reused_tokens").int(), 0);
+    let second = ask(&mut client, "When does the bus leave?");
+    let (reused, all) = (second.field("reused_tokens").int(), second.field("prompt_tokens").int());
+    assert!(reused > 60 && reused < all, "{reused} of {all}");
+    // The same again: all but the last token, whose logits are wanted, and the same answer.
+    let again = ask(&mut client, "Where is the ladder?");
+    assert_eq!(again.field("reused_tokens").int(), first.field("prompt_tokens").int() - 1);
+    assert_eq!(again.field("text"), first.field("text"));
+    // Another user has none of it, and gets the same answer.
+    let mut other = server.client();
+    other.ok("AUTH other any");
+    let theirs = ask(&mut other, "Where is the ladder?");
+    assert_eq!(theirs.field("reused_tokens").int(), 0);
+    assert_eq!(theirs.field("text"), first.field("text"));
+    assert_eq!((client.info("engram_prefix_hits"), client.info("engram_prefix_misses")), ("2".into(), "2".into()));
+    assert_eq!(
+        client.info("engram_prefix_tokens_saved").parse::<i64>().unwrap(),
+        reused + again.field("reused_tokens").int()
+    );
+    assert_ne!(client.info("engram_prefix_memory_bytes"), "0");
+    // Little room: what is not used goes to a file and comes back; none: nothing is kept.
+    client.ok("CONFIG SET engram.prefix-file 64mb");
+    client.ok("CONFIG SET engram.prefix-memory 200000");
+    wait_until("pages are in the file", || client.info("engram_prefix_file_bytes") != "0");
+    let back = ask(&mut client, "When does the bus leave?");
+    assert_eq!((back.field("reused_tokens").int(), back.field("text")), (all - 1, second.field("text")));
+    assert_ne!(client.info("engram_prefix_pages_restored"), "0");
+    client.ok("CONFIG SET engram.prefix-memory 0");
+    wait_until("nothing is kept", || client.info("engram_prefix_memory_bytes") == "0");
+    assert_eq!(ask(&mut client, "Where is the ladder?").field("reused_tokens").int(), 0);
+}
+
+#[test]
+fn who_is_urgent_is_answered_first() {
+    let server = Server::with_model(RANDOM, &["engram.threads 1"]);
+    let mut client = server.client();
+    server.close_latch();
+    // More than are generated at once, in the order of their arrival; the last one is urgent.
+    for n in 0..40 {
+        client.ok(&format!("GEMMA.GENERATE hello NOWAIT MAXTOKENS 40 SEED {n} PRIORITY low JOB low{n}"));
+    }
+    client.ok("GEMMA.GENERATE hello NOWAIT MAXTOKENS 40 SEED 3 PRIORITY high JOB urgent");
+    server.open_latch();
+    let urgent = client.ok("GEMMA.RESULT urgent TIMEOUT 60000");
+    assert_eq!(urgent.field("tokens").int(), 40);
+    let listed = client.ok("GEMMA.JOBS").items();
+    let open = listed.iter().filter(|job| job.field("state").text() != "done").count();
+    assert!(open > 10, "{open} were not answered yet");
+    for n in 0..40 {
+        client.ok(&format!("GEMMA.CANCEL low{n}"));
+    }
+    assert!(client.err("GEMMA.GENERATE hello PRIORITY soon").contains("low"));
 }
 
 #[test]

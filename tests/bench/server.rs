@@ -44,6 +44,12 @@ impl Server {
         Server::start(command, folder, options)
     }
 
+    /// The server that the module is loaded into, without it.
+    pub fn bare() -> Outcome<Server> {
+        let binary = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        Server::start(Command::new(binary), tempfile::tempdir()?, &["--bind", "127.0.0.1"])
+    }
+
     /// Redis 8, at its own defaults.
     pub fn redis8(binary: &Path) -> Outcome<Server> {
         Server::start(Command::new(binary), tempfile::tempdir()?, &["--bind", "127.0.0.1"])

@@ -130,6 +130,29 @@ fn a_summary_loses_its_oldest_sentences() {
 }
 
 #[test]
+fn what_is_recalled_stands_with_the_question_and_what_stays_before_the_conversation() {
+    let turns = [turn(1, Role::User, "a"), turn(2, Role::Assistant, "b")];
+    let memories = [memory(3, "The ladder is red.")];
+    let parts = |question| Parts {
+        system: Some("Be brief."),
+        summary: Some("Ann met Bo."),
+        memories: &memories,
+        turns: &turns,
+        question,
+        ..Parts::default()
+    };
+    let of = |question| chat_turns(&assemble(&parts(question), 1_000, &words).unwrap(), false);
+    let asked = of(Some("Which?"));
+    assert!(asked[0].1.contains("Be brief.") && asked[0].1.contains("Ann met Bo.") && !asked[0].1.contains("ladder"));
+    assert_eq!(asked[1], (Role::Assistant, "b".to_owned()));
+    assert!(asked[2].1.contains("The ladder is red.") && asked[2].1.ends_with("Which?"), "{asked:?}");
+    // The next question leaves what was said as it was.
+    assert_eq!(of(Some("Why?"))[..2], asked[..2]);
+    // Without a question everything opens the conversation.
+    assert!(of(None)[0].1.contains("ladder"));
+}
+
+#[test]
 fn a_chat_alternates() {
     let turns = [
         turn(1, Role::Assistant, "Hello.\nI am here."),

@@ -10,12 +10,15 @@ use crate::sampler::Sampling;
 
 /// What came of an answer: its tokens, or what was wrong.
 type Outcome = (usize, Result<Vec<u32>, String>);
+/// Tokens that were reused, guessed, and guessed right, of all answers of a test.
+type Saved = Arc<Mutex<(usize, usize, usize)>>;
 
 struct Told {
     number: usize,
     /// Steps after which it no longer goes on.
     patience: usize,
     to: Sender<Outcome>,
+    saved: Saved,
 }
 
 impl Owner for Told {
@@ -30,7 +33,12 @@ impl Owner for Told {
         self.patience -= 1;
         match step {
             Ok(Step::Running) => {}
-            Ok(Step::Done(_)) => self.to.send((self.number, Ok(generation.token_ids().to_vec()))).unwrap(),
+            Ok(Step::Done(_)) => {
+                let mut saved = self.saved.lock().unwrap();
+                let (guessed, right) = generation.guesses();
+                *saved = (saved.0 + generation.reused_tokens(), saved.1 + guessed, saved.2 + right);
+                self.to.send((self.number, Ok(generation.token_ids().to_vec()))).unwrap();
+            }
             Err(error) => self.to.send((self.number, Err(error.to_string()))).unwrap(),
         }
     }
@@ -57,11 +65,14 @@ fn alone(model: &Arc<Gemma>, n: usize) -> Vec<u32> {
     generation.token_ids().to_vec()
 }
 
-fn submit(engine: &Engine, n: usize, tenant: &str, priority: i32, patience: usize, to: &Sender<Outcome>) {
+fn submit(engine: &Engine, n: usize, tenant: &str, priority: i32, patience: usize, to: &Sender<Outcome>) -> Saved {
     let model = engine.model();
     let generation = Generation::new(Arc::clone(model), prompt(model, n), sampling(n)).unwrap();
-    let owner = Box::new(Told { number: n, patience, to: to.clone() });
-    engine.submit(Request { generation, tenant: tenant.to_owned(), priority, owner });
+    let saved = Saved::default();
+    let owner = Box::new(Told { number: n, patience, to: to.clone(), saved: Arc::clone(&saved) });
+    let scope = tenant.to_owned();
+    engine.submit(Request { generation, tenant: tenant.to_owned(), scope, priority, owner });
+    saved
 }
 
 fn collect(from: &Receiver<Outcome>, count: usize) -> Vec<Outcome> {
@@ -76,7 +87,7 @@ fn answers_are_the_same_alone_and_together_on_any_number_of_threads() {
         for threads in [1, 3] {
             let engine = Engine::new(Arc::clone(&model), Arc::new(Pool::new(threads, 0).unwrap()));
             let (to, from) = channel();
-            (0..24).for_each(|n| submit(&engine, n, "one", 0, usize::MAX, &to));
+            (0..24).for_each(|n| drop(submit(&engine, n, "one", 0, usize::MAX, &to)));
             for (n, tokens) in collect(&from, 24) {
                 assert_eq!(tokens.as_ref(), Ok(&want[n]), "{name}, answer {n}, {threads} threads");
             }
@@ -89,7 +100,7 @@ fn who_does_not_go_on_leaves_the_others_alone() {
     let model = model("random-q8_0.gguf");
     let engine = Engine::new(Arc::clone(&model), Arc::new(Pool::new(1, 0).unwrap()));
     let (to, from) = channel();
-    (0..20).for_each(|n| submit(&engine, n, "one", 0, if n % 2 == 0 { 2 } else { usize::MAX }, &to));
+    (0..20).for_each(|n| drop(submit(&engine, n, "one", 0, if n % 2 == 0 { 2 } else { usize::MAX }, &to)));
     for (n, outcome) in collect(&from, 20) {
         match n % 2 {
             0 => assert_eq!(outcome, Err("impatient".to_owned())),
@@ -119,7 +130,7 @@ fn priorities_and_tenants_decide_who_is_next() {
     }
     pool.spawn(Priority::High, Box::new(Hold(gate)));
     // One tenant is greedy, another asks once, a third is urgent; all have the same length.
-    (0..40).for_each(|_| submit(&engine, 20, "greedy", 0, usize::MAX, &to));
+    (0..40).for_each(|_| drop(submit(&engine, 20, "greedy", 0, usize::MAX, &to)));
     submit(&engine, 40, "modest", 0, usize::MAX, &to);
     submit(&engine, 60, "urgent", 5, usize::MAX, &to);
     assert_eq!(engine.load(), Load { active: 0, waiting: 42 });
@@ -127,4 +138,44 @@ fn priorities_and_tenants_decide_who_is_next() {
     let order: Vec<usize> = collect(&from, 42).into_iter().map(|(n, _)| n).collect();
     let at = |n| order.iter().position(|other| *other == n).unwrap();
     assert!(at(40) < ACTIVE && at(60) < ACTIVE, "{order:?}");
+}
+
+#[test]
+fn what_is_kept_and_what_is_guessed_changes_no_token() {
+    let model = model("copy.gguf");
+    let engine = Engine::new(Arc::clone(&model), Arc::new(Pool::new(1, 0).unwrap()));
+    engine.limit(Limits { memory: 64 << 20, ..Limits::default() });
+    let (to, from) = channel();
+    let memory = "Anna's favourite book is Vrelk Ossamine and her sister's is Tamber Quillon.";
+    let ask = |question: &str| format!("Memories:\n- {memory}\n- The bus leaves at 7:45.\n\n{question}");
+    let mut saved = Vec::new();
+    for (round, temperature) in [(0, 0.0), (1, 0.0), (2, 0.9)] {
+        let text = ask("What is Anna's favourite book?");
+        let turn = crate::gemma::Turn { role: crate::gemma::Role::User, text: &text };
+        let prompt = model.prompt(&[turn]).unwrap();
+        let sampling = Sampling { seed: 3, max_tokens: 40, temperature, ..Sampling::default() };
+        let mut plain = Generation::new(Arc::clone(&model), prompt.clone(), sampling.clone()).unwrap();
+        let mut work = Workspace::new(Arc::clone(&model)).unwrap();
+        while plain.step(&mut work).unwrap() == Step::Running {}
+        let generation = Generation::new(Arc::clone(&model), prompt, sampling).unwrap();
+        let told = Saved::default();
+        let owner = Box::new(Told { number: round, patience: usize::MAX, to: to.clone(), saved: Arc::clone(&told) });
+        let scope = "one".to_owned();
+        engine.submit(Request { generation, tenant: "one".to_owned(), scope, priority: 0, owner });
+        assert_eq!(collect(&from, 1), [(round, Ok(plain.token_ids().to_vec()))]);
+        saved.push(*told.lock().unwrap());
+    }
+    // The first time nothing is there; then all of the prompt but its last token.
+    assert!(saved[0].0 == 0 && saved[1].0 > 40 && saved[1].0 == saved[2].0, "{saved:?}");
+    // The answer quotes a memory: most of what is guessed is right.
+    assert!(saved[0].2 * 2 > saved[0].1 && saved[0].2 >= 5, "{saved:?}");
+    let kept = engine.kept();
+    assert_eq!((kept.hits, kept.misses, kept.tokens as usize), (2, 1, saved[1].0 + saved[2].0));
+    // At once, or with the end of the task that is still about to look whether there is more to do.
+    engine.limit(Limits::default());
+    let patience = Instant::now() + Duration::from_secs(60);
+    while engine.kept().memory > 0 && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(engine.kept().memory, 0);
 }

@@ -1,4 +1,5 @@
-//! How fast packed products are on this CPU: `cargo run --release -p engram-inference --example bench_packed`.
+//! How fast packed products are on this CPU: `cargo run --release -p engram-inference --example bench_packed`, with the name of a
+//! path behind `--` for that one alone.
 //!
 //! For each format and path: a matrix larger than every cache with one row (GB/s of weights) and with 8 rows, and one that
 //! fits the caches with 128 rows (multiplications per second); one thread, the best of some rounds.
@@ -10,8 +11,9 @@ use engram_inference::memory::Arena;
 use engram_inference::packed::{Packed, Quant, Rows, available};
 
 fn main() {
+    let only = std::env::args().nth(1);
     for path in available() {
-        if path.name == "scalar" {
+        if path.name == "scalar" || only.as_ref().is_some_and(|only| only != path.name) {
             continue;
         }
         for quant in [Quant::Q8_0, Quant::Q4_0, Quant::Q5_0, Quant::Q4_K, Quant::Q6_K] {
@@ -26,8 +28,11 @@ fn main() {
             ] {
                 let bytes: Vec<u8> = (0..rows * quant.row_bytes(cols).unwrap()).map(|i| (i % 37) as u8).collect();
                 let len = Packed::bytes_for(quant, rows, cols).unwrap();
+                let mut room = Arena::new(len).unwrap().take(len).unwrap();
+                // Touched once, so that the time to pack is not that of the system's to give memory.
+                room.fill(0);
                 let started = Instant::now();
-                let w = Packed::pack(quant, rows, cols, &bytes, Arena::new(len).unwrap().take(len).unwrap()).unwrap();
+                let w = Packed::pack(quant, rows, cols, &bytes, room).unwrap();
                 if m == 1 {
                     line += &format!("  packed at {:.2} GB/s", len as f64 / started.elapsed().as_secs_f64() / 1e9);
                 }

@@ -63,6 +63,16 @@ impl Sequence {
         self.len == 0
     }
 
+    /// Begins with keys and values that are there: those of its first `len` tokens.
+    pub(crate) fn resume(&mut self, cache: KvCache, len: usize) {
+        (self.cache, self.len) = (cache, len);
+    }
+
+    /// Its keys and values.
+    pub(crate) fn cache(&self) -> &KvCache {
+        &self.cache
+    }
+
     /// Forgets the tokens from `len` on, of those that were appended together last all but the first.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
@@ -711,14 +721,12 @@ fn per_piece(all: usize) -> usize {
     all.div_ceil(PIECES).max(1)
 }
 
+/// What multiplies: called with a matrix, some of its rows, the place of the products with its first row, and the member.
+type Multiply<'a> = dyn Fn(&Matrix, Range<usize>, usize, usize) + Sync + 'a;
+
 /// Calls `work` with some rows of a matrix, and the place where the products with the matrix's first row go, until all rows of
 /// all matrices are done.
-fn products(
-    lead: &Lead<'_>,
-    total: usize,
-    targets: &[(&Matrix, usize)],
-    work: &(dyn Fn(&Matrix, Range<usize>, usize, usize) + Sync),
-) {
+fn products(lead: &Lead<'_>, total: usize, targets: &[(&Matrix, usize)], work: &Multiply<'_>) {
     if total == 0 {
         return;
     }

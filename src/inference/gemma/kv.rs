@@ -6,7 +6,7 @@
 //! as no later position sees it, so those layers hold a window and not the text; that is their ring.
 //!
 //! A page that is full is never written again, and pages are shared by counting: a text that begins as another did takes the
-//! other's pages ([`KvCache::fork`]). The last page, which grows, is copied by the one who writes to it first.
+//! other's pages ([`super::prefix`]). The last page, which grows, is copied by the one who writes to it first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,13 +19,14 @@ use crate::team::Shared;
 use super::config::Config;
 
 /// Where the layers' keys and values are.
-#[derive(Debug)]
 pub(crate) struct Layout {
     layers: Vec<Place>,
     /// Bytes of a page of the layers that see everything, and of those that see a window.
     bytes: [usize; 2],
     /// Positions that the second kind sees.
     window: usize,
+    /// A page of a kind that has no layer.
+    nothing: Page,
 }
 
 /// Those of one layer.
@@ -39,7 +40,7 @@ struct Place {
 }
 
 impl Layout {
-    pub(super) fn new(config: &Config) -> Layout {
+    pub(super) fn new(config: &Config) -> Result<Layout, Error> {
         let mut bytes = [0; 2];
         let mut layers: Vec<Place> = Vec::with_capacity(config.layers);
         for (index, shape) in config.shapes.iter().enumerate() {
@@ -54,7 +55,7 @@ impl Layout {
             *start += 2 * part * shape.kv_heads;
         }
         let window = config.shapes.iter().filter_map(|shape| shape.window).max().unwrap_or(1);
-        Layout { layers, bytes, window }
+        Ok(Layout { layers, bytes, window, nothing: Arc::new(MappedVec::zeroed(0)?) })
     }
 
     /// Bytes that one more position costs in the layers that keep all of them.
@@ -62,7 +63,18 @@ impl Layout {
         self.bytes[0] / PAGE
     }
 
+    /// Bytes of a page of each kind.
+    pub(super) fn page_bytes(&self) -> [usize; 2] {
+        self.bytes
+    }
+
+    /// The first page that the layers of the second kind need for a position `at` and later ones.
+    fn first_seen(&self, at: usize) -> usize {
+        at.saturating_sub(self.window.saturating_sub(1)) / PAGE
+    }
+
     /// Bytes that a text of `len` positions holds while it grows.
+    #[cfg(test)]
     pub(super) fn bytes_for(&self, len: usize) -> u64 {
         let all = len.div_ceil(PAGE);
         // A window that begins within a page touches one page more than it fills.
@@ -71,7 +83,8 @@ impl Layout {
     }
 }
 
-type Page = Arc<MappedVec<u8>>;
+/// The keys and values of [`PAGE`] positions in all layers of a kind.
+pub(super) type Page = Arc<MappedVec<u8>>;
 
 /// Pages of one kind of layer.
 #[derive(Clone, Default)]
@@ -82,7 +95,7 @@ struct Pages {
 }
 
 /// The keys and values of a text.
-pub(super) struct KvCache {
+pub(crate) struct KvCache {
     layout: Arc<Layout>,
     pages: [Pages; 2],
 }
@@ -101,7 +114,7 @@ impl KvCache {
 
     /// Makes room for the positions `from..to`, which follow those that there are, and lets go what none of them sees.
     pub(super) fn reserve(&mut self, from: usize, to: usize) -> Result<(), Error> {
-        let seen = from.saturating_sub(self.layout.window.saturating_sub(1)) / PAGE;
+        let seen = self.layout.first_seen(from);
         let local = &mut self.pages[1];
         while local.first < seen && local.held.pop_front().is_some() {
             local.first += 1;
@@ -129,17 +142,31 @@ impl KvCache {
         Places { pages: [place(&self.pages[0]), place(&self.pages[1])] }
     }
 
-    /// The same positions up to `len`, sharing pages; `None` when the window before `len` is no longer there.
-    pub(super) fn fork(&self, len: usize) -> Option<KvCache> {
-        let mut pages = self.pages.clone();
-        let seen = len.saturating_sub(self.layout.window.saturating_sub(1)) / PAGE;
-        if self.layout.bytes[1] > 0 && len > 0 && pages[1].first > seen {
-            return None;
+    /// Page number `number` of both kinds of layer, if both are still here.
+    pub(super) fn page(&self, number: usize) -> Option<[Page; 2]> {
+        let page = |kind: usize| match self.layout.bytes[kind] {
+            0 => Some(Arc::clone(&self.layout.nothing)),
+            _ => {
+                let pages = &self.pages[kind];
+                pages.held.get(number.checked_sub(pages.first)?).cloned()
+            }
+        };
+        Some([page(0)?, page(1)?])
+    }
+
+    /// Keys and values of the first `len` positions, of which these are all pages.
+    pub(super) fn of_pages(layout: Arc<Layout>, all: Vec<[Page; 2]>, len: usize) -> KvCache {
+        let seen = layout.first_seen(len);
+        let mut pages = [Pages::default(), Pages { held: VecDeque::new(), first: seen }];
+        for (number, [global, local]) in all.into_iter().enumerate() {
+            if layout.bytes[0] > 0 {
+                pages[0].held.push_back(global);
+            }
+            if layout.bytes[1] > 0 && number >= seen {
+                pages[1].held.push_back(local);
+            }
         }
-        for pages in &mut pages {
-            pages.held.truncate(len.div_ceil(PAGE).saturating_sub(pages.first));
-        }
-        Some(KvCache { layout: Arc::clone(&self.layout), pages })
+        KvCache { layout, pages }
     }
 
     /// Bytes held now.

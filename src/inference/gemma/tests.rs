@@ -43,7 +43,7 @@ pub(crate) fn ids(value: &Value) -> Vec<u32> {
 const CHUNK: usize = LOGITS;
 
 /// Appends tokens and gives the logits after each.
-fn extend(sequence: &mut Sequence, work: &mut Workspace, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Error> {
+pub(crate) fn extend(sequence: &mut Sequence, work: &mut Workspace, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Error> {
     let part = Part { sequence, tokens, logits: tokens.len() };
     work.append(&mut [part], &Lead::alone(), &|| {})?;
     Ok((0..tokens.len()).map(|row| work.logits(row).to_vec()).collect())
@@ -65,7 +65,7 @@ pub(crate) fn logits(model: &Arc<Gemma>, tokens: &[u32], sizes: &[usize]) -> Vec
     all
 }
 
-fn bits(rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
+pub(crate) fn bits(rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
     rows.iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
 }
 

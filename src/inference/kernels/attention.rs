@@ -166,12 +166,13 @@ fn some_mix<V: Wide, const N: usize>(weights: &[f32], factors: &[f32], d: usize,
         let mut tile = [[V::zero(); WIDTH]; N];
         for n in 0..N {
             let factor = V::splat(factors[n]);
-            for w in 0..WIDTH {
+            for (w, sum) in tile[n].iter_mut().enumerate() {
                 // What was summed before is scaled with one rounding.
-                tile[n][w] = factor.fma(load::<V>(sums, n * d + c + w * LANES), V::zero());
+                *sum = factor.fma(load::<V>(sums, n * d + c + w * LANES), V::zero());
             }
         }
-        for t in 0..PAGE {
+        let mut t = 0;
+        while t < PAGE {
             let at = t * d + c;
             let v = [
                 sixteen::<V>(values, at),
@@ -181,15 +182,16 @@ fn some_mix<V: Wide, const N: usize>(weights: &[f32], factors: &[f32], d: usize,
             ];
             for n in 0..N {
                 let weight = V::splat(rows[n][t]);
-                for w in 0..WIDTH {
-                    tile[n][w] = weight.fma(v[w], tile[n][w]);
+                for (sum, v) in tile[n].iter_mut().zip(v) {
+                    *sum = weight.fma(v, *sum);
                 }
             }
+            t += 1;
         }
-        for n in 0..N {
-            for w in 0..WIDTH {
+        for (n, tile) in tile.into_iter().enumerate() {
+            for (w, sum) in tile.into_iter().enumerate() {
                 if let Some(to) = sums.get_mut(n * d + c + w * LANES..).and_then(|rest| rest.first_chunk_mut()) {
-                    tile[n][w].store(to);
+                    sum.store(to);
                 }
             }
         }
@@ -199,8 +201,8 @@ fn some_mix<V: Wide, const N: usize>(weights: &[f32], factors: &[f32], d: usize,
     while c + LANES <= d {
         for n in 0..N {
             let mut sum = V::splat(factors[n]).fma(load::<V>(sums, n * d + c), V::zero());
-            for t in 0..PAGE {
-                sum = V::splat(rows[n][t]).fma(sixteen(values, t * d + c), sum);
+            for (t, weight) in rows[n].iter().enumerate() {
+                sum = V::splat(*weight).fma(sixteen(values, t * d + c), sum);
             }
             if let Some(to) = sums.get_mut(n * d + c..).and_then(|rest| rest.first_chunk_mut()) {
                 sum.store(to);
@@ -211,10 +213,10 @@ fn some_mix<V: Wide, const N: usize>(weights: &[f32], factors: &[f32], d: usize,
     while c < d {
         for n in 0..N {
             let mut sum = factors[n].mul_add(sums[n * d + c], 0.0);
-            for t in 0..PAGE {
+            for (t, weight) in rows[n].iter().enumerate() {
                 let at = 2 * (t * d + c);
                 let value = super::half(u16::from_le_bytes([values[at], values[at + 1]]));
-                sum = rows[n][t].mul_add(value, sum);
+                sum = weight.mul_add(value, sum);
             }
             sums[n * d + c] = sum;
         }

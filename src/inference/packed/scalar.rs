@@ -17,7 +17,7 @@ fn tiles(job: Tiles<'_>) {
             let meta = &job.meta[i * job.blocks..][..job.blocks];
             let mut sum = 0f32;
             for (index, (x, meta)) in x.as_chunks::<BLOCK>().0.iter().zip(meta).enumerate() {
-                let block = layout::unpack(job.quant, tile, job.blocks, row % TILE, index);
+                let block = layout::unpack(job.quant, tile, row % TILE, index);
                 let dot = |range: std::ops::Range<usize>, start: i32| {
                     let start = shape.offset.map_or(0, |bits| start << bits);
                     let pairs = block.weights[range.clone()].iter().zip(&x[range]);

@@ -28,7 +28,7 @@ fn blocks(quant: Quant, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
     for block in bytes.chunks_exact_mut(quant.block_bytes()) {
         let mut put = |at: usize, sign: bool| {
             let value = 0.002 + (next() % 1000) as f32 * 1e-5;
-            let value = if sign && next() % 2 == 0 { -value } else { value };
+            let value = if sign && next().is_multiple_of(2) { -value } else { value };
             block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
         };
         match quant {
@@ -73,7 +73,9 @@ fn product(path: &Path, w: &Packed, x: &[f32], m: usize) -> Vec<f32> {
 
 fn numbers(seed: u64, n: usize) -> Vec<f32> {
     let mut next = noise(seed);
-    (0..n).map(|_| (next() as f32 / u32::MAX as f32 - 0.5) * if next() % 50 == 0 { 20.0 } else { 2.0 }).collect()
+    (0..n)
+        .map(|_| (next() as f32 / u32::MAX as f32 - 0.5) * if next().is_multiple_of(50) { 20.0 } else { 2.0 })
+        .collect()
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -147,6 +149,33 @@ fn every_path_gives_the_bits_of_the_scalar_one() {
 }
 
 #[test]
+fn the_largest_bytes_meet_exactly() {
+    let (n, cols, m) = (16, 256, 9);
+    let paths = available();
+    for quant in Quant::ALL {
+        for byte in [0x00, 0x7f, 0x80, 0x81, 0xff] {
+            let mut bytes = blocks(quant, n, cols, 4);
+            for block in bytes.chunks_exact_mut(quant.block_bytes()) {
+                match quant {
+                    Quant::Q6_K => block[..208].fill(byte),
+                    Quant::Q8_0 | Quant::Q4_0 | Quant::Q5_0 => block[2..].fill(byte),
+                    _ => block[4..].fill(byte),
+                }
+            }
+            let w = packed(quant, n, cols, &bytes);
+            for x in [1.0, -1.0] {
+                let x: Vec<f32> =
+                    (0..m * cols).map(|i| if i % 64 < 32 || i.is_multiple_of(2) { x } else { -x }).collect();
+                let want = product(paths[paths.len() - 1], &w, &x, m);
+                for path in &paths {
+                    assert!(bits(&product(path, &w, &x, m)) == bits(&want), "{} {quant:?} {byte:#x}", path.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn products_are_those_of_the_numbers_to_the_precision_of_a_byte() {
     for quant in Quant::ALL {
         let (n, cols) = (16, 1024);
@@ -172,6 +201,12 @@ fn every_path_quantises_alike() {
     x[..32].fill(0.0);
     x[32..64].fill(1e-38);
     x[64] = 3e38;
+    // What a model gone wrong computes: a NaN is nobody's largest number and becomes a zero, as everything does beside infinity.
+    x[100] = f32::NAN;
+    x[130] = f32::INFINITY;
+    x[131] = f32::NAN;
+    x[160] = f32::NEG_INFINITY;
+    x[192..224].fill(f32::NAN);
     for path in &paths {
         let (a, b) = (rows(path, &x, 1), rows(scalar, &x, 1));
         assert_eq!(a.quants(), b.quants(), "{}", path.name);

@@ -88,7 +88,7 @@ pub fn chat(ctx: Ctx, args: &Parsed) -> Outcome {
     }
     let (key, session, message) = (args.key("key"), args.text("session"), args.text("message"));
     check_size(message, "the message")?;
-    let start = Start::of(ctx, args, message)?;
+    let start = Start::of(ctx, args, message)?.with_memories(ctx, args.key("key"));
     expect_memory(ctx)?;
     let target = target(ctx, key)?;
     let nowait = args.flag("nowait");

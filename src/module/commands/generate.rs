@@ -68,6 +68,10 @@ const REPORT_EVERY: u64 = 8;
 pub static TOKENS: AtomicU64 = AtomicU64::new(0);
 /// Generations that ended, however.
 pub static ENDED: AtomicU64 = AtomicU64::new(0);
+/// Tokens that were guessed ahead since the start.
+pub static GUESSED: AtomicU64 = AtomicU64::new(0);
+/// Those of them that were right.
+pub static GUESSED_RIGHT: AtomicU64 = AtomicU64::new(0);
 /// Microseconds spent in steps that made tokens.
 pub static DECODE_MICROS: AtomicU64 = AtomicU64::new(0);
 
@@ -79,7 +83,10 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
         ));
     }
     let prompt = args.text("prompt");
-    let start = Start::of(ctx, args, prompt)?;
+    let mut start = Start::of(ctx, args, prompt)?;
+    if let Some(key) = args.opt_key("memory") {
+        start = start.with_memories(ctx, key);
+    }
     let search = match args.opt_key("memory") {
         Some(key) => match Search::begin(ctx, key, args, start.memories())? {
             Some(mut search) => {
@@ -119,6 +126,8 @@ pub struct Start {
     engine: Arc<Engine>,
     /// Whose it is.
     user: String,
+    /// Only what has the same user and the same memories shares keys and values.
+    scope: String,
     stream: Option<Arc<StreamWriter>>,
     deadline: Option<Instant>,
 }
@@ -154,12 +163,20 @@ impl Start {
             memory_key_missing: false,
         };
         let deadline = args.opt_u64("timeout").map(|ms| Instant::now() + Duration::from_millis(ms));
-        Ok(Start { request, model, engine, user: ctx.user(), stream: None, deadline })
+        let user = ctx.user();
+        Ok(Start { request, model, engine, scope: user.clone(), user, stream: None, deadline })
     }
 
     /// The same with the stream that is asked for: written as the client of `ctx` could.
     pub fn with_stream(mut self, ctx: Ctx, args: &Parsed, job: &Job) -> Start {
         self.stream = args.opt_key("stream").map(|key| StreamWriter::new(ctx, key, &job.id));
+        self
+    }
+
+    /// The same with memories of this space in its prompt.
+    pub fn with_memories(mut self, ctx: Ctx, key: &[u8]) -> Start {
+        // A user's name has no NUL in it.
+        self.scope = format!("{}\0{}\0{}", self.user, ctx.db(), key.escape_ascii());
         self
     }
 
@@ -180,7 +197,7 @@ impl Start {
 
     /// Hands it to the pool.
     pub fn run(self, job: Arc<Job>, search: Option<Search>, question: Embedding, chat: Option<Chat>) {
-        let Start { request, model, engine, user, stream, deadline } = self;
+        let Start { request, model, engine, user, scope, stream, deadline } = self;
         let run = Run {
             job,
             request,
@@ -194,7 +211,7 @@ impl Start {
             notes: Vec::new(),
             steps: 0,
         };
-        models::spawn(Priority::Normal, Preparing { run: Some(run), question, engine, user });
+        models::spawn(Priority::Normal, Preparing { run: Some(run), question, engine, user, scope });
     }
 }
 
@@ -407,6 +424,7 @@ struct Preparing {
     question: Embedding,
     engine: Arc<Engine>,
     user: String,
+    scope: String,
 }
 
 impl Task for Preparing {
@@ -422,8 +440,9 @@ impl Task for Preparing {
                 return Advance::Again;
             }
             Ok(Some(generation)) => {
-                let (tenant, priority) = (std::mem::take(&mut self.user), run.request.priority);
-                self.engine.submit(Generate { generation, tenant, priority, owner: Box::new(run) });
+                let (tenant, scope) = (std::mem::take(&mut self.user), std::mem::take(&mut self.scope));
+                let priority = run.request.priority;
+                self.engine.submit(Generate { generation, tenant, scope, priority, owner: Box::new(run) });
             }
             Err(error) => run.end(Err(error), None),
         }
@@ -724,6 +743,9 @@ impl Run {
                 TOKENS.fetch_add(generation.tokens() as u64, Ordering::Relaxed);
                 DECODE_MICROS
                     .fetch_add(u64::try_from(timings.decode.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                let (guessed, right) = generation.guesses();
+                GUESSED.fetch_add(guessed as u64, Ordering::Relaxed);
+                GUESSED_RIGHT.fetch_add(right as u64, Ordering::Relaxed);
                 let (confidence, why) = generation.confidence();
                 (
                     generation.text().to_owned(),
@@ -741,6 +763,7 @@ impl Run {
             ("text", Value::from(text)),
             ("finish_reason", Value::from(reason)),
             ("prompt_tokens", Value::from(prompt_tokens)),
+            ("reused_tokens", Value::from(generation.map_or(0, Generation::reused_tokens))),
             ("tokens", Value::from(tokens)),
             ("prompt_tokens_per_second", rate(prefill)),
             ("tokens_per_second", rate(decode)),

@@ -165,6 +165,11 @@ impl Run {
         });
     }
 
+    /// What its keys and values are kept under: its session.
+    fn scope(&self) -> String {
+        format!("\0{}\0{}\0{}", self.target.db, self.target.key.escape_ascii(), self.session)
+    }
+
     fn finish(self, outcome: Result<Value, Error>) {
         match (self.job, outcome) {
             (Some(job), outcome) => job.finish(outcome),
@@ -302,7 +307,9 @@ impl Making {
             Phase::Begin => {
                 let writing = source.model.as_ref().map(|name| begin_to_write(name, previous, &turns, source.budget));
                 match writing {
-                    Some(Ok((name, engine, generation))) => return Ok(Progress::Write(name, engine, generation)),
+                    Some(Ok((name, engine, generation))) => {
+                        return Ok(Progress::Write(name, engine, Box::new(generation)));
+                    }
                     Some(Err(why)) => {
                         self.notes.push(format!("sentences were taken from the turns: {}", why.message));
                     }
@@ -369,7 +376,7 @@ impl Making {
 enum Progress {
     More,
     /// A model of this name writes it.
-    Write(String, Arc<Engine>, Generation),
+    Write(String, Arc<Engine>, Box<Generation>),
     /// The summary, and the model that wrote it.
     Text(String, Option<String>),
 }
@@ -407,8 +414,10 @@ impl Task for Steps {
             Ok(Progress::Write(name, engine, generation)) => {
                 let tenant =
                     making.run.as_ref().and_then(|run| run.job.as_ref()).map_or("", |job| job.user()).to_owned();
+                // A summary is made of what is told once: nothing else will begin so.
+                let scope = making.run.as_ref().map_or_else(String::new, |run| run.scope());
                 let owner = Box::new(Writing { name, making: Some(making) });
-                engine.submit(Request { generation, tenant, priority: LOW, owner });
+                engine.submit(Request { generation: *generation, tenant, scope, priority: LOW, owner });
             }
             Ok(Progress::Text(text, model)) => {
                 let tokens = u32::try_from(making.counter.count(&text)).unwrap_or(u32::MAX);

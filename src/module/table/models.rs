@@ -20,7 +20,7 @@ const STOPS: usize = 64;
 /// Memories that one GENERATE may recall.
 const PROMPT_MEMORIES: i64 = 1_000;
 
-const GENERATED: &str = "A map: text, finish_reason (stop, stop_string, length, timeout, cancelled), prompt_tokens, tokens, speeds, seed, confidence, reason, with LOGPROBS logprobs, model, memories, notes. With NOWAIT the job's id. logprobs has a map per token of the answer: id, text (its bytes), logprob, top (the likeliest tokens in its place, as maps of id, text and logprob).";
+const GENERATED: &str = "A map: text, finish_reason (stop, stop_string, length, timeout, cancelled), prompt_tokens, reused_tokens (of these, whose keys and values were kept), tokens, speeds, seed, confidence, reason, with LOGPROBS logprobs, model, memories, notes. With NOWAIT the job's id. logprobs has a map per token of the answer: id, text (its bytes), logprob, top (the likeliest tokens in its place, as maps of id, text and logprob).";
 
 const PROMPT: Arg = Arg::positional("prompt", Kind::Text, "What to answer");
 const SYSTEM: Arg = Arg::option("system", "SYSTEM", "text", Kind::Text, "Instructions before the prompt");

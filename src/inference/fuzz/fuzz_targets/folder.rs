@@ -7,7 +7,8 @@ mod edits;
 use std::sync::Arc;
 
 use edits::edited;
-use engram_inference::gemma::{Gemma, LoadOptions, Progress, Sequence};
+use engram_inference::gemma::{Gemma, LoadOptions, Part, Progress, Sequence, Workspace};
+use engram_inference::team::Lead;
 use libfuzzer_sys::fuzz_target;
 
 const FILES: [(&str, &[u8]); 3] = [
@@ -30,6 +31,8 @@ fuzz_target!(|input: &[u8]| {
         Ok(model) => Arc::new(model),
         Err(error) => return assert!(edits.len() > 3, "{error}"),
     };
+    let Ok(mut work) = Workspace::new(Arc::clone(&model)) else { return };
     let Ok(mut sequence) = Sequence::new(model, 8) else { return };
-    let _ = sequence.extend_for_logits(&[2, 7, 8]);
+    let part = Part { sequence: &mut sequence, tokens: &[2, 7, 8], logits: 1 };
+    let _ = work.append(&mut [part], &Lead::alone(), &|| {});
 });

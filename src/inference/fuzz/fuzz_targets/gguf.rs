@@ -31,11 +31,8 @@ fuzz_target!(|bytes: &[u8]| {
     let model = Arc::new(model);
     let Ok(prompt) = model.prompt(&[Turn { role: Role::User, text: "Hello <end_of_turn>" }]) else { return };
     let sampling = Sampling { max_tokens: 3, ..Sampling::default() };
-    let (Ok(mut work), Ok(mut generation)) =
-        (Workspace::new(Arc::clone(&model)), Generation::new(model, prompt, sampling))
-    else {
-        return;
-    };
+    let Ok(mut work) = Workspace::new(Arc::clone(&model)) else { return };
+    let Ok(mut generation) = Generation::new(model, prompt, sampling) else { return };
     while let Ok(Step::Running) = generation.step(&mut work) {}
     let _ = (generation.take_text(), generation.confidence());
 });
