@@ -95,7 +95,8 @@ impl Sampling {
             let accepted = -STRONGEST_BIAS..=STRONGEST_BIAS;
             range(&format!("the bias of token {token}"), *bias, accepted.contains(bias), "-100 to 100")?;
         }
-        if let Some([(a, _), (b, _)]) = self.bias.array_windows().find(|[(a, _), (b, _)]| a >= b) {
+        let wrong = self.bias.iter().zip(self.bias.iter().skip(1)).find(|((a, _), (b, _))| a >= b);
+        if let Some(((a, _), (b, _))) = wrong {
             return Err(Error::new(format!("biased tokens must be in order, each once: token {b} comes after {a}")));
         }
         if self.alternatives > MOST_ALTERNATIVES {

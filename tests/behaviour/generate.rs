@@ -213,7 +213,7 @@ fn log_probabilities_are_the_models_own_and_a_bias_moves_what_is_chosen() {
             assert_eq!(top[0].names(), ["id", "text", "logprob"]);
             assert_eq!(top[0].field("id").int(), token.field("id").int());
             assert_eq!(top[0].field("logprob").float(), token.field("logprob").float());
-            assert!(top.array_windows().all(|[a, b]| a.field("logprob").float() >= b.field("logprob").float()));
+            assert!(top.is_sorted_by(|a, b| a.field("logprob").float() >= b.field("logprob").float()));
             mean += token.field("logprob").float() / tokens.len() as f64;
         }
         assert!((mean.exp() - scored.field("confidence").float()).abs() < 1e-4);

@@ -323,7 +323,7 @@ fn bias(object: &Object, tokenizer: &Tokenizer) -> Result<Vec<(u32, f32)>, Error
         all.push((token, value as f32, name));
     }
     all.sort_by_key(|(token, ..)| *token);
-    if let Some([(token, _, a), (_, _, b)]) = all.array_windows().find(|[a, b]| a.0 == b.0) {
+    if let Some(((token, _, a), (_, _, b))) = all.iter().zip(all.iter().skip(1)).find(|(a, b)| a.0 == b.0) {
         let [a, b] = [a, b].map(|name| printable(name.as_bytes()));
         return Err(refused(format!("'{a}' and '{b}' are both token {token}: give it once")));
     }
