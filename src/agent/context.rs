@@ -606,7 +606,7 @@ fn push_list<T>(
 impl Context<'_> {
     /// The whole as one text.
     pub fn text(&self) -> String {
-        let mut text = self.standing();
+        let mut text = self.standing(false);
         text.push_str(&self.recalled());
         push_list(&mut text, CONVERSATION, &self.turns, |turn| Some(turn.at), |out, turn| push_turn(out, turn));
         if let Some(question) = self.question.filter(|question| !question.is_empty()) {
@@ -617,11 +617,16 @@ impl Context<'_> {
         text
     }
 
-    /// What is the same from one question to the next, mostly: the instruction and the summary.
-    fn standing(&self) -> String {
+    /// The caller's instruction, where there is one.
+    fn instruction(&self) -> Option<&str> {
+        self.system.map(str::trim).filter(|system| !system.is_empty())
+    }
+
+    /// What is the same from one question to the next, mostly: the instruction, unless it stands apart, and the summary.
+    fn standing(&self, apart: bool) -> String {
         let mut text = String::new();
-        if let Some(system) = self.system.map(str::trim).filter(|system| !system.is_empty()) {
-            text.push_str(system);
+        if let Some(instruction) = self.instruction().filter(|_| !apart) {
+            text.push_str(instruction);
             text.push_str("\n\n");
         }
         push_list(&mut text, SUMMARY, &self.summary, |_| None, |out, line| push_fenced(out, line));
@@ -642,15 +647,16 @@ impl Context<'_> {
 /// template is the tokenizer's matter.
 ///
 /// Instruction and summary open the first turn, memories and earlier turns the last one, with the question: so a model that keeps what it has
-/// read of a conversation reads only what is new. Where the last turn is not the user's, all of them open the first. What a system or a tool said stands in a user's turn with its role named.
+/// read of a conversation reads only what is new. Where the last turn is not the user's, all of them open the first. Where the model has a role for
+/// instructions (`apart`), the caller's is a turn of [`Role::System`] before them. What a system or a tool said stands in a user's turn with its role named.
 /// Where a turn holds more than the words of one speaker, each piece is fenced as in [`Context::text`] and an empty line stands between two.
-pub fn chat_turns(context: &Context) -> Vec<(Role, String)> {
+pub fn chat_turns(context: &Context, apart: bool) -> Vec<(Role, String)> {
     /// Words of one speaker; `named` if the text says whose.
     struct Piece<'a> {
         label: Option<&'a Turn<'a>>,
         text: &'a str,
     }
-    let (standing, recalled) = (context.standing(), context.recalled());
+    let (standing, recalled) = (context.standing(apart), context.recalled());
     let pieces = context.turns.iter().map(|turn| match turn.role {
         Role::Assistant => (Role::Assistant, Piece { label: None, text: turn.content }),
         Role::User => (Role::User, Piece { label: None, text: turn.content }),
@@ -689,7 +695,8 @@ pub fn chat_turns(context: &Context) -> Vec<(Role, String)> {
         }
         (role, text)
     };
-    groups.into_iter().enumerate().map(text_of).collect()
+    let instruction = context.instruction().filter(|_| apart).map(|text| (Role::System, text.to_owned()));
+    instruction.into_iter().chain(groups.into_iter().enumerate().map(text_of)).collect()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub use words::{WindowTokens, WordVector, word_vectors};
 
 use engram_memory::Entry;
 
-/// The text of the user's turn: system text (Gemma has no turn of its own for it), recalled memories, and the question.
+/// The text of the user's turn: system text (where it has no turn of its own), recalled memories, and the question.
 ///
 /// ```text
 /// {system}

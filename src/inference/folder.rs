@@ -54,6 +54,23 @@ pub(crate) fn modules(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     modules.into_iter().map(step).collect()
 }
 
+/// The program, in Jinja, that writes a model's prompts: `chat_template.jinja`, or in older folders a string of `tokenizer_config.json`.
+pub(crate) fn chat_template(dir: &Path) -> Result<Option<String>, Error> {
+    #[derive(Deserialize)]
+    struct Config {
+        chat_template: Option<serde_json::Value>,
+    }
+    let (own, config) = (dir.join("chat_template.jinja"), dir.join("tokenizer_config.json"));
+    if own.exists() {
+        return Ok(Some(String::from_utf8_lossy(&read(&own, MAX_JSON)?).into_owned()));
+    }
+    if !config.exists() {
+        return Ok(None);
+    }
+    let config: Config = json(&config)?;
+    Ok(config.chat_template.and_then(|text| text.as_str().map(str::to_owned)))
+}
+
 /// Which pooling a configuration turns on: its keys `pooling_mode_…` that are true.
 pub(crate) fn pooling_modes(path: &Path) -> Result<Vec<String>, Error> {
     let config: serde_json::Map<String, serde_json::Value> = json(path)?;

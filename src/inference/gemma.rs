@@ -25,6 +25,7 @@ use source::{Family, Source};
 pub use forward::{BATCH, LOGITS, Part, Sequence, Workspace};
 pub(crate) use kv::KvCache;
 pub use prefix::{Limits, Stats};
+use template::Template;
 pub use template::{Role, Turn};
 
 /// The table of what each token brings for every layer: a row of it is read per token, so it is used where it lies.
@@ -86,6 +87,7 @@ pub struct Gemma {
     config: Config,
     info: ModelInfo,
     tokenizer: Tokenizer,
+    template: Template,
     /// Made when the first constrained answer asks for them.
     pieces: OnceLock<Result<Arc<Pieces>, Error>>,
     layout: Arc<kv::Layout>,
@@ -273,7 +275,23 @@ impl Gemma {
         progress.done.store(total, Ordering::Relaxed);
         let ones = MappedVec::copy_of(&vec![1.0; config.most(|shape| shape.head_dim)])?;
         let pieces = OnceLock::new();
-        Ok(Gemma { config, info, tokenizer, pieces, layout, own_inputs, ones, embedding, output, output_norm, layers })
+        // The families before write their turns in one way only.
+        let published = if config.family == Family::Gemma4 { source.chat_template()? } else { None };
+        let template = Template::new(config.family, published.as_deref());
+        Ok(Gemma {
+            config,
+            info,
+            tokenizer,
+            template,
+            pieces,
+            layout,
+            own_inputs,
+            ones,
+            embedding,
+            output,
+            output_norm,
+            layers,
+        })
     }
 
     /// What is known about the model.

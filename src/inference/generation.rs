@@ -58,6 +58,17 @@ pub struct Timings {
     pub decode: Duration,
 }
 
+/// How likely a token of an answer was, in the model's own eyes: before any setting of the sampling.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored<'a> {
+    /// The token.
+    pub token: u32,
+    /// The natural logarithm of its probability.
+    pub log_probability: f64,
+    /// The tokens that were likeliest in its place, the likeliest first, with theirs.
+    pub likeliest: &'a [(u32, f64)],
+}
+
 /// An answer in the making.
 pub struct Generation {
     model: Arc<Gemma>,
@@ -75,7 +86,11 @@ pub struct Generation {
     lookup: Option<Lookup>,
     /// Tokens that were guessed, and how many of them were chosen.
     guesses: (usize, usize),
+    /// The tokens of the answer, without those of thoughts, and the logarithms of the probabilities that the model gave them.
+    said: Vec<u32>,
     log_probabilities: Vec<f64>,
+    /// For each of them the likeliest tokens, as many as the sampling asks for or the vocabulary has.
+    likeliest: Vec<(u32, f64)>,
     text: Text,
     constraint: Option<Constraint>,
     timings: Timings,
@@ -100,6 +115,10 @@ impl Generation {
         if grammar.is_some() && !sampling.stop.is_empty() {
             return Err(Error::new("stop strings would cut a text that has to satisfy a grammar"));
         }
+        let vocabulary = model.tokenizer().vocabulary_size();
+        if let Some((token, _)) = sampling.bias.iter().find(|(token, _)| *token as usize >= vocabulary) {
+            return Err(Error::new(format!("the bias is of token {token}; the vocabulary has {vocabulary}")));
+        }
         let (context, len) = (model.info().context, prompt.len());
         if len == 0 {
             return Err(Error::new("the prompt has no tokens"));
@@ -113,10 +132,12 @@ impl Generation {
         let capacity = context.min(len.saturating_add(sampling.max_tokens));
         // The last token is never fed back: it needs no place.
         let room = sampling.max_tokens.min(context - len + 1);
+        // What satisfies a grammar is all text.
+        let channel = model.tokenizer().channel().filter(|_| grammar.is_none());
         let constraint = grammar.map(|grammar| Constraint::new(grammar, model.pieces()?, room)).transpose()?;
         Ok(Generation {
             sequence: Sequence::new(Arc::clone(&model), capacity)?,
-            text: Text::new(sampling.stop.clone()),
+            text: Text::new(sampling.stop.clone(), channel, &prompt),
             sampling,
             sampler: Sampler::new(),
             prompt,
@@ -127,7 +148,9 @@ impl Generation {
             lookup: None,
             guesses: (0, 0),
             constraint,
+            said: Vec::new(),
             log_probabilities: Vec::new(),
+            likeliest: Vec::new(),
             timings: Timings::default(),
             finish: None,
             model,
@@ -251,7 +274,11 @@ impl Generation {
                 constraint.choose(tokenizer, &mut self.sampler, logits, &self.generated, &self.sampling, left)?
             }
         };
-        self.log_probabilities.push(choice.log_probability);
+        if self.text.says(choice.token) {
+            self.said.push(choice.token);
+            self.log_probabilities.push(choice.log_probability);
+            self.sampler.likeliest(logits, self.sampling.alternatives, &mut self.likeliest);
+        }
         self.generated.push(choice.token);
         if let Some(lookup) = &mut self.lookup {
             lookup.push(choice.token);
@@ -335,7 +362,16 @@ impl Generation {
         (self.generated.len() > 1 && seconds > 0.0).then(|| (self.generated.len() - 1) as f64 / seconds)
     }
 
-    /// How sure the model was, 0–1: the geometric mean of the probabilities it gave the tokens it chose, before temperature
+    /// The tokens of the answer, without those of thoughts, and how likely they and their [alternatives](Sampling::alternatives) were.
+    pub fn scored(&self) -> impl Iterator<Item = Scored<'_>> {
+        let each = self.likeliest.len() / self.said.len().max(1);
+        self.said.iter().zip(&self.log_probabilities).enumerate().map(move |(at, (&token, &log_probability))| {
+            let likeliest = self.likeliest.get(at * each..(at + 1) * each).unwrap_or_default();
+            Scored { token, log_probability, likeliest }
+        })
+    }
+
+    /// How sure the model was, 0–1: the geometric mean of the probabilities it gave the tokens of the answer, before temperature
     /// and truncation; and a reason that names the weakest stretch of up to eight tokens.
     pub fn confidence(&self) -> (f64, String) {
         const STRETCH: usize = 8;
@@ -348,7 +384,7 @@ impl Generation {
         let len = STRETCH.min(all.len());
         let weakest = all.windows(len).map(mean).enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
         let (at, least) = weakest.unwrap_or((0, overall));
-        let words = self.model.tokenizer().decode(&self.generated[at..at + len]);
+        let words = self.model.tokenizer().decode(&self.said[at..at + len]);
         let words = words.trim();
         let tokens = if all.len() == 1 { "1 token".to_owned() } else { format!("{} tokens", all.len()) };
         let mut reason = format!("mean token probability {overall:.2} over {tokens}");

@@ -1,32 +1,27 @@
 //! GGUF model files: metadata and tensors, checked against the file before anything relies on them.
 //!
-//! candle-core reads the format. Before it does, [`check_header`] walks the bytes itself: candle trusts a few things that a
-//! hostile file can use (an alignment of zero divides by zero, a metadata array of bytes grows to 24 bytes per element,
-//! nested arrays recurse, broken UTF-8 is silently replaced, a repeated name silently wins). After it, every tensor's extent
-//! is checked against the file's length. Plain weights are never copied: a [`Matrix`] points into the
-//! mapped file; quantised ones are packed, and their part of the file let go.
+//! The header is read by this crate ([`header`]); every tensor's extent is checked against the file's length when it is asked for. Metadata stays where it
+//! lies in the mapped file: a vocabulary never becomes a quarter of a million strings on the server's heap. Plain weights are never copied either: a
+//! [`Matrix`] points into the mapped file; quantised ones are packed, and their part of the file let go.
 
 mod header;
 
-use std::collections::HashMap;
-use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-
-use candle_core::quantized::GgmlDType;
-use candle_core::quantized::gguf_file::{Content, Value};
 
 use crate::Error;
 use crate::kernels::{self, kernels};
 use crate::memory::{Arena, MappedFile, MappedVec};
 use crate::packed::Quant;
 use crate::product::{Format, Matrix};
+use header::{Header, Tensor};
+pub use header::{List, Value};
 
 /// An open GGUF file.
 pub struct Gguf {
     file: Arc<MappedFile>,
-    content: Content,
+    header: Header,
 }
 
 impl Gguf {
@@ -37,10 +32,8 @@ impl Gguf {
     }
 
     fn read(file: Arc<MappedFile>) -> Result<Gguf, Error> {
-        header::check(&file)?;
-        let content =
-            Content::read(&mut Cursor::new(&file[..])).map_err(|e| Error::new(format!("GGUF header: {e}")))?;
-        Ok(Gguf { file, content })
+        let header = Header::read(&file)?;
+        Ok(Gguf { file, header })
     }
 
     /// The mapped file.
@@ -48,29 +41,29 @@ impl Gguf {
         &self.file
     }
 
-    /// All metadata, for the tokenizer.
-    pub fn metadata(&self) -> &HashMap<String, Value> {
-        &self.content.metadata
+    /// The value under `key`, `None` when there is no such key.
+    pub fn get(&self, key: &str) -> Option<Value<'_>> {
+        self.header.get(&self.file, key)
     }
 
     /// The string under `key`, `None` when there is no such key.
     pub fn text(&self, key: &str) -> Result<Option<&str>, Error> {
-        match self.content.metadata.get(key) {
+        match self.get(key) {
             None => Ok(None),
-            Some(Value::String(s)) => Ok(Some(s)),
+            Some(Value::Text(s)) => Ok(Some(s)),
             Some(other) => Err(wrong(key, other, "a string")),
         }
     }
 
     /// The non-negative whole number under `key`, of any integer type.
     pub fn count(&self, key: &str) -> Result<Option<u64>, Error> {
-        let Some(value) = self.content.metadata.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key) else { return Ok(None) };
         whole(value).map(Some).ok_or_else(|| wrong(key, value, "a whole number of at least 0"))
     }
 
     /// The non-negative whole numbers under `key`, one for each of `len` layers: an array of them, or one number for all.
     pub fn counts(&self, key: &str, len: usize) -> Result<Option<Vec<u64>>, Error> {
-        let Some(Value::Array(items)) = self.content.metadata.get(key) else {
+        let Some(Value::List(items)) = self.get(key) else {
             return Ok(self.count(key)?.map(|n| vec![n; len]));
         };
         if items.len() != len {
@@ -82,10 +75,10 @@ impl Gguf {
 
     /// The finite number under `key`, of any numeric type.
     pub fn number(&self, key: &str) -> Result<Option<f64>, Error> {
-        match self.content.metadata.get(key) {
+        match self.get(key) {
             None => Ok(None),
-            Some(&Value::F32(v)) if v.is_finite() => Ok(Some(f64::from(v))),
-            Some(&Value::F64(v)) if v.is_finite() => Ok(Some(v)),
+            Some(Value::F32(v)) if v.is_finite() => Ok(Some(f64::from(v))),
+            Some(Value::F64(v)) if v.is_finite() => Ok(Some(v)),
             Some(value) => match self.count(key) {
                 Ok(n) => Ok(n.map(|v| v as f64)),
                 Err(_) => Err(wrong(key, value, "a finite number")),
@@ -95,17 +88,17 @@ impl Gguf {
 
     /// Whether there is a tensor of this name.
     pub fn has(&self, tensor: &str) -> bool {
-        self.content.tensor_infos.contains_key(tensor)
+        self.header.tensors.contains_key(tensor)
     }
 
     /// The numbers in all tensors together.
     pub fn parameters(&self) -> u64 {
-        self.content.tensor_infos.values().map(|t| t.shape.elem_count() as u64).sum()
+        self.header.tensors.values().map(|t| t.sizes.iter().product::<usize>() as u64).sum()
     }
 
     /// Rows and columns of a tensor of two dimensions.
     pub fn shape(&self, tensor: &str) -> Result<(usize, usize), Error> {
-        match *self.info(tensor)?.shape.dims() {
+        match *self.info(tensor)?.sizes {
             [rows, cols] => Ok((rows, cols)),
             ref other => Err(Error::new(format!("tensor {tensor} has {} dimensions, expected 2", other.len()))),
         }
@@ -114,8 +107,8 @@ impl Gguf {
     /// The bytes that the matrices of the file together take in an [`Arena`], but for those of `except`.
     pub fn arena_bytes(&self, except: &[&str]) -> Result<usize, Error> {
         let mut all = 0usize;
-        for (name, info) in self.content.tensor_infos.iter().filter(|(name, _)| !except.contains(&name.as_str())) {
-            if let [rows, cols] = *info.shape.dims()
+        for (name, info) in self.header.tensors.iter().filter(|(name, _)| !except.contains(&&***name)) {
+            if let [rows, cols] = *info.sizes
                 && let Ok(format) = self.format(name)
             {
                 // What does not fit is refused by name when it is read.
@@ -131,7 +124,7 @@ impl Gguf {
     /// The tensor as a matrix of exactly this shape, packed into `arena` if it is quantised, else used where it lies in the
     /// file.
     pub fn matrix(&self, tensor: &str, rows: usize, cols: usize, arena: &Arena) -> Result<Matrix, Error> {
-        let found = self.info(tensor)?.shape.dims();
+        let found = &*self.info(tensor)?.sizes;
         if found != [rows, cols] {
             return Err(Error::new(format!("tensor {tensor} has shape {found:?}, expected [{rows}, {cols}]")));
         }
@@ -151,7 +144,7 @@ impl Gguf {
     }
 
     fn rows(&self, tensor: &str, rows: usize, cols: usize) -> Result<(Range<usize>, Format), Error> {
-        let found = self.info(tensor)?.shape.dims();
+        let found = &*self.info(tensor)?.sizes;
         if !matches!(*found, [most, wide] if most >= rows && wide == cols) {
             return Err(Error::new(format!("tensor {tensor} has shape {found:?}, expected [{rows} or more, {cols}]")));
         }
@@ -167,8 +160,8 @@ impl Gguf {
     /// The tensor as `len` plain numbers, copied.
     pub fn vector(&self, tensor: &str, len: usize) -> Result<MappedVec<f32>, Error> {
         let info = self.info(tensor)?;
-        if info.shape.dims() != [len] {
-            let found = info.shape.dims();
+        if info.sizes != [len] {
+            let found = &info.sizes;
             return Err(Error::new(format!("tensor {tensor} has shape {found:?}, expected [{len}]")));
         }
         let Format::Plain(format) = self.format(tensor)? else {
@@ -181,52 +174,53 @@ impl Gguf {
         Ok(out)
     }
 
-    fn info(&self, tensor: &str) -> Result<&candle_core::quantized::gguf_file::TensorInfo, Error> {
-        self.content.tensor_infos.get(tensor).ok_or_else(|| Error::new(format!("tensor {tensor} is missing")))
+    fn info(&self, tensor: &str) -> Result<&Tensor, Error> {
+        self.header.tensors.get(tensor).ok_or_else(|| Error::new(format!("tensor {tensor} is missing")))
     }
 
     /// How a tensor is encoded, an error when this crate has no arithmetic for it.
     pub fn format(&self, tensor: &str) -> Result<Format, Error> {
-        Ok(match self.info(tensor)?.ggml_dtype {
-            GgmlDType::F32 => Format::Plain(kernels::Format::F32),
-            GgmlDType::F16 => Format::Plain(kernels::Format::F16),
-            GgmlDType::BF16 => Format::Plain(kernels::Format::BF16),
-            GgmlDType::Q8_0 => Format::Quant(Quant::Q8_0),
-            GgmlDType::Q4_0 => Format::Quant(Quant::Q4_0),
-            GgmlDType::Q4_1 => Format::Quant(Quant::Q4_1),
-            GgmlDType::Q5_0 => Format::Quant(Quant::Q5_0),
-            GgmlDType::Q5_1 => Format::Quant(Quant::Q5_1),
-            GgmlDType::Q4K => Format::Quant(Quant::Q4_K),
-            GgmlDType::Q5K => Format::Quant(Quant::Q5_K),
-            GgmlDType::Q6K => Format::Quant(Quant::Q6_K),
-            other => {
-                return Err(Error::new(format!(
-                    "tensor {tensor} is in format {other:?}; accepted are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, \
-                     Q5_K and Q6_K"
-                )));
-            }
-        })
+        let other = match self.info(tensor)?.format {
+            0 => return Ok(Format::Plain(kernels::Format::F32)),
+            1 => return Ok(Format::Plain(kernels::Format::F16)),
+            30 => return Ok(Format::Plain(kernels::Format::BF16)),
+            8 => return Ok(Format::Quant(Quant::Q8_0)),
+            2 => return Ok(Format::Quant(Quant::Q4_0)),
+            3 => return Ok(Format::Quant(Quant::Q4_1)),
+            6 => return Ok(Format::Quant(Quant::Q5_0)),
+            7 => return Ok(Format::Quant(Quant::Q5_1)),
+            12 => return Ok(Format::Quant(Quant::Q4_K)),
+            13 => return Ok(Format::Quant(Quant::Q5_K)),
+            14 => return Ok(Format::Quant(Quant::Q6_K)),
+            9 => "Q8_1",
+            10 => "Q2_K",
+            11 => "Q3_K",
+            _ => "Q8_K",
+        };
+        Err(Error::new(format!(
+            "tensor {tensor} is in format {other}; accepted are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K"
+        )))
     }
 
     /// Where a tensor of `bytes` bytes begins in the file.
     fn start(&self, tensor: &str, bytes: usize) -> Result<usize, Error> {
         let offset = self.info(tensor)?.offset;
-        let start = self.content.tensor_data_offset.checked_add(offset);
+        let start = self.header.data.checked_add(offset);
         let end = start.and_then(|s| s.checked_add(bytes as u64));
         match (start, end) {
             (Some(start), Some(end)) if end <= self.file.len() as u64 => Ok(start as usize),
             _ => Err(Error::new(format!(
                 "tensor {tensor} needs {bytes} bytes at offset {offset} of the data, which begins at byte {} of a file of {} \
                  bytes: the file is cut off or its header is wrong",
-                self.content.tensor_data_offset,
+                self.header.data,
                 self.file.len()
             ))),
         }
     }
 }
 
-fn whole(value: &Value) -> Option<u64> {
-    match *value {
+fn whole(value: Value) -> Option<u64> {
+    match value {
         Value::U8(v) => Some(u64::from(v)),
         Value::U16(v) => Some(u64::from(v)),
         Value::U32(v) => Some(u64::from(v)),
@@ -239,10 +233,10 @@ fn whole(value: &Value) -> Option<u64> {
     }
 }
 
-fn wrong(key: &str, value: &Value, expected: &str) -> Error {
+fn wrong(key: &str, value: Value, expected: &str) -> Error {
     let found = match value {
-        Value::Array(items) => format!("an array of {}", items.len()),
-        Value::String(_) => "a string".to_owned(),
+        Value::List(items) => format!("an array of {}", items.len()),
+        Value::Text(_) => "a string".to_owned(),
         other => format!("{other:?}"),
     };
     Error::new(format!("metadata {key} is {found}, expected {expected}"))

@@ -42,6 +42,8 @@ const UNKNOWN_SURFACE: &str = " \u{2047} ";
 const START_OF_TURN: [&str; 2] = ["<start_of_turn>", "<|turn>"];
 const END_OF_TURN: [&str; 2] = ["<end_of_turn>", "<turn|>"];
 const TOOL_RESPONSE: &str = "<|tool_response>";
+/// Control pieces that open and close what a model says beside its answer.
+pub(crate) const CHANNEL: [&str; 2] = ["<|channel>", "<channel|>"];
 /// The most bytes that are merged as one: positions are 32 bits. A longer text is cut.
 const MOST_AT_ONCE: usize = 1 << 31;
 
@@ -288,6 +290,12 @@ impl Tokenizer {
     /// The id of a control piece: `<|channel>`, `<|think|>`, `<|tool_call>`.
     pub fn control(&self, piece: &str) -> Option<u32> {
         self.token_id(piece).filter(|id| self.kind(*id) == Some(Kind::Control))
+    }
+
+    /// The ids that open and close a channel of what is no answer: Gemma 4's thoughts.
+    pub fn channel(&self) -> Option<[u32; 2]> {
+        let [open, close] = CHANNEL;
+        Some([self.control(open)?, self.control(close)?])
     }
 
     /// The ids of a text, as SentencePiece gives them. Neither begin nor end is added, and control pieces that the text

@@ -193,6 +193,77 @@ fn an_answer_ends_at_a_stop_string_or_its_length() {
 }
 
 #[test]
+fn log_probabilities_are_the_models_own_and_a_bias_moves_what_is_chosen() {
+    let server = Server::with_model(RANDOM, &[]);
+    for mut client in [server.client(), server.client3()] {
+        let mut ask = |rest: &str| client.ok(&format!("GEMMA.GENERATE 'Tell me' TEMPERATURE 0 MAXTOKENS 8 {rest}"));
+        let plain = ask("");
+        let scored = ask("LOGPROBS 3");
+        let with_logprobs = FIELDS.replace("reason model", "reason logprobs model");
+        assert_eq!((plain.names().join(" "), scored.names().join(" ")), (FIELDS.to_owned(), with_logprobs));
+        assert_eq!(plain.field("text").text(), scored.field("text").text());
+        let tokens = scored.field("logprobs").items().to_vec();
+        assert_eq!(tokens.len() as i64, scored.field("tokens").int());
+        let mut mean = 0.0;
+        for token in &tokens {
+            assert_eq!(token.names(), ["id", "text", "logprob", "top"]);
+            let top = token.field("top").items();
+            assert_eq!(top.len(), 3);
+            // Greedy: the token is the likeliest.
+            assert_eq!(top[0].names(), ["id", "text", "logprob"]);
+            assert_eq!(top[0].field("id").int(), token.field("id").int());
+            assert_eq!(top[0].field("logprob").float(), token.field("logprob").float());
+            assert!(top.is_sorted_by(|a, b| a.field("logprob").float() >= b.field("logprob").float()));
+            mean += token.field("logprob").float() / tokens.len() as f64;
+        }
+        assert!((mean.exp() - scored.field("confidence").float()).abs() < 1e-4);
+        assert!(ask("LOGPROBS 0").field("logprobs").items()[0].field("top").items().is_empty());
+
+        // Never the first choice: the second is taken, and what is told of it stays what the model thinks.
+        let (first, second) = (tokens[0].field("id").int(), tokens[0].field("top").items()[1].field("id").int());
+        let other = ask(&format!("LOGPROBS 2 LOGITBIAS '{{\"#{first}\": -100}}'"));
+        let token = &other.field("logprobs").items()[0];
+        assert_eq!(token.field("id").int(), second);
+        assert_eq!(token.field("top").items()[0].field("id").int(), first);
+        assert_eq!(token.field("logprob").float(), tokens[0].field("top").items()[1].field("logprob").float());
+        assert!(other.field("logprobs").items().iter().all(|token| token.field("id").int() != first));
+        // Only these, by text and by number, greedy and drawn.
+        for rest in ["", "TEMPERATURE 2 TOPK 0 SEED 7"] {
+            let only = client.ok(&format!(
+                "GEMMA.GENERATE 'Tell me' MAXTOKENS 12 {rest} LOGPROBS 0 LOGITBIAS '{{\"a\": 100, \"<0x41>\": 100, \"b\": 30}}'"
+            ).replace("<0x41>", "#300"));
+            let ids: Vec<i64> = only.field("logprobs").items().iter().map(|token| token.field("id").int()).collect();
+            let a = client.ok("GEMMA.TOKENIZE a").items()[0].int();
+            assert!(ids.len() == 12 && ids.iter().all(|id| *id == a || *id == 300), "{ids:?}");
+        }
+    }
+    // A schema is kept whatever the bias; the stream has the text as before.
+    let mut client = server.client();
+    let digits: Vec<String> = (0..10).map(|digit| format!("\"{digit}\": -100")).collect();
+    let bias = format!("{{{}}}", digits.join(", "));
+    let schema = r#"{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}"#;
+    let reply = client.ok_words(&words![
+        "GEMMA.GENERATE",
+        "Tell me",
+        "SCHEMA",
+        schema,
+        "LOGITBIAS",
+        bias,
+        "LOGPROBS",
+        1,
+        "MAXTOKENS",
+        40,
+        "STREAM",
+        "s"
+    ]);
+    let made: Json = serde_json::from_str(&reply.field("text").text()).unwrap();
+    assert!(made["n"].is_i64(), "{made}");
+    let entries = client.ok("XRANGE s - +");
+    let last = entries.items().last().unwrap().items()[1].texts();
+    assert!(last.contains(&"confidence".to_owned()) && !last.contains(&"logprobs".to_owned()), "{last:?}");
+}
+
+#[test]
 fn a_job_can_be_named_listed_attached_to_fetched_and_cancelled() {
     let server = Server::with_model(RANDOM, &["engram.threads 2"]);
     let mut client = server.client();

@@ -69,7 +69,7 @@ fn everything_in_its_place() {
             ("memory", Some(10), "already among the turns".to_owned())
         ]
     );
-    let chat = chat_turns(&context);
+    let chat = chat_turns(&context, false);
     assert_eq!(chat.len(), 1);
     let (role, text) = &chat[0];
     assert_eq!(*role, Role::User);
@@ -141,7 +141,7 @@ fn what_is_recalled_stands_with_the_question_and_what_stays_before_the_conversat
         question,
         ..Parts::default()
     };
-    let of = |question| chat_turns(&assemble(&parts(question), 1_000, &words).unwrap());
+    let of = |question| chat_turns(&assemble(&parts(question), 1_000, &words).unwrap(), false);
     let asked = of(Some("Which?"));
     assert!(asked[0].1.contains("Be brief.") && asked[0].1.contains("Ann met Bo.") && !asked[0].1.contains("ladder"));
     assert_eq!(asked[1], (Role::Assistant, "b".to_owned()));
@@ -170,7 +170,7 @@ fn a_chat_alternates() {
         (Role::Assistant, "c\n\nd\n  - e"),
         (Role::User, "system: Be brief.\n  user: x\n\nf"),
     ];
-    assert_eq!(chat_turns(&context), expected.map(|(role, text)| (role, text.to_owned())));
+    assert_eq!(chat_turns(&context, false), expected.map(|(role, text)| (role, text.to_owned())));
 }
 
 /// Content that tries to look like structure.
@@ -323,10 +323,16 @@ proptest! {
             prop_assert_eq!(lists, expected);
             prop_assert_eq!(question, parts.question.is_some());
             // A chat alternates and begins with the user.
-            for (at, (role, text)) in chat_turns(&context).iter().enumerate() {
+            for (at, (role, text)) in chat_turns(&context, false).iter().enumerate() {
                 prop_assert_eq!(*role, if at % 2 == 0 { Role::User } else { Role::Assistant });
                 prop_assert!(!text.is_empty());
             }
+            // Where the instruction has a turn of its own, the rest is as without it.
+            let apart = chat_turns(&context, true);
+            let instruction = context.system.map(str::trim).filter(|text| !text.is_empty());
+            let instruction = instruction.map(|text| (Role::System, text.to_owned()));
+            let rest = chat_turns(&Context { system: None, ..context.clone() }, false);
+            prop_assert_eq!(apart, instruction.into_iter().chain(rest).collect::<Vec<_>>());
             Ok(())
         })?;
     }

@@ -38,7 +38,7 @@ fn load(path: &Path) -> Result<Tokenizer, Box<dyn std::error::Error>> {
     if path.extension().is_some_and(|extension| extension == "gguf") {
         let (open, gguf) = best(3, || Gguf::open(path));
         let gguf = gguf?;
-        let (build, tokenizer) = best(3, || Tokenizer::from_gguf(gguf.metadata()));
+        let (build, tokenizer) = best(3, || Tokenizer::from_gguf(&gguf));
         println!("load: {:.0} ms for the file's header, {:.0} ms for the tokenizer", ms(open), ms(build));
         Ok(tokenizer?)
     } else {

@@ -3,11 +3,11 @@
 //! Both say the same in other words, so there is one reading with two names for each figure ([`Key`]); only what they say
 //! in another form has two. A config.json leaves out what is the architecture's default, a GGUF hardly ever.
 
-use candle_core::quantized::gguf_file;
 use serde_json::{Map, Value};
 
 use super::source::{Family, Kind, Source};
 use crate::Error;
+use crate::gguf;
 
 /// The shape, checked: no number in it can make later sizes overflow.
 #[derive(Clone, Debug, PartialEq)]
@@ -247,10 +247,8 @@ impl Keys<'_> {
     fn pattern(&self, layers: usize) -> Result<Vec<bool>, Error> {
         let key = Key(PATTERN, "sliding_window_pattern");
         let list = match &self.0.kind {
-            Kind::Gguf(gguf) => match gguf.metadata().get(&self.gguf_key(PATTERN)) {
-                Some(gguf_file::Value::Array(items)) => {
-                    Some(items.iter().map(flag_of_gguf).collect::<Option<Vec<_>>>())
-                }
+            Kind::Gguf(gguf) => match gguf.get(&self.gguf_key(PATTERN)) {
+                Some(gguf::Value::List(items)) => Some(items.iter().map(flag_of_gguf).collect::<Option<Vec<_>>>()),
                 _ => None,
             },
             Kind::Folder(folder) => {
@@ -596,7 +594,7 @@ impl Keys<'_> {
     fn cap(&self, key: &'static str, default: Option<f64>) -> Result<Option<f32>, Error> {
         let key = Key(key, key);
         let silent = match &self.0.kind {
-            Kind::Gguf(gguf) => !gguf.metadata().contains_key(&self.gguf_key(key.0)),
+            Kind::Gguf(gguf) => gguf.get(&self.gguf_key(key.0)).is_none(),
             Kind::Folder(folder) => !folder.config.contains_key(key.1),
         };
         let cap = if silent { default } else { self.number(key)? };
@@ -654,9 +652,9 @@ fn checked_factor(name: &str, factor: f64) -> Result<f64, Error> {
     }
 }
 
-fn flag_of_gguf(value: &gguf_file::Value) -> Option<bool> {
+fn flag_of_gguf(value: gguf::Value) -> Option<bool> {
     match value {
-        gguf_file::Value::Bool(local) => Some(*local),
+        gguf::Value::Bool(local) => Some(local),
         _ => None,
     }
 }

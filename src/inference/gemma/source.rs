@@ -4,6 +4,7 @@
 //! settled here, so that everything else sees one model: Gemma 2 and 3 are published with the gain of a norm as what it
 //! differs from 1, and with rows in the embedding that no piece of the tokenizer has.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::OWN_INPUTS;
 use crate::Error;
-use crate::folder::{json, modules, pooling_modes};
+use crate::folder::{chat_template, json, modules, pooling_modes};
 use crate::gguf::Gguf;
 use crate::memory::{Arena, MappedFile, MappedVec};
 use crate::product::Matrix;
@@ -153,11 +154,19 @@ impl Source {
     /// Its own tokenizer.
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer, Error> {
         match &self.kind {
-            Kind::Gguf(gguf) => Tokenizer::from_gguf(gguf.metadata()),
+            Kind::Gguf(gguf) => Tokenizer::from_gguf(gguf),
             Kind::Folder(folder) => {
                 let [own, model] = ["tokenizer.json", "tokenizer.model"].map(|name| folder.dir.join(name));
                 Tokenizer::from_file(if !own.exists() && model.exists() { &model } else { &own })
             }
+        }
+    }
+
+    /// The program, in Jinja, that writes its prompts; none where it came without one.
+    pub(crate) fn chat_template(&self) -> Result<Option<Cow<'_, str>>, Error> {
+        match &self.kind {
+            Kind::Gguf(gguf) => Ok(gguf.text("tokenizer.chat_template")?.map(Cow::from)),
+            Kind::Folder(folder) => Ok(chat_template(&folder.dir)?.map(Cow::from)),
         }
     }
 

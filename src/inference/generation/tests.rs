@@ -136,3 +136,28 @@ fn held_out_facts_are_found_among_memories_and_follow_their_change() {
     assert_eq!(facts.len(), 10);
     assert!(right >= 8, "{right} of 10 facts in both forms");
 }
+
+#[test]
+fn scores_are_the_models_own_whatever_is_chosen() {
+    let model = model("random-f32.gguf");
+    let prompt = model.tokenizer().encode("The capital of Brelin is");
+    let plain = run(&model, &prompt, &greedy(16));
+    let asked = run(&model, &prompt, &Sampling { alternatives: 4, ..greedy(16) });
+    assert_eq!((plain.token_ids(), plain.confidence()), (asked.token_ids(), asked.confidence()));
+    assert!(plain.scored().all(|scored| scored.likeliest.is_empty()));
+    let scored: Vec<Scored> = asked.scored().collect();
+    assert_eq!(scored.len(), asked.tokens());
+    for (scored, id) in scored.iter().zip(asked.token_ids()) {
+        assert_eq!((scored.token, scored.likeliest.len()), (*id, 4));
+        assert_eq!(scored.likeliest[0], (*id, scored.log_probability));
+    }
+    // A bias and a temperature change what is chosen, not what the model thinks of it.
+    let (first, second) = (scored[0].likeliest[0], scored[0].likeliest[1]);
+    let other = run(&model, &prompt, &Sampling { bias: vec![(first.0, -100.0)], alternatives: 4, ..greedy(4) });
+    let chosen = other.scored().next().unwrap();
+    assert_eq!((chosen.token, chosen.log_probability, chosen.likeliest), (second.0, second.1, scored[0].likeliest));
+    let hot = Sampling { temperature: 3.0, top_k: 0, seed: 5, alternatives: 4, ..greedy(1) };
+    assert_eq!(run(&model, &prompt, &hot).scored().next().unwrap().likeliest, scored[0].likeliest);
+    let outside = Sampling { bias: vec![(model.info().vocabulary as u32, 1.0)], ..greedy(1) };
+    assert!(Generation::new(Arc::clone(&model), prompt, outside).is_err());
+}

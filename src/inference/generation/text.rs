@@ -1,4 +1,6 @@
 //! The text of an answer while it grows, and its stop strings.
+//!
+//! What a model says in a channel ([`Tokenizer::channel`]) is a thought: no part of the text.
 
 use crate::tokenizer::{Detokenizer, Tokenizer};
 
@@ -11,15 +13,34 @@ pub(super) struct Text {
     fixed: usize,
     taken: usize,
     stopped: bool,
+    /// The tokens that open and close a channel.
+    channel: Option<[u32; 2]>,
+    /// In a channel.
+    hidden: bool,
 }
 
 impl Text {
-    pub(super) fn new(stop: Vec<String>) -> Text {
-        Text { detokenizer: Detokenizer::default(), stop, text: String::new(), fixed: 0, taken: 0, stopped: false }
+    /// A text with these stop strings. `before` is the prompt: it may have opened a channel.
+    pub(super) fn new(stop: Vec<String>, channel: Option<[u32; 2]>, before: &[u32]) -> Text {
+        let last = channel.and_then(|channel| before.iter().rev().find(|token| channel.contains(token)));
+        let hidden = channel.is_some_and(|[open, _]| last == Some(&open));
+        let (detokenizer, text) = (Detokenizer::default(), String::new());
+        Text { detokenizer, stop, text, fixed: 0, taken: 0, stopped: false, channel, hidden }
+    }
+
+    /// Whether a token that comes next is one of the answer, not of a thought.
+    pub(super) fn says(&self, token: u32) -> bool {
+        !self.hidden && !self.channel.is_some_and(|channel| channel.contains(&token))
     }
 
     /// Adds a token. True when a stop string appeared: the text ends before it.
     pub(super) fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> bool {
+        match self.channel {
+            Some([open, _]) if token == open => self.hidden = true,
+            Some([_, close]) if token == close => self.hidden = false,
+            _ if self.hidden => return false,
+            _ => {}
+        }
         let new = self.detokenizer.push(tokenizer, token);
         self.add(&new)
     }
@@ -79,7 +100,7 @@ mod tests {
     use super::*;
 
     fn text(stop: &[&str]) -> Text {
-        Text::new(stop.iter().map(|&s| s.to_owned()).collect())
+        Text::new(stop.iter().map(|&s| s.to_owned()).collect(), None, &[])
     }
 
     #[test]
@@ -108,6 +129,43 @@ mod tests {
         assert_eq!(t.take(), "a");
         assert!(t.add("b"));
         assert_eq!(t.fixed(), "a");
+    }
+
+    #[test]
+    fn thoughts_are_no_text() {
+        let file = crate::gemma::tests::tests_dir().join("models/gemma4-vocabulary.gguf");
+        let t = Tokenizer::from_gguf(&crate::gguf::Gguf::open(&file).unwrap()).unwrap();
+        let ids = |text: &str| t.encode_with_control(text);
+        let said = |before: &str, answer: &str, stop: &str| {
+            let mut text = Text::new(vec![stop.to_owned()], t.channel(), &ids(before));
+            let mut out = String::new();
+            for id in ids(answer) {
+                let stopped = text.push(&t, id);
+                out.push_str(&text.take());
+                if stopped {
+                    break;
+                }
+            }
+            text.finish();
+            out + &text.take()
+        };
+        let (before, thought) = ("<|turn>model\n", "<|channel>thought\nWho STOP sat?<channel|>");
+        assert_eq!(said(before, &format!("{thought}Ann sat."), "STOP"), "Ann sat.");
+        assert_eq!(said(before, &format!("Ann{thought} sat.{thought}"), "STOP"), "Ann sat.");
+        // A stop string may begin before a thought and end behind it.
+        assert_eq!(said(before, &format!("Ann ST{thought}OP sat."), "STOP"), "Ann ");
+        assert_eq!(said(before, "Ann.<|channel>thought\nDid she", "STOP"), "Ann.");
+        // What the prompt opened is open, what it closed is not.
+        assert_eq!(said("<|turn>model\n<|channel>thought\n", "Who?<channel|>Ann.", "STOP"), "Ann.");
+        assert_eq!(said("<|turn>model\n<|channel>thought\n<channel|>", "Ann.", "STOP"), "Ann.");
+        // Bytes that were no character before a thought are none behind it.
+        let mut text = Text::new(Vec::new(), t.channel(), &[]);
+        let (byte, rest) = (t.token_id("<0xC3>").unwrap(), t.token_id("<0xA9>").unwrap());
+        for id in [vec![byte], ids("<|channel>thought<channel|>"), vec![rest]].concat() {
+            text.push(&t, id);
+        }
+        text.finish();
+        assert_eq!(text.take(), "\u{FFFD}\u{FFFD}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Hostile and broken files: an error each, never a panic.
 
+use candle_core::quantized::gguf_file::{self, Content};
 use proptest::prelude::*;
 use tempfile::NamedTempFile;
 
@@ -101,6 +102,104 @@ fn reads_values_of_every_kind() {
     says(gguf.vector("w", 2).map(|_| ()).unwrap_err(), "tensor w is missing");
 }
 
+/// Whether candle's reader has read the same value.
+fn same(ours: Value, candles: &gguf_file::Value) -> bool {
+    use gguf_file::Value as Candle;
+    match (ours, candles) {
+        (Value::U8(a), Candle::U8(b)) => a == *b,
+        (Value::I8(a), Candle::I8(b)) => a == *b,
+        (Value::U16(a), Candle::U16(b)) => a == *b,
+        (Value::I16(a), Candle::I16(b)) => a == *b,
+        (Value::U32(a), Candle::U32(b)) => a == *b,
+        (Value::I32(a), Candle::I32(b)) => a == *b,
+        (Value::U64(a), Candle::U64(b)) => a == *b,
+        (Value::I64(a), Candle::I64(b)) => a == *b,
+        (Value::F32(a), Candle::F32(b)) => a.to_bits() == b.to_bits(),
+        (Value::F64(a), Candle::F64(b)) => a.to_bits() == b.to_bits(),
+        (Value::Bool(a), Candle::Bool(b)) => a == *b,
+        (Value::Text(a), Candle::String(b)) => a == b,
+        (Value::List(a), Candle::Array(b)) => {
+            let all: Vec<Value> = a.iter().collect();
+            (all.len(), a.len()) == (b.len(), b.len()) && all.iter().zip(b).all(|(a, b)| same(*a, b))
+        }
+        _ => false,
+    }
+}
+
+/// That candle's reader and ours make the same of a file.
+fn reads_as_candle(bytes: &[u8]) {
+    let gguf = open(bytes).unwrap();
+    let content = Content::read(&mut std::io::Cursor::new(bytes)).unwrap();
+    assert_eq!(gguf.header.metadata.len(), content.metadata.len());
+    for (key, value) in &content.metadata {
+        assert!(same(gguf.get(key).unwrap(), value), "{key}: {value:?}");
+    }
+    assert_eq!((gguf.header.tensors.len(), gguf.header.data), (content.tensor_infos.len(), content.tensor_data_offset));
+    for (name, info) in &content.tensor_infos {
+        let tensor = &gguf.header.tensors[name.as_str()];
+        assert_eq!((&tensor.sizes[..], tensor.offset), (info.shape.dims(), info.offset), "{name}");
+        if let Ok(format) = gguf.format(name) {
+            assert_eq!(format.name().replace('_', ""), format!("{:?}", info.ggml_dtype).replace('_', ""), "{name}");
+        }
+    }
+}
+
+#[test]
+fn models_are_read_as_candle_reads_them() {
+    let mut files = 0;
+    for entry in std::fs::read_dir(tests_dir().join("models")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "gguf") {
+            reads_as_candle(&std::fs::read(path).unwrap());
+            files += 1;
+        }
+    }
+    assert!(files >= 10);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Values and arrays of every type, tensors of any shape and format, any alignment.
+    #[test]
+    fn headers_are_read_as_candle_reads_them(
+        pairs in prop::collection::vec((0..13u32, any::<bool>(), prop::collection::vec(any::<[u8; 8]>(), 0..6), ".{0,9}"), 0..12),
+        tensors in prop::collection::vec((prop::collection::vec(1..300u64, 1..5), prop::sample::select(vec![0u32, 1, 2, 8, 12, 14, 15, 30])), 0..6),
+        alignment in prop::option::of(0..9u32),
+    ) {
+        let mut header = Header::default();
+        for (n, (kind, list, values, text)) in pairs.into_iter().enumerate() {
+            let element = |bytes: &[u8; 8]| match kind {
+                0 | 1 => bytes[..1].to_vec(),
+                2 | 3 => bytes[..2].to_vec(),
+                4..=6 => bytes[..4].to_vec(),
+                7 => vec![bytes[0] & 1],
+                8 | 9 => string(format!("{text}{bytes:?}").as_bytes()),
+                _ => bytes.to_vec(),
+            };
+            // An array holds no arrays: texts in their place.
+            let of = if kind == 9 { 8 } else { kind };
+            let key = format!("{n}{text}");
+            header = match values.first() {
+                Some(first) if !list && kind != 9 => header.pair(&key, kind, &element(first)),
+                _ => {
+                    let items: Vec<u8> = values.iter().flat_map(element).collect();
+                    let start = [&of.to_le_bytes()[..], &(values.len() as u64).to_le_bytes()].concat();
+                    header.pair(&key, 9, &[start, items].concat())
+                }
+            };
+        }
+        let alignment = alignment.map(|bits| 1u32 << bits);
+        if let Some(alignment) = alignment {
+            header = header.pair("general.alignment", 4, &alignment.to_le_bytes());
+        }
+        for (n, (sizes, kind)) in tensors.into_iter().enumerate() {
+            header = header.tensor(&format!("t{n}"), &sizes, kind, n as u64 * u64::from(alignment.unwrap_or(32)));
+        }
+        reads_as_candle(&header.file(&[0; 512]));
+    }
+}
+
 #[test]
 fn broken_headers_are_named() {
     let ok = Header::default();
@@ -119,7 +218,10 @@ fn broken_headers_are_named() {
     for (header, expected) in [
         (ok.clone().pair("a", 0, &[1]).pair("a", 0, &[1]), "metadata a occurs twice"),
         (ok.clone().pair("a", 99, &[1]), "metadata a has the unknown type 99"),
-        (ok.clone().pair("a", 7, &[2]), "bool"),
+        (ok.clone().pair("a", 7, &[2]), "a bool of 2"),
+        (ok.clone().pair("a", 9, &[&array(7, 2)[..], &[1, 3]].concat()), "a bool of 3"),
+        (ok.clone().pair("a", 9, &[&array(8, 1)[..], &string(b"\xff")].concat()), "is not valid UTF-8"),
+        (ok.clone().pair("a", 9, &[&array(8, 2)[..], &string(b"x")].concat()), "the file ends within a"),
         (ok.clone().pair("a", 8, &string(b"\xff")), "is not valid UTF-8"),
         (ok.clone().pair("a", 8, &u64::MAX.to_le_bytes()), "the file ends within a"),
         (ok.clone().pair("a", 9, &array(0, u64::MAX)), "arrays of more than 6291456 elements"),
@@ -154,7 +256,7 @@ fn tensors_must_lie_in_the_file_in_an_accepted_format() {
     says(tensor(&[32, 2], 0, 0), 255, "needs 256 bytes at offset 0");
     says(tensor(&[32, 2], 0, 32), 256, "the file is cut off");
     says(tensor(&[32, 2], 0, u64::MAX - 31), 256, "the file is cut off");
-    says(tensor(&[32, 2], 10, 0), 256, "is in format Q2K; accepted are F32, F16, BF16, Q8_0, Q4_0");
+    says(tensor(&[32, 2], 10, 0), 256, "is in format Q2_K; accepted are F32, F16, BF16, Q8_0, Q4_0");
     let gguf = open(&tensor(&[33, 2], 8, 0).file(&[0; 256])).unwrap();
     let message = gguf.matrix("t", 2, 33, &arena()).map(|_| ()).unwrap_err().to_string();
     assert!(message.contains("whole blocks of 32 numbers, found 33"), "{message}");
@@ -184,7 +286,7 @@ proptest! {
         changes in prop::collection::vec((0..3usize, any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
         let mut bytes = small_model();
-        let header = open(&bytes).unwrap().content.tensor_data_offset as usize;
+        let header = open(&bytes).unwrap().header.data as usize;
         // Most of the header is the vocabulary; counts and shapes are before it, tensors behind it.
         let zones = [0..1500, header - 6000..header, 0..header];
         for (zone, at, value) in changes {

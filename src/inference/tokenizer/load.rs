@@ -2,8 +2,8 @@
 
 use super::{Kind, List, Parts, Tokenizer, UNKNOWN_SURFACE, byte_value, sentencepiece};
 use crate::error::Error;
+use crate::gguf::{Gguf, Value};
 use crate::memory::MappedFile;
-use candle_core::quantized::gguf_file::Value;
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use std::collections::HashMap;
@@ -20,17 +20,17 @@ impl Tokenizer {
     ///
     /// # Errors
     /// Names the key that is missing, of another type or inconsistent, or the kind of tokenizer that is not read.
-    pub fn from_gguf(metadata: &HashMap<String, Value>) -> Result<Tokenizer, Error> {
-        let get = |key: &str| metadata.get(&format!("tokenizer.ggml.{key}"));
+    pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer, Error> {
+        let get = |key: &str| gguf.get(&format!("tokenizer.ggml.{key}"));
         let array = |key: &str| match get(key) {
-            Some(Value::Array(values)) => Ok(values),
+            Some(Value::List(values)) => Ok(values),
             Some(_) => Err(Error::new(format!("GGUF key tokenizer.ggml.{key} is not an array"))),
             None => Err(Error::new(format!("GGUF key tokenizer.ggml.{key} is missing"))),
         };
         let merged = match get("model") {
-            Some(Value::String(model)) if model == "llama" => false,
-            Some(Value::String(model)) if model == "gemma4" => true,
-            Some(Value::String(model)) => {
+            Some(Value::Text("llama")) => false,
+            Some(Value::Text("gemma4")) => true,
+            Some(Value::Text(model)) => {
                 return Err(Error::new(format!(
                     "GGUF key tokenizer.ggml.model is {model:?}; only \"llama\" (SentencePiece) and \"gemma4\" are read"
                 )));
@@ -45,7 +45,7 @@ impl Tokenizer {
         let (tokens, kinds) = (array("tokens")?, array("token_type")?);
         // The order of merges takes the place of scores.
         let scores = if merged { None } else { Some(array("scores")?) };
-        let scored = scores.map_or(tokens.len(), Vec::len);
+        let scored = scores.map_or(tokens.len(), |scores| scores.len());
         if tokens.len() != scored || tokens.len() != kinds.len() {
             return Err(Error::new(format!(
                 "the GGUF's tokenizer has {} tokens, {scored} scores and {} token types; the three must agree",
@@ -54,13 +54,14 @@ impl Tokenizer {
             )));
         }
         let mut pieces = Vec::with_capacity(tokens.len());
-        for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
-            let Value::String(token) = token else {
+        let mut scores = scores.map(|scores| scores.iter());
+        for (id, (token, kind)) in tokens.iter().zip(kinds.iter()).enumerate() {
+            let Value::Text(token) = token else {
                 return Err(Error::new(format!("entry {id} of GGUF key tokenizer.ggml.tokens is not a string")));
             };
-            let score = match scores.and_then(|scores| scores.get(id)) {
+            let score = match scores.as_mut().and_then(Iterator::next) {
                 None => 0.0,
-                Some(Value::F32(score)) => *score,
+                Some(Value::F32(score)) => score,
                 Some(_) => {
                     return Err(Error::new(format!("entry {id} of GGUF key tokenizer.ggml.scores is not an f32")));
                 }
@@ -69,14 +70,14 @@ impl Tokenizer {
                 Error::new(format!("entry {id} of GGUF key tokenizer.ggml.token_type is not a number from 1 to 6"))
             })?;
             let kind = if merged && is_structure(token, kind) { Kind::Control } else { kind };
-            pieces.push((token.as_str(), score, kind));
+            pieces.push((token, score, kind));
         }
         let merges: Option<List<'_>> = match merged {
             false => None,
             true => Some(Box::new(array("merges")?.iter().enumerate().map(|(rank, merge)| {
                 // A part may begin with a space, never hold one further on.
                 let parts = match merge {
-                    Value::String(text) => text
+                    Value::Text(text) => text
                         .char_indices()
                         .skip(1)
                         .find(|(_, c)| *c == ' ')
@@ -144,16 +145,16 @@ fn is_structure(piece: &str, kind: Kind) -> bool {
 }
 
 /// Any integer of a GGUF value.
-fn integer(value: &Value) -> Option<i64> {
+fn integer(value: Value) -> Option<i64> {
     match value {
-        Value::U8(v) => Some((*v).into()),
-        Value::I8(v) => Some((*v).into()),
-        Value::U16(v) => Some((*v).into()),
-        Value::I16(v) => Some((*v).into()),
-        Value::U32(v) => Some((*v).into()),
-        Value::I32(v) => Some((*v).into()),
-        Value::U64(v) => i64::try_from(*v).ok(),
-        Value::I64(v) => Some(*v),
+        Value::U8(v) => Some(v.into()),
+        Value::I8(v) => Some(v.into()),
+        Value::U16(v) => Some(v.into()),
+        Value::I16(v) => Some(v.into()),
+        Value::U32(v) => Some(v.into()),
+        Value::I32(v) => Some(v.into()),
+        Value::U64(v) => i64::try_from(v).ok(),
+        Value::I64(v) => Some(v),
         _ => None,
     }
 }

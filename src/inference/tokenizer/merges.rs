@@ -214,7 +214,7 @@ impl Merges {
         list: impl Iterator<Item = Result<(&'a str, &'a str), Error>>,
     ) -> Result<Merges, Error> {
         let mut symbols = Symbols { pieces, others: HashMap::new() };
-        let mut merges = Vec::with_capacity(list.size_hint().0.min(MAX_MERGES));
+        let mut merges = Vec::with_capacity(list.size_hint().1.unwrap_or_default().min(MAX_MERGES));
         // Pairs that give the same piece mostly stand together.
         let (mut whole, mut piece) = (String::new(), None);
         for (rank, pair) in (0u32..).zip(list) {

@@ -1,5 +1,5 @@
 use super::*;
-use candle_core::quantized::gguf_file::Value;
+use candle_core::quantized::gguf_file::{self, Content, Value};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -31,6 +31,15 @@ fn vocabulary() -> Vocabulary {
 
 fn tokenizer() -> Tokenizer {
     Tokenizer::new(vocabulary()).unwrap()
+}
+
+/// The tokenizer of a file with this metadata.
+fn from_metadata(metadata: &HashMap<String, Value>) -> Result<Tokenizer, Error> {
+    let pairs: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    gguf_file::write(&mut bytes, &pairs, &[]).unwrap();
+    let file = crate::gguf::tests::file_of(bytes.get_ref());
+    Tokenizer::from_gguf(&crate::gguf::Gguf::open(file.path()).unwrap())
 }
 
 fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
@@ -238,7 +247,7 @@ const SAMPLE: &str = "the abc\n\n\n aaaa   <end_of_turn> 한 é 🦜 in the end"
 #[test]
 fn gguf_and_json_give_the_same_tokenizer() {
     let direct = tokenizer();
-    let gguf = Tokenizer::from_gguf(&metadata()).unwrap();
+    let gguf = from_metadata(&metadata()).unwrap();
     let json = from_json(&json()).unwrap();
     for other in [&gguf, &json] {
         assert_eq!(other.encode(SAMPLE), direct.encode(SAMPLE));
@@ -257,7 +266,7 @@ fn gguf_keys_are_checked() {
             Some(value) => metadata.insert(key, value),
             None => metadata.remove(&key),
         };
-        Tokenizer::from_gguf(&metadata).err().unwrap().to_string()
+        from_metadata(&metadata).err().unwrap().to_string()
     };
     assert!(refusal("tokens", None).contains("tokenizer.ggml.tokens is missing"));
     assert!(refusal("scores", Some(Value::U8(1))).contains("scores is not an array"));
@@ -292,9 +301,8 @@ fn json_parts_are_checked() {
 #[test]
 fn equals_sentencepiece_on_the_hard_set() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut file = std::fs::File::open(root.join("tests/models/random-f32.gguf")).unwrap();
-    let content = candle_core::quantized::gguf_file::Content::read(&mut file).unwrap();
-    let tokenizer = Tokenizer::from_gguf(&content.metadata).unwrap();
+    let file = crate::gguf::Gguf::open(&root.join("tests/models/random-f32.gguf")).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&file).unwrap();
     let model = Tokenizer::from_file(&root.join("tests/models/tokenizer.model")).unwrap();
     assert_eq!((model.bos(), model.eos(), model.end_of_turn()), (Some(2), Some(1), Some(5)));
     let golden = std::fs::read_to_string(root.join("tests/golden/tokenizer.json")).unwrap();
@@ -326,7 +334,8 @@ fn a_vocabulary_of_gemmas_size_gives_a_text_back() {
 /// The small vocabulary made as Gemma 4's.
 fn fourth() -> HashMap<String, Value> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    crate::gguf::Gguf::open(&root.join("tests/models/gemma4-vocabulary.gguf")).unwrap().metadata().clone()
+    let mut file = std::fs::File::open(root.join("tests/models/gemma4-vocabulary.gguf")).unwrap();
+    Content::read(&mut file).unwrap().metadata
 }
 
 fn strings(metadata: &HashMap<String, Value>, key: &str) -> Vec<String> {
@@ -337,7 +346,7 @@ fn strings(metadata: &HashMap<String, Value>, key: &str) -> Vec<String> {
 /// The vocabulary as the `tokenizer.json` from which a converter would make it.
 fn fourth_json() -> serde_json::Value {
     let metadata = fourth();
-    let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+    let tokenizer = from_metadata(&metadata).unwrap();
     let vocabulary: serde_json::Map<_, _> =
         strings(&metadata, "tokens").into_iter().enumerate().map(|(id, piece)| (piece, id.into())).collect();
     let controls = (0..tokenizer.vocabulary_size() as u32).filter(|id| tokenizer.kind(*id) == Some(Kind::Control));
@@ -359,7 +368,7 @@ fn equals_the_reference_in_a_vocabulary_as_gemma_4s() {
     let golden = std::fs::read_to_string(root.join("tests/golden/tokenizer_gemma4.json")).unwrap();
     let golden: Vec<serde_json::Value> = serde_json::from_str(&golden).unwrap();
     assert!(golden.len() >= 250);
-    for tokenizer in [Tokenizer::from_gguf(&fourth()).unwrap(), from_json(&fourth_json()).unwrap()] {
+    for tokenizer in [from_metadata(&fourth()).unwrap(), from_json(&fourth_json()).unwrap()] {
         for entry in &golden {
             let text = entry["text"].as_str().unwrap();
             let ids: Vec<u32> = serde_json::from_value(entry["ids"].clone()).unwrap();
@@ -386,7 +395,7 @@ fn merges_are_checked() {
             Some(merges) => metadata.insert("tokenizer.ggml.merges".into(), Value::Array(merges)),
             None => metadata.remove("tokenizer.ggml.merges"),
         };
-        Tokenizer::from_gguf(&metadata).err().unwrap().to_string()
+        from_metadata(&metadata).err().unwrap().to_string()
     };
     assert!(refusal(None).contains("tokenizer.ggml.merges is missing"));
     let text = |text: &str| Value::String(text.into());
@@ -540,7 +549,7 @@ proptest! {
     #[test]
     fn a_list_of_merges_equals_the_obvious_algorithm(text in "(\\PC|[\n\t ▁a-z]){0,20}|[aeinot ]{0,120}|(the|ing|er| |▁|\n|é){0,40}") {
         let metadata = fourth();
-        let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+        let tokenizer = from_metadata(&metadata).unwrap();
         let expected = merge_slowly(&metadata, &tokenizer, &text);
         // The second time what comes out of itself is known.
         prop_assert_eq!(&tokenizer.encode(&text), &expected);
@@ -591,7 +600,7 @@ proptest! {
 fn equals_the_vectors_of_a_real_vocabulary() {
     let folder = std::path::PathBuf::from(std::env::var_os("ENGRAM_GEMMA4_VOCAB").unwrap());
     let gguf = crate::gguf::Gguf::open(&folder.join("vocab.gguf")).unwrap();
-    let tokenizer = Tokenizer::from_gguf(gguf.metadata()).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
     let inputs = std::fs::read_to_string(folder.join("vectors.inp")).unwrap();
     let outputs = std::fs::read_to_string(folder.join("vectors.out")).unwrap();
     let (inputs, outputs): (Vec<_>, Vec<_>) =

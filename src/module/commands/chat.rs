@@ -355,7 +355,7 @@ pub fn prompt(chat: &Chat, run: &generate::Prompt) -> Result<generate::Fitted, E
     for _ in 0..ATTEMPTS {
         let fitted =
             chat.material.assemble(run.hits, budget, &|text| super::context::counted(counter, text), |context| {
-                let turns = engram_agent::chat_turns(context);
+                let turns = engram_agent::chat_turns(context, run.has_system_role());
                 let tokens = run.tokens(&turns)?;
                 let shown = context.memories.iter().map(|memory| memory.id).collect();
                 let left_out = context

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use engram_inference::constraint::{Grammar, LONGEST_SCHEMA};
 use engram_inference::engine::{Engine, Owner, Request as Generate};
 use engram_inference::gemma::{Gemma, Role, Turn};
-use engram_inference::generation::{Finish, Generation, Step};
+use engram_inference::generation::{Finish, Generation, Scored, Step};
 use engram_inference::pool::{Advance, Priority, Task};
-use engram_inference::sampler::Sampling;
+use engram_inference::sampler::{MOST_BIASED, Sampling};
+use engram_inference::tokenizer::Tokenizer;
 use engram_memory::{Hit, MemoryId, Whereabouts};
 
 use super::chat::{self, Chat};
@@ -22,7 +23,7 @@ use super::{Outcome, answer_for, fields};
 use crate::commit::{self, Ran};
 use crate::config;
 use crate::ffi::{self, Ctx, Level};
-use crate::grammar::Parsed;
+use crate::grammar::{Object, Parsed, printable};
 use crate::jobs::{self, Job, Started};
 use crate::models::{self, Embedding, Text};
 use crate::reply::{Error, Value};
@@ -52,6 +53,8 @@ const MEMORIES: usize = 5;
 const CONTEXT: usize = 8_192;
 /// Of the context a prompt with memories may take so many tenths: the rest is for the answer.
 const PROMPT_TENTHS: usize = 7;
+/// The field of the reply for LOGPROBS.
+const LOGPROBS: &str = "logprobs";
 /// Memories left out that are named; of more than these the number is said.
 const NAMED: usize = 10;
 /// The longest piece of a vocabulary, for a bound on prompts before they are tokenised.
@@ -150,7 +153,8 @@ impl Start {
             asked_max: args.opt_usize("maxtokens"),
             profile,
             form,
-            sampling: sampling(args, profile)?,
+            sampling: sampling(args, profile, engine.model().tokenizer())?,
+            log_probabilities: args.given("logprobs"),
             priority: match args.opt_text("priority") {
                 Some("low") => LOW,
                 Some("high") => 1,
@@ -221,14 +225,19 @@ pub struct Prompt<'a> {
 }
 
 impl Prompt<'_> {
+    /// Whether the model's template has turns for instructions.
+    pub fn has_system_role(&self) -> bool {
+        self.gemma.has_system_role()
+    }
+
     /// The tokens of a conversation.
     pub fn tokens(&self, turns: &[(engram_agent::Role, String)]) -> Result<Vec<u32>, Error> {
-        let turn = |(role, text): &(engram_agent::Role, String)| (*role == engram_agent::Role::Assistant, text.clone());
-        let turns: Vec<(bool, String)> = turns.iter().map(turn).collect();
-        let spoken: Vec<Turn> = turns
-            .iter()
-            .map(|(model, text)| Turn { role: if *model { Role::Model } else { Role::User }, text })
-            .collect();
+        let role = |role: engram_agent::Role| match role {
+            engram_agent::Role::System => Role::System,
+            engram_agent::Role::Assistant => Role::Model,
+            engram_agent::Role::User | engram_agent::Role::Tool => Role::User,
+        };
+        let spoken: Vec<Turn> = turns.iter().map(|(who, text)| Turn { role: role(*who), text }).collect();
         self.gemma.prompt(&spoken).map_err(|e| Error::err(e.to_string()))
     }
 }
@@ -277,7 +286,7 @@ fn form(args: &Parsed) -> Result<Form, Error> {
     Ok(form)
 }
 
-fn sampling(args: &Parsed, profile: Option<Profile>) -> Result<Sampling, Error> {
+fn sampling(args: &Parsed, profile: Option<Profile>, tokenizer: &Tokenizer) -> Result<Sampling, Error> {
     let mut default = Sampling::default();
     if let Some(profile) = profile {
         (default.max_tokens, default.temperature) = (profile.max_tokens, profile.temperature);
@@ -291,9 +300,59 @@ fn sampling(args: &Parsed, profile: Option<Profile>) -> Result<Sampling, Error> 
         repeat: args.opt_f64("repeat").map_or(default.repeat, |r| r as f32),
         seed: args.opt_u64("seed").unwrap_or_else(fresh_seed),
         stop: args.list("stop").iter().map(|s| (*s).to_owned()).collect(),
+        bias: args.object("logitbias").map_or_else(|| Ok(Vec::new()), |object| bias(object, tokenizer))?,
+        alternatives: args.opt_usize("logprobs").unwrap_or(0),
     };
     sampling.check().map_err(|e| Error::err(e.to_string()))?;
     Ok(sampling)
+}
+
+/// What LOGITBIAS says, by tokens.
+fn bias(object: &Object, tokenizer: &Tokenizer) -> Result<Vec<(u32, f32)>, Error> {
+    let refused = |why: String| Error::err(format!("LOGITBIAS: {why}"));
+    if object.len() > MOST_BIASED {
+        return Err(refused(format!("{} tokens; at most {MOST_BIASED} are accepted", object.len())));
+    }
+    let mut all = Vec::with_capacity(object.len());
+    for (name, value) in object {
+        let token = biased(name, tokenizer).map_err(refused)?;
+        let value = value.as_f64().filter(|bias| (-100.0..=100.0).contains(bias));
+        let value = value.ok_or_else(|| {
+            refused(format!("the bias of '{}' is no number from -100 to 100", printable(name.as_bytes())))
+        })?;
+        all.push((token, value as f32, name));
+    }
+    all.sort_by_key(|(token, ..)| *token);
+    if let Some(((token, _, a), (_, _, b))) = all.iter().zip(all.iter().skip(1)).find(|(a, b)| a.0 == b.0) {
+        let [a, b] = [a, b].map(|name| printable(name.as_bytes()));
+        return Err(refused(format!("'{a}' and '{b}' are both token {token}: give it once")));
+    }
+    Ok(all.into_iter().map(|(token, bias, _)| (token, bias)).collect())
+}
+
+/// The token that is meant: `#id`, or a text that is one token.
+fn biased(name: &str, tokenizer: &Tokenizer) -> Result<u32, String> {
+    let shown = printable(name.as_bytes());
+    if let Some(digits) =
+        name.strip_prefix('#').filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+    {
+        let pieces = tokenizer.vocabulary_size();
+        let id = digits.parse().ok().filter(|id| (*id as usize) < pieces);
+        return id.ok_or_else(|| format!("there is no token {shown}; the vocabulary has {pieces}, from #0"));
+    }
+    // No text that is one token is longer.
+    if name.len() > LONGEST_PIECE {
+        return Err(format!("'{shown}' has {} bytes, more than any token", name.len()));
+    }
+    match *tokenizer.encode(name) {
+        [token] => Ok(token),
+        // Structure, which a text is never read as.
+        ref tokens => tokenizer.control(name).ok_or_else(|| {
+            let ids: Vec<String> = tokens.iter().take(8).map(|id| format!("#{id}")).collect();
+            let (count, list) = (tokens.len(), ids.join(" "));
+            format!("'{shown}' is {count} tokens ({list}); accepted are texts that are one token, and #id")
+        }),
+    }
 }
 
 /// A seed for a call that names none; it is in the reply, so the answer can be had again.
@@ -312,6 +371,8 @@ struct Request {
     profile: Option<Profile>,
     form: Form,
     sampling: Sampling,
+    /// Whether the reply has those of the tokens.
+    log_probabilities: bool,
     priority: i32,
     memory_key_missing: bool,
 }
@@ -578,10 +639,14 @@ impl Run {
     /// The tokens of the prompt with the first `memories` memories.
     fn tokens(&self, memories: usize) -> Result<Vec<u32>, Error> {
         let memories = self.hits.iter().take(memories).map(|hit| &hit.entry);
-        let text = engram_agent::user_turn(self.request.system.as_deref(), memories, &self.request.prompt);
+        let system = self.request.system.as_deref();
         if !self.request.raw {
-            return self.gemma.prompt(&[Turn { role: Role::User, text: &text }]).map_err(|e| Error::err(e.to_string()));
+            let text = engram_agent::user_turn(None, memories, &self.request.prompt);
+            let instruction = system.map(|text| Turn { role: Role::System, text });
+            let turns: Vec<Turn> = instruction.into_iter().chain([Turn { role: Role::User, text: &text }]).collect();
+            return self.gemma.prompt(&turns).map_err(|e| Error::err(e.to_string()));
         }
+        let text = engram_agent::user_turn(system, memories, &self.request.prompt);
         let tokenizer = self.gemma.tokenizer();
         let mut tokens: Vec<u32> = tokenizer.bos().into_iter().collect();
         // Structure is the prompt's own: what stands before it, memories above all, is text even where it spells a control token.
@@ -630,7 +695,12 @@ impl Run {
             let Some(made) = &mut outcome else { return Ran::Done };
             if let Some(stream) = &stream {
                 let fields = match &*made {
-                    Ok(reply) => streams::entry_fields(reply),
+                    // The entry is for whoever reads the text: a log-probability for each token would be many times as long.
+                    Ok(reply) => {
+                        let mut fields = streams::entry_fields(reply);
+                        fields.retain(|(name, _)| name != LOGPROBS);
+                        fields
+                    }
                     Err(error) => vec![("error".to_owned(), error.line())],
                 };
                 match stream.end(ctx, &fields) {
@@ -689,7 +759,7 @@ impl Run {
             }
             None => (String::new(), 0, 0, None, None, 0.0, "nothing was generated".to_owned()),
         };
-        Value::map(vec![
+        let mut fields = vec![
             ("text", Value::from(text)),
             ("finish_reason", Value::from(reason)),
             ("prompt_tokens", Value::from(prompt_tokens)),
@@ -700,10 +770,36 @@ impl Run {
             ("seed", Value::from(seed)),
             ("confidence", fields::rounded(confidence)),
             ("reason", Value::from(why)),
+        ];
+        if self.request.log_probabilities {
+            fields.push((LOGPROBS, self.log_probabilities(generation)));
+        }
+        fields.extend([
             ("model", Value::from(self.model.as_str())),
             ("memories", Value::Array(memories)),
             ("notes", texts(&self.notes)),
-        ])
+        ]);
+        Value::map(fields)
+    }
+
+    /// How likely each token of the answer was, and which others were likely.
+    fn log_probabilities(&self, generation: Option<&Generation>) -> Value {
+        let tokenizer = self.gemma.tokenizer();
+        let token = |id: u32, log_probability: f64| {
+            let piece = || tokenizer.piece(id).unwrap_or_default().as_bytes().to_vec();
+            vec![
+                ("id", Value::from(u64::from(id))),
+                ("text", Value::Bytes(tokenizer.written(id).unwrap_or_else(piece))),
+                ("logprob", fields::rounded(log_probability)),
+            ]
+        };
+        let each = |scored: Scored| {
+            let top = scored.likeliest.iter().map(|&(id, log_probability)| Value::map(token(id, log_probability)));
+            let mut fields = token(scored.token, scored.log_probability);
+            fields.push(("top", Value::Array(top.collect())));
+            Value::map(fields)
+        };
+        Value::Array(generation.into_iter().flat_map(|generation| generation.scored().map(each)).collect())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The commands on models, generation and jobs.
 
+use engram_inference::sampler::MOST_ALTERNATIVES;
+
 use super::{BASE, JOB, MODEL, NOWAIT};
 use crate::config;
 use crate::grammar::{Access, Arg, Command, KeySpec, Kind, OneOf, Place, Shape};
@@ -18,7 +20,7 @@ const STOPS: usize = 64;
 /// Memories that one GENERATE may recall.
 const PROMPT_MEMORIES: i64 = 1_000;
 
-const GENERATED: &str = "A map: text, finish_reason (stop, stop_string, length, timeout, cancelled), prompt_tokens, reused_tokens (of these, whose keys and values were kept), tokens, speeds, seed, confidence, reason, model, memories, notes. With NOWAIT the job's id.";
+const GENERATED: &str = "A map: text, finish_reason (stop, stop_string, length, timeout, cancelled), prompt_tokens, reused_tokens (of these, whose keys and values were kept), tokens, speeds, seed, confidence, reason, with LOGPROBS logprobs, model, memories, notes. With NOWAIT the job's id. logprobs has a map per token of the answer: id, text (its bytes), logprob, top (the likeliest tokens in its place, as maps of id, text and logprob).";
 
 const PROMPT: Arg = Arg::positional("prompt", Kind::Text, "What to answer");
 const SYSTEM: Arg = Arg::option("system", "SYSTEM", "text", Kind::Text, "Instructions before the prompt");
@@ -53,6 +55,20 @@ const SEED: Arg =
     Arg::option("seed", "SEED", "number", Kind::Int(0, i64::MAX), "The same seed gives the same text (random)");
 const STOP: Arg = Arg::option("stop", "STOP", "text", Kind::Text, "Ends the answer before any of these")
     .shaped(Shape::Counted(STOPS));
+const LOGPROBS: Arg = Arg::option(
+    "logprobs",
+    "LOGPROBS",
+    "count",
+    Kind::Int(0, MOST_ALTERNATIVES as i64),
+    "Replies the log-probability of each token, and of so many of the likeliest: the model's own, before LOGITBIAS, TEMPERATURE and the like",
+);
+const LOGITBIAS: Arg = Arg::option(
+    "logitbias",
+    "LOGITBIAS",
+    "json",
+    Kind::Object,
+    "Makes tokens more or less likely: a JSON object of what is added to their logits, -100 (never) to 100 (only these), by a text that is one token or by #id",
+);
 const PRIORITY: Arg = Arg::option(
     "priority",
     "PRIORITY",
@@ -170,6 +186,8 @@ pub(super) static COMMANDS: &[Command] = &[
             REPEAT,
             SEED,
             STOP,
+            LOGITBIAS,
+            LOGPROBS,
             PROFILE,
             PRIORITY,
             FORMAT,
@@ -215,6 +233,8 @@ pub(super) static COMMANDS: &[Command] = &[
             REPEAT,
             SEED,
             STOP,
+            LOGITBIAS,
+            LOGPROBS,
             PROFILE,
             PRIORITY,
             FORMAT,
@@ -258,6 +278,8 @@ pub(super) static COMMANDS: &[Command] = &[
             REPEAT,
             SEED,
             STOP,
+            LOGITBIAS,
+            LOGPROBS,
             PROFILE,
             PRIORITY,
             FORMAT,

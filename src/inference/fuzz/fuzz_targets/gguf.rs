@@ -10,7 +10,9 @@ use std::sync::Arc;
 use edits::edited;
 use engram_inference::gemma::{Gemma, LoadOptions, Progress, Role, Turn, Workspace};
 use engram_inference::generation::{Generation, Step};
+use engram_inference::gguf::Gguf;
 use engram_inference::sampler::Sampling;
+use engram_inference::tokenizer::Tokenizer;
 use libfuzzer_sys::fuzz_target;
 
 const SOUND: &[u8] = include_bytes!("../../../../tests/models/random-q4_0.gguf");
@@ -20,6 +22,10 @@ fuzz_target!(|bytes: &[u8]| {
     let written = if bytes.starts_with(b"GGUF") { bytes.to_vec() } else { edited(SOUND, bytes) };
     if std::fs::write(file.path(), written).is_err() {
         return;
+    }
+    // A vocabulary is read without the model that it belongs to as well.
+    if let Ok(tokenizer) = Gguf::open(file.path()).and_then(|gguf| Tokenizer::from_gguf(&gguf)) {
+        let _ = tokenizer.decode(&tokenizer.encode("Hello <end_of_turn>"));
     }
     let Ok(model) = Gemma::load(file.path(), &LoadOptions::default(), &Progress::default()) else { return };
     let model = Arc::new(model);
