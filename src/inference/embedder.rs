@@ -129,6 +129,14 @@ impl Embedder {
         }
     }
 
+    /// The bytes of a text that each of its [`tokens`](Self::tokens) stands for, in order.
+    pub fn spans(&self, text: &str) -> Vec<Range<usize>> {
+        match &self.kind {
+            Kind::Bert(encoder, _) => encoder.spans(text),
+            Kind::Gemma(encoder, _) => encoder.spans(text),
+        }
+    }
+
     /// Whether a text's tokens are those of its lines, each with the newlines that end it.
     pub fn lines_are_apart(&self) -> bool {
         match &self.kind {

@@ -206,6 +206,12 @@ impl Encoder {
         }
     }
 
+    /// The bytes of a text that each of its tokens stands for, in order; the text alone, without a prompt.
+    pub fn spans(&self, text: &str) -> Vec<Range<usize>> {
+        let tokenizer = self.model.tokenizer();
+        spans(tokenizer, text, &tokenizer.encode(text))
+    }
+
     /// The windows of a text, at least one.
     pub fn windows(&self, text: &str, purpose: Purpose) -> Vec<Window> {
         let tokens = self.model.tokenizer().encode(&self.joined(text, purpose));
