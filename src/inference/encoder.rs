@@ -139,7 +139,7 @@ struct Layer {
 /// What a text becomes before it is encoded: at most [`Encoder::window`] tokens, all in the vocabulary of the encoder that
 /// made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window(Vec<u32>);
+pub struct Window(pub(crate) Vec<u32>);
 
 impl Window {
     /// The token ids, the opening and the closing one included.

@@ -1,9 +1,10 @@
-//! Gemma 3 text models from GGUF files, and from folders as they are published.
+//! Gemma text models from GGUF files, and from folders as they are published.
 //!
 //! A [`Gemma`] is immutable and shared: weights where the files are mapped, norms copied, the tokenizer. A [`Sequence`] is one
-//! text under it. `generation` makes text of it.
+//! text under it. `generation` makes text of it; an [`Encoder`] is a model of the family that makes vectors instead.
 
 mod config;
+mod encoder;
 mod forward;
 mod kv;
 pub(crate) mod prefix;
@@ -22,6 +23,7 @@ use crate::tokenizer::Tokenizer;
 use config::Config;
 use source::{Family, Source};
 
+pub use encoder::{Encoder, Prompts, Scratch};
 pub use forward::{BATCH, LOGITS, Part, Sequence, Workspace};
 pub(crate) use kv::KvCache;
 pub use prefix::{Limits, Stats};
@@ -30,6 +32,9 @@ pub use template::{Role, Turn};
 
 /// The table of what each token brings for every layer: a row of it is read per token, so it is used where it lies.
 pub(crate) const OWN_INPUTS: &str = "per_layer_token_embd.weight";
+
+/// The embedding.
+pub(crate) const WORDS: &str = "token_embd.weight";
 
 /// What may be chosen when a model is loaded.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +63,7 @@ pub struct Progress {
 pub struct ModelInfo {
     /// `general.name` of the file, or the file's stem; the name of a folder.
     pub name: String,
-    /// `gemma3`.
+    /// As a GGUF calls it: `gemma3`.
     pub architecture: String,
     /// Numbers in all tensors.
     pub parameters: u64,
@@ -98,6 +103,8 @@ pub struct Gemma {
     output: Option<Matrix>,
     output_norm: MappedVec<f32>,
     layers: Vec<Layer>,
+    /// What makes a text's vector of the mean of its positions, in an encoder.
+    projection: Option<[Matrix; 2]>,
 }
 
 pub(crate) struct Layer {
@@ -165,19 +172,20 @@ impl Gemma {
     /// the page cache with `progress`. Errors name the file and what was wrong in it.
     pub fn load(path: &Path, options: &LoadOptions, progress: &Progress) -> Result<Gemma, Error> {
         let source = Source::open(path)?;
+        if source.family == Family::Embedding {
+            let why = "the model makes embeddings and no text: load it with EMBEDDING, or name it with engram.embedder";
+            return Err(Error::new(why).at(path.display()));
+        }
         Gemma::read(&source, path, options, progress).map_err(|e| e.at(path.display()))
     }
 
     fn read(source: &Source, path: &Path, options: &LoadOptions, progress: &Progress) -> Result<Gemma, Error> {
         let config = Config::read(source)?;
-        if config.family == Family::Embedding {
-            return Err(Error::new("the model makes embeddings and no text: name it with engram.embedder"));
-        }
         let tokenizer = match &options.tokenizer {
             Some(path) => Tokenizer::from_file(path)?,
             None => source.tokenizer()?,
         };
-        let (vocabulary, rows) = (tokenizer.vocabulary_size(), source.rows("token_embd.weight")?);
+        let (vocabulary, rows) = (tokenizer.vocabulary_size(), source.rows(WORDS)?);
         if vocabulary == 0 || vocabulary > rows {
             return Err(Error::new(format!("the tokenizer has {vocabulary} pieces, the model {rows}")));
         }
@@ -203,7 +211,11 @@ impl Gemma {
         let arena = Arena::new(source.arena_bytes()?)?;
         let table = |name: &str| source.table(name, vocabulary, config.width, &arena).and_then(advance);
         let width = config.width;
-        let embedding = table("token_embd.weight")?;
+        let embedding = match config.family {
+            // Only rows of it are read.
+            Family::Embedding => source.mapped_table(WORDS, vocabulary, width)?,
+            _ => table(WORDS)?,
+        };
         let output = if source.has("output.weight") { Some(table("output.weight")?) } else { None };
         let own_inputs = match config.layer_input {
             None => None,
@@ -252,6 +264,13 @@ impl Gemma {
                 scale: if source.has(&scale) { source.vector(&scale, 1)?.first().copied().unwrap_or(1.0) } else { 1.0 },
             });
         }
+        let projection = match config.projection {
+            None => None,
+            Some(inner) => Some([
+                source.dense(2, inner, width, &arena).and_then(advance)?,
+                source.dense(3, width, inner, &arena).and_then(advance)?,
+            ]),
+        };
         let output_norm = source.gain("output_norm.weight", width)?;
         let quantization = quantization(&layers);
         let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
@@ -291,6 +310,7 @@ impl Gemma {
             output,
             output_norm,
             layers,
+            projection,
         })
     }
 
@@ -329,6 +349,10 @@ impl Gemma {
 
     pub(crate) fn output_norm(&self) -> &[f32] {
         &self.output_norm
+    }
+
+    pub(crate) fn projection(&self) -> Option<&[Matrix; 2]> {
+        self.projection.as_ref()
     }
 
     pub(crate) fn layers(&self) -> &[Layer] {

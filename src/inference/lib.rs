@@ -1,4 +1,4 @@
-//! Running models on the CPU, from local files: the Gemma 3 text family and sentence encoders.
+//! Running models on the CPU, from local files: the Gemma text family and text encoders.
 //!
 //! The crate knows no Redis and no memory engine. It holds no thread unless a [`pool::Pool`] is made, and keeps weights,
 //! key/value caches, activations and scratch in mappings of its own ([`memory`]), outside the process allocator: inside a
@@ -9,6 +9,7 @@
 
 pub mod cache;
 pub mod constraint;
+pub mod embedder;
 pub mod encoder;
 pub mod engine;
 pub mod error;
@@ -26,6 +27,7 @@ pub mod sampler;
 pub mod team;
 pub mod tokenizer;
 
+pub use embedder::{Embedder, Purpose};
 pub use encoder::{Encoded, Encoder, Precision, Scratch, Window};
 pub use error::Error;
 pub use tokenizer::{Detokenizer, Tokenizer};

@@ -34,7 +34,7 @@ mod sentencepiece;
 mod tests;
 
 /// What stands for a space inside pieces.
-const SPACE: char = '\u{2581}';
+pub(crate) const SPACE: char = '\u{2581}';
 /// What SentencePiece decodes the unknown piece to, unless a model says otherwise.
 const UNKNOWN_SURFACE: &str = " \u{2047} ";
 /// Control pieces that begin a turn, that end one, and that end a generation besides; the first of each that a vocabulary has is used. Gemma 4 ends its

@@ -166,12 +166,14 @@ static MAX_CONTEXT: Number = number(
 
 static MODEL_DIR: Text =
     text(c"model-dir", "models", None, any_folder, "The one folder that models are read from. Set at start only.");
+/// The text encoder that scripts/fetch-embedder fetches.
+pub const DEFAULT_EMBEDDER: &str = "all-MiniLM-L6-v2";
 static EMBEDDER: Text = text(
     c"embedder",
-    "all-MiniLM-L6-v2",
+    DEFAULT_EMBEDDER,
     Some(&EMBEDDER_CHANGED),
     any_text,
-    "The text encoder: a folder in engram.model-dir; empty for none.",
+    "The text encoder, a folder or GGUF file in engram.model-dir: `[name=]path[:dimensions]`; empty for none.",
 );
 static MODEL: Text = text(
     c"model",
@@ -209,7 +211,7 @@ pub fn model_dir() -> String {
     MODEL_DIR.get()
 }
 
-/// The text encoder's folder in [`model_dir`]; empty for none.
+/// The text encoder in [`model_dir`], `[name=]path[:dimensions]`; empty for none.
 pub fn embedder() -> String {
     EMBEDDER.get()
 }

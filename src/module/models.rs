@@ -8,7 +8,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use engram_agent::{WindowTokens, WordVector, word_vectors};
 use engram_inference::cache::Cache;
+use engram_inference::embedder::Spanned;
 use engram_inference::engine::Engine;
 use engram_inference::gemma::{Gemma, LoadOptions, Progress, Stats};
 use engram_inference::pool::{Advance, Pool, Priority, Task};
-use engram_inference::{Encoder, Scratch, Window};
+use engram_inference::{Embedder, Encoded as EncodedWindow, Purpose, Window};
 use engram_memory::{Language, Missing};
 
 use crate::config;
@@ -52,34 +52,46 @@ pub type Vectors = Arc<TextVectors>;
 #[derive(Clone)]
 pub struct Text {
     text: String,
+    purpose: Purpose,
     /// The language of its words and the byte from which on they get vectors; None = they get none.
     words: Option<(Language, usize)>,
 }
 
 impl Text {
-    /// A text of which only the whole counts.
-    pub fn plain(text: impl Into<String>) -> Text {
-        Text { text: text.into(), words: None }
+    /// A text that others may look for, of which only the whole counts.
+    pub fn document(text: impl Into<String>) -> Text {
+        Text { text: text.into(), purpose: Purpose::Document, words: None }
+    }
+
+    /// A text that is looked for, of which only the whole counts.
+    pub fn query(text: impl Into<String>) -> Text {
+        Text { purpose: Purpose::Query, ..Text::document(text) }
     }
 
     /// That of a memory that a space wants embedded.
     pub fn of(memory: &Missing) -> Text {
+        let text = Text::document(memory.text.as_str());
         match memory.words {
-            Some(language) => Text::with_words(memory.text.as_str(), memory.from, language),
-            None => Text::plain(memory.text.as_str()),
+            Some(language) => text.with_words(memory.from, language),
+            None => text,
         }
     }
 
-    /// A text whose words from byte `from` on count too.
-    pub fn with_words(text: impl Into<String>, from: usize, language: Language) -> Text {
-        Text { text: text.into(), words: Some((language, from)) }
+    /// The same text, whose words from byte `from` on count too.
+    pub fn with_words(self, from: usize, language: Language) -> Text {
+        Text { words: Some((language, from)), ..self }
     }
 
-    /// What stands for it in the cache: words of another language, or from another place on, are other words.
-    fn cache_key(&self) -> Cow<'_, str> {
+    /// What stands for it in the cache of what this encoder makes: words of another language, or from another place on, are other words, and a text
+    /// behind another prompt is another text.
+    fn cache_key(&self, encoder: &Embedder) -> Cow<'_, str> {
+        let prompt = encoder.prompt(self.purpose);
         match self.words {
-            None => Cow::Borrowed(&self.text),
-            Some((language, from)) => Cow::Owned(format!("{}\u{1}{from}\u{1}{}", language.name(), self.text)),
+            None if prompt.is_empty() => Cow::Borrowed(&self.text),
+            None => Cow::Owned(format!("{prompt}\u{1}{}", self.text)),
+            Some((language, from)) => {
+                Cow::Owned(format!("{prompt}\u{1}{}\u{1}{from}\u{1}{}", language.name(), self.text))
+            }
         }
     }
 }
@@ -180,69 +192,158 @@ pub fn path_of(name: &str) -> Result<PathBuf, Error> {
 // ---------------------------------------------------------------------------------------------------------------------------------------------------------
 // The encoder
 
-enum Embedder {
+enum State {
     /// Why there is none.
     None(String),
     Loading,
-    Ready(Arc<Encoder>),
+    Ready(Arc<Embedder>),
 }
 
-static EMBEDDER: Mutex<Embedder> = Mutex::new(Embedder::None(String::new()));
+static EMBEDDER: Mutex<State> = Mutex::new(State::None(String::new()));
 /// Only the newest load may set the encoder.
 static EMBEDDER_LOAD: AtomicU64 = AtomicU64::new(0);
 
 /// Loads the encoder that `engram.embedder` names, in the background.
 fn load_embedder() {
     let number = EMBEDDER_LOAD.fetch_add(1, Ordering::AcqRel) + 1;
-    let name = config::embedder();
-    if name.is_empty() {
-        set_embedder(number, Embedder::None("engram.embedder is empty".to_owned()));
+    let setting = config::embedder();
+    if setting.is_empty() {
+        set_embedder(number, State::None("engram.embedder is empty".to_owned()));
         return;
     }
-    let path = match path_of(&name) {
+    let NamedEmbedder { name, path: file, dim } = NamedEmbedder::parse(&setting);
+    let path = match name.map_or(Ok(()), check_embedder_name).and_then(|()| path_of(file)) {
         Ok(path) => path,
-        Err(error) => return set_embedder(number, Embedder::None(error.message)),
+        Err(error) => {
+            set_embedder(number, State::None(error.message));
+            return;
+        }
     };
-    if !path.is_dir() {
-        let reason =
-            format!("there is no folder '{}'; `make demo` or scripts/fetch-embedder fetches it", path.display());
+    if !path.exists() {
+        let reason = format!(
+            "there is no folder or file '{}'; `make demo` or scripts/fetch-embedder fetches {}",
+            path.display(),
+            config::DEFAULT_EMBEDDER
+        );
         ffi::log(Level::Warning, &format!("engram: no text encoder: {reason}"));
-        return set_embedder(number, Embedder::None(reason));
+        set_embedder(number, State::None(reason));
+        return;
     }
-    set_embedder(number, Embedder::Loading);
+    set_embedder(number, State::Loading);
+    let name = name.map(str::to_owned);
     spawn_once(move || {
-        let started = Instant::now();
-        // As for Gemma: a panic in a loader must not leave the encoder loading for ever.
-        let loaded = std::panic::catch_unwind(|| Encoder::load(&path).map_err(|error| error.to_string()))
-            .unwrap_or_else(|_| Err("the loader failed with an internal error".to_owned()));
-        match loaded {
-            Ok(encoder) => {
-                ffi::log(
-                    Level::Notice,
-                    &format!(
-                        "engram: text encoder {} ready in {} ms ({} dimensions)",
-                        encoder.name(),
-                        started.elapsed().as_millis(),
-                        encoder.dim()
-                    ),
-                );
-                // The folder of the same name may hold other weights than before.
-                cache().clear();
-                set_embedder(number, Embedder::Ready(Arc::new(encoder)));
-            }
+        let to = match read_embedder(&path, name.as_deref(), dim) {
+            Ok(encoder) => State::Ready(encoder),
             Err(error) => {
                 ffi::log(Level::Warning, &format!("engram: no text encoder: {error}"));
-                set_embedder(number, Embedder::None(error));
+                State::None(error)
             }
-        }
+        };
+        set_embedder(number, to);
     });
 }
 
-fn set_embedder(number: u64, to: Embedder) {
+/// What `engram.embedder` says: `[name=]path[:dim]`.
+struct NamedEmbedder<'a> {
+    name: Option<&'a str>,
+    path: &'a str,
+    dim: Option<usize>,
+}
+
+impl NamedEmbedder<'_> {
+    fn parse(setting: &str) -> NamedEmbedder<'_> {
+        let (name, rest) = setting.split_once('=').map_or((None, setting), |(name, rest)| (Some(name), rest));
+        let cut = rest.rsplit_once(':').and_then(|(path, dim)| Some((path, dim.parse().ok()?)));
+        let (path, dim) = cut.map_or((rest, None), |(path, dim)| (path, Some(dim)));
+        NamedEmbedder { name, path, dim }
+    }
+}
+
+/// Reads an encoder; the log says how long it took.
+fn read_embedder(path: &Path, name: Option<&str>, dim: Option<usize>) -> Result<Arc<Embedder>, String> {
+    let started = Instant::now();
+    // As for Gemma: a panic in a loader must not leave the encoder loading for ever.
+    let loaded = std::panic::catch_unwind(|| Embedder::load(path, name, dim).map_err(|error| error.to_string()));
+    let encoder = loaded.unwrap_or_else(|_| Err("the loader failed with an internal error".to_owned()))?;
+    ffi::log(
+        Level::Notice,
+        &format!(
+            "engram: text encoder {} ready in {} ms ({} dimensions)",
+            encoder.name(),
+            started.elapsed().as_millis(),
+            encoder.dim()
+        ),
+    );
+    Ok(Arc::new(encoder))
+}
+
+/// Sets the encoder, if no other load has begun since number `number` did.
+fn set_embedder(number: u64, to: State) -> bool {
     let mut embedder = lock(&EMBEDDER);
-    if EMBEDDER_LOAD.load(Ordering::Acquire) == number {
+    let newest = EMBEDDER_LOAD.load(Ordering::Acquire) == number;
+    if newest {
+        // The path of the same name may hold other weights than before.
+        cache().clear();
         *embedder = to;
     }
+    newest
+}
+
+/// Loads the text encoder by a name, in the background, and tells `finish` on the pool. It takes the place of the one there is, which serves until then and
+/// stays where the load fails.
+pub fn load_named_embedder(
+    name: &str,
+    path: &str,
+    dim: Option<usize>,
+    finish: impl FnOnce(Result<(), Error>) + Send + 'static,
+) -> Result<(), Error> {
+    check_embedder_name(name)?;
+    let file = existing(path)?;
+    {
+        let mut gemmas = lock(&GEMMAS);
+        // A name whose load failed can be used again.
+        if gemmas.get(name).is_some_and(|named| matches!(named.slot, Slot::Failed(_))) {
+            gemmas.remove(name);
+        }
+        if gemmas.contains_key(name) {
+            return Err(Error::err(format!(
+                "a model '{name}' is loaded: GEMMA.UNLOAD {name} first, or choose another name"
+            )));
+        }
+    }
+    let (name, before) = (name.to_owned(), EMBEDDER_LOAD.load(Ordering::Acquire));
+    spawn_once(move || {
+        let loaded = read_embedder(&file, Some(&name), dim);
+        let loaded = loaded.map_err(|reason| Error::err(format!("the model '{name}' cannot be loaded: {reason}")));
+        let result = loaded.and_then(|encoder| {
+            let next = EMBEDDER_LOAD.compare_exchange(before, before + 1, Ordering::AcqRel, Ordering::Acquire);
+            if next.is_ok() && set_embedder(before + 1, State::Ready(encoder)) {
+                return Ok(());
+            }
+            Err(Error::err(format!("another text encoder was loaded while '{name}' was being loaded")))
+        });
+        if let Err(error) = &result {
+            ffi::log(Level::Warning, &format!("engram: {}", error.message));
+        }
+        finish(result);
+    });
+    Ok(())
+}
+
+/// Forgets the encoder of this name; true if it was there.
+fn unload_embedder(name: &str) -> bool {
+    let mut embedder = lock(&EMBEDDER);
+    let named =
+        |encoder: &Embedder| encoder.name() == name || encoder.name().rsplit_once(':').is_some_and(|(n, _)| n == name);
+    if !matches!(&*embedder, State::Ready(encoder) if named(encoder)) {
+        return false;
+    }
+    EMBEDDER_LOAD.fetch_add(1, Ordering::AcqRel);
+    let before = std::mem::replace(&mut *embedder, State::None(format!("GEMMA.UNLOAD {name}")));
+    drop(embedder);
+    // A large unmapping takes milliseconds: not on this thread.
+    spawn_once(move || drop(before));
+    true
 }
 
 fn none(reason: &str) -> Error {
@@ -255,18 +356,18 @@ fn none(reason: &str) -> Error {
 }
 
 /// The encoder, at once.
-pub fn embedder() -> Result<Arc<Encoder>, Error> {
+pub fn embedder() -> Result<Arc<Embedder>, Error> {
     match &*lock(&EMBEDDER) {
-        Embedder::Ready(encoder) => Ok(encoder.clone()),
-        Embedder::Loading => {
+        State::Ready(encoder) => Ok(encoder.clone()),
+        State::Loading => {
             Err(Error::new("LOADING", "the text encoder is being loaded, and this cannot wait for it here: retry"))
         }
-        Embedder::None(reason) => Err(none(reason)),
+        State::None(reason) => Err(none(reason)),
     }
 }
 
 /// The encoder, waiting while it is being loaded, unless `stop` says so. Not on the main thread, and not on one of the pool, which loads it.
-pub fn wait_for_embedder(stop: impl Fn() -> bool) -> Result<Arc<Encoder>, Error> {
+pub fn wait_for_embedder(stop: impl Fn() -> bool) -> Result<Arc<Embedder>, Error> {
     loop {
         match embedder() {
             Err(error) if error.code == "LOADING" && !stop() => std::thread::sleep(Duration::from_millis(5)),
@@ -278,7 +379,7 @@ pub fn wait_for_embedder(stop: impl Fn() -> bool) -> Result<Arc<Encoder>, Error>
 /// An error if there is no encoder and none is being loaded.
 pub fn expect_embedder() -> Result<(), Error> {
     match &*lock(&EMBEDDER) {
-        Embedder::None(reason) => Err(none(reason)),
+        State::None(reason) => Err(none(reason)),
         _ => Ok(()),
     }
 }
@@ -286,9 +387,9 @@ pub fn expect_embedder() -> Result<(), Error> {
 /// A line about the encoder for INFO: name or the reason why there is none.
 pub fn embedder_state() -> (String, &'static str, u64) {
     match &*lock(&EMBEDDER) {
-        Embedder::Ready(encoder) => (encoder.name().to_owned(), "ready", encoder.info().mapped_bytes),
-        Embedder::Loading => (config::embedder(), "loading", 0),
-        Embedder::None(reason) => (reason.clone(), "none", 0),
+        State::Ready(encoder) => (encoder.name().to_owned(), "ready", encoder.mapped_bytes()),
+        State::Loading => (config::embedder(), "loading", 0),
+        State::None(reason) => (reason.clone(), "none", 0),
     }
 }
 
@@ -306,53 +407,40 @@ pub static EMBED_TEXTS: AtomicU64 = AtomicU64::new(0);
 /// Microseconds spent embedding.
 pub static EMBED_MICROS: AtomicU64 = AtomicU64::new(0);
 
-/// Buffers of the forward pass, kept between texts. As many as texts were ever embedded at once.
-static SCRATCH: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
-
 /// Words of a text that is kept in the cache, at most: at 400 bytes each, a page of text would take as much as a hundred questions.
 const CACHED_WORDS: usize = 64;
 
-/// A window with the bytes of the text that each of its tokens stands for; none if they are not asked for.
-type Spanned = (Window, Vec<Range<usize>>);
-
-fn windows_of(encoder: &Encoder, text: &Text) -> Vec<Spanned> {
+/// The windows of a text; without spans if its words do not count.
+fn windows_of(encoder: &Embedder, text: &Text) -> Vec<Spanned> {
     match text.words {
-        Some(_) => encoder.windows_with_spans(&text.text),
-        None => encoder.windows(&text.text).into_iter().map(|window| (window, Vec::new())).collect(),
+        Some(_) => encoder.windows_with_spans(&text.text, text.purpose),
+        None => encoder.windows(&text.text, text.purpose).into_iter().map(|window| (window, Vec::new())).collect(),
     }
 }
 
 /// The vector of a window, and those of its tokens if they are wanted.
-fn embed_window(encoder: &Encoder, window: &Window, tokens: bool) -> Result<(Vec<f32>, Vec<f32>), Error> {
-    let mut scratch = lock(&SCRATCH).pop().unwrap_or_default();
+fn embed_window(encoder: &Embedder, window: &Window, tokens: bool) -> Result<EncodedWindow, Error> {
     let started = Instant::now();
-    let window = std::slice::from_ref(window);
-    let encoded = if tokens {
-        encoder.encode_with_tokens(window, &mut scratch).map(|all| all.into_iter().next().map(|e| (e.vector, e.tokens)))
-    } else {
-        encoder.encode(window, &mut scratch).map(|all| all.into_iter().next().map(|vector| (vector, Vec::new())))
-    };
+    let encoded = encoder.embed(window, tokens);
     EMBED_MICROS.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    lock(&SCRATCH).push(scratch);
-    let encoded = encoded.map_err(|e| Error::err(format!("embedding failed: {e}")))?;
-    encoded.ok_or_else(|| Error::err("embedding failed: the encoder gave no vector"))
+    encoded.map_err(|e| Error::err(format!("embedding failed: {e}")))
 }
 
 /// What a text has become, once its windows are embedded; kept in the cache.
-fn finish(encoder: &Encoder, text: &Text, windows: &[Spanned], embedded: Vec<(Vec<f32>, Vec<f32>)>) -> Vectors {
+fn finish(encoder: &Embedder, text: &Text, windows: &[Spanned], embedded: Vec<EncodedWindow>) -> Vectors {
     let words = text.words.map(|(language, from)| {
         let tokens = windows.iter().zip(&embedded);
         let tokens: Vec<WindowTokens> =
-            tokens.map(|((_, spans), (_, vectors))| WindowTokens { spans, vectors }).collect();
+            tokens.map(|((_, spans), window)| WindowTokens { spans, vectors: &window.tokens }).collect();
         word_vectors(&text.text, from, language, &tokens)
     });
     let vectors = Arc::new(TextVectors {
-        windows: embedded.into_iter().map(|(vector, _)| vector).collect(),
+        windows: embedded.into_iter().map(|window| window.vector).collect(),
         words: words.unwrap_or_default(),
     });
     EMBED_TEXTS.fetch_add(1, Ordering::Relaxed);
     if vectors.words.len() <= CACHED_WORDS {
-        cache().insert(encoder.name(), &text.cache_key(), vectors.clone(), vectors.bytes());
+        cache().insert(encoder.name(), &text.cache_key(encoder), vectors.clone(), vectors.bytes());
     }
     vectors
 }
@@ -360,10 +448,10 @@ fn finish(encoder: &Encoder, text: &Text, windows: &[Spanned], embedded: Vec<(Ve
 /// A text on its way to its vectors, one window per step, so that a long text does not keep a thread from others.
 pub struct Embedding {
     text: Text,
-    wanted: Option<Arc<Encoder>>,
-    encoder: Option<Arc<Encoder>>,
+    wanted: Option<Arc<Embedder>>,
+    encoder: Option<Arc<Embedder>>,
     windows: Vec<Spanned>,
-    embedded: Vec<(Vec<f32>, Vec<f32>)>,
+    embedded: Vec<EncodedWindow>,
 }
 
 impl Embedding {
@@ -373,13 +461,13 @@ impl Embedding {
     }
 
     /// The same for this encoder, whatever the server has by then: the texts of one command are embedded by one model.
-    fn by(encoder: Arc<Encoder>, text: Text) -> Embedding {
+    fn by(encoder: Arc<Embedder>, text: Text) -> Embedding {
         Embedding { wanted: Some(encoder), ..Embedding::of(text) }
     }
 
     /// The next step, on a pool thread; the encoder's name and the vectors once they are complete. While the encoder is being loaded a step waits for a
     /// moment only: with one thread, the load is queued behind this very task.
-    pub fn step(&mut self) -> Result<Option<(Arc<Encoder>, Vectors)>, Error> {
+    pub fn step(&mut self) -> Result<Option<(Arc<Embedder>, Vectors)>, Error> {
         let encoder = match &self.encoder {
             Some(encoder) => encoder.clone(),
             None => match self.wanted.clone().map_or_else(embedder, Ok) {
@@ -417,13 +505,18 @@ impl Embedding {
 }
 
 /// The vectors of a text if they are cached.
-fn cached(encoder: &Encoder, text: &Text) -> Option<Vectors> {
-    cache().get(encoder.name(), &text.cache_key())
+fn cached(encoder: &Embedder, text: &Text) -> Option<Vectors> {
+    cache().get(encoder.name(), &text.cache_key(encoder))
 }
 
-/// Whether a text has more windows than a memory may have vectors.
+/// Whether the text of a memory has more windows than it may have vectors.
 pub fn is_too_long(text: &str) -> bool {
-    embedder().is_ok_and(|encoder| encoder.windows(text).len() > engram_memory::limits::WINDOWS)
+    embedder().is_ok_and(|encoder| has_too_many_windows(&encoder, text))
+}
+
+/// The same for this encoder.
+pub fn has_too_many_windows(encoder: &Embedder, text: &str) -> bool {
+    encoder.windows(text, Purpose::Document).len() > engram_memory::limits::WINDOWS
 }
 
 /// What counts tokens.
@@ -432,7 +525,7 @@ pub enum Counter {
     /// The tokenizer of a language model, under its name, and the number of its load.
     Gemma(String, Arc<Gemma>, u64),
     /// That of the text encoder, and the number of its load.
-    Encoder(Arc<Encoder>, u64),
+    Encoder(Arc<Embedder>, u64),
     /// Characters by four.
     Estimate,
 }
@@ -466,8 +559,7 @@ impl Counter {
     pub fn lines_are_apart(&self) -> bool {
         match self {
             Counter::Gemma(_, gemma, _) => gemma.tokenizer().lines_are_apart(),
-            // A word never goes on behind white space.
-            Counter::Encoder(..) => true,
+            Counter::Encoder(encoder, _) => encoder.lines_are_apart(),
             Counter::Estimate => false,
         }
     }
@@ -653,6 +745,34 @@ static GEMMA_LOAD: AtomicU64 = AtomicU64::new(0);
 /// At most this many models have a name.
 const MAX_MODELS: usize = 64;
 
+fn check_name(name: &str) -> Result<(), Error> {
+    if name.is_empty() || name.len() > 128 || name.contains(char::is_whitespace) || name.contains(char::is_control) {
+        return Err(Error::err("a model's name has 1 to 128 characters, without spaces"));
+    }
+    Ok(())
+}
+
+/// The length of vectors that are cut stands behind the name of their encoder.
+fn check_embedder_name(name: &str) -> Result<(), Error> {
+    check_name(name)?;
+    if name.contains(':') {
+        return Err(Error::err("a text encoder's name has no ':', behind which the length of its vectors stands"));
+    }
+    Ok(())
+}
+
+/// A file or folder that is there.
+fn existing(path: &str) -> Result<PathBuf, Error> {
+    let file = path_of(path)?;
+    if !file.exists() {
+        return Err(Error::new(
+            "NOMODEL",
+            format!("there is no file or folder '{path}' in engram.model-dir ('{}')", config::model_dir()),
+        ));
+    }
+    Ok(file)
+}
+
 /// Loads a model under a name, in the background, and tells `finish` on the pool. A name in use is refused until it is unloaded.
 pub fn load_gemma(
     name: &str,
@@ -661,16 +781,8 @@ pub fn load_gemma(
     context: Option<usize>,
     finish: impl FnOnce(Result<Arc<Gemma>, Error>) + Send + 'static,
 ) -> Result<Arc<Progress>, Error> {
-    if name.is_empty() || name.len() > 128 || name.contains(char::is_whitespace) || name.contains(char::is_control) {
-        return Err(Error::err("a model's name has 1 to 128 characters, without spaces"));
-    }
-    let file = path_of(path)?;
-    if !file.exists() {
-        return Err(Error::new(
-            "NOMODEL",
-            format!("there is no file or folder '{path}' in engram.model-dir ('{}')", config::model_dir()),
-        ));
-    }
+    check_name(name)?;
+    let file = existing(path)?;
     let tokenizer = tokenizer.map(path_of).transpose()?;
     let progress = Arc::new(Progress::default());
     let number = GEMMA_LOAD.fetch_add(1, Ordering::AcqRel);
@@ -747,6 +859,7 @@ pub fn unload(name: &str) -> Result<(), Error> {
             spawn_once(move || drop(named));
             Ok(())
         }
+        None if unload_embedder(name) => Ok(()),
         None => Err(unknown(name)),
     }
 }
@@ -849,10 +962,10 @@ pub fn describe() -> Value {
         ("kind", Value::from("embedding")),
         ("state", Value::from(state)),
     ];
-    if let Embedder::Ready(encoder_ready) = &*lock(&EMBEDDER) {
+    if let State::Ready(encoder_ready) = &*lock(&EMBEDDER) {
         encoder.push(("dimensions", Value::from(encoder_ready.dim())));
         encoder.push(("window", Value::from(encoder_ready.window())));
-        encoder.push(("precision", Value::from(encoder_ready.info().precision.name())));
+        encoder.push(("precision", Value::from(encoder_ready.precision())));
         encoder.push(("bytes", Value::from(bytes)));
     }
     if state == "none" {

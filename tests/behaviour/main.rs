@@ -25,6 +25,7 @@ mod constrained;
 mod context;
 mod conversations;
 mod documents;
+mod embedders;
 mod export;
 mod failover;
 mod filters;

@@ -635,6 +635,12 @@ impl Keys<'_> {
             }
         }
         // The converter leaves the two out unless it is asked for them, and the vectors are then others.
+        if self.count(Key("dense_2_feat_out", ""))?.is_none() {
+            let name = self.name(Key("dense_2_feat_out", ""));
+            return Err(Error::new(format!(
+                "{name} is missing: the file lacks the layers behind the mean; convert the model with --sentence-transformers-dense-modules"
+            )));
+        }
         let size = |key: &'static str, least: usize, most: usize| self.size(Key(key, ""), least, most, None);
         let inner = size("dense_2_feat_out", 1, MOST_WIDTH)?;
         size("dense_2_feat_in", width, width)?;

@@ -9,6 +9,9 @@
 //! by rows, products by tiles of weights, attention by texts, heads and rows. What follows a product on the same numbers is
 //! done where they are still in the cache: gate and up are one region which ends in the quantised input of down.
 //!
+//! **Both ways.** An encoder's text is one batch of its own: every position sees those behind it as well, so all its keys must be
+//! there before the first query.
+//!
 //! **Attention.** Queries of all heads that share a key/value head, of some positions, are a block that meets page after page
 //! of keys and values ([`crate::kernels::PAGE`] positions) with the online softmax.
 
@@ -102,6 +105,8 @@ pub struct Part<'a> {
 /// The activations of a batch, made for a model and used again and again.
 pub struct Workspace {
     model: Arc<Gemma>,
+    /// Rows that a batch may have, and those whose logits may be wanted.
+    most: (usize, usize),
     x: MappedVec<f32>,
     qkv: MappedVec<f32>,
     /// What a branch adds to `x`, before its norm.
@@ -147,14 +152,14 @@ struct Turns {
 
 impl Turns {
     /// Frequencies `base^(−2j / head_dim) / factor`, in f32 as the reference has them.
-    fn new(rope: Rope, head_dim: usize) -> Result<Turns, Error> {
+    fn new(rope: Rope, head_dim: usize, most: usize) -> Result<Turns, Error> {
         let half = head_dim / 2;
         let mut frequencies = MappedVec::zeroed(half)?;
         // Pairs that are not rotated have the frequency 0.
         for (j, f) in frequencies.iter_mut().enumerate().take(rope.pairs) {
             *f = (rope.base.powf(-2.0 * j as f64 / head_dim as f64) / rope.factor) as f32;
         }
-        Ok(Turns { rope, frequencies, cos: MappedVec::zeroed(BATCH * half)?, sin: MappedVec::zeroed(BATCH * half)? })
+        Ok(Turns { rope, frequencies, cos: MappedVec::zeroed(most * half)?, sin: MappedVec::zeroed(most * half)? })
     }
 
     /// Whether a layer of this shape rotates so.
@@ -184,22 +189,27 @@ impl Turns {
 impl Workspace {
     /// Room for batches of a model.
     pub fn new(model: Arc<Gemma>) -> Result<Workspace, Error> {
+        Workspace::of(model, BATCH, LOGITS)
+    }
+
+    /// Room for batches of up to `most` rows, `wanted` of them with logits.
+    pub(super) fn of(model: Arc<Gemma>, most: usize, wanted: usize) -> Result<Workspace, Error> {
         let c = model.config();
         let layers = model.layers();
         let (dim, ffn) = (c.most(|shape| shape.head_dim), c.most(|shape| shape.ffn));
         let qkv = c.most(|shape| (c.heads + 2 * shape.kv_heads) * shape.head_dim);
         let group = c.most(|shape| c.heads / shape.kv_heads);
-        let rows = |width: usize| MappedVec::zeroed(BATCH * width);
+        let rows = |width: usize| MappedVec::zeroed(most * width);
         let matrices = layers.iter().flat_map(Layer::matrices).chain([model.output()]);
         let matrices = matrices.chain(model.own_inputs().map(|own| &own.projection));
-        let product = matrices.map(|matrix| matrix.scratch_len(BATCH)).fold(0, usize::max);
+        let product = matrices.map(|matrix| matrix.scratch_len(most)).fold(0, usize::max);
         // Scores, sums and queries of a block; gate and up of a piece; a normed row.
         let attention = QUERIES.max(group) * (PAGE + 2 * dim);
-        let own = attention.max(2 * BATCH * INNER).max(c.width).max(dim);
+        let own = attention.max(2 * most * INNER).max(c.width).max(dim);
         let mut turns: Vec<Turns> = Vec::new();
         for shape in &c.shapes {
             if turns.iter().all(|turns| !turns.is(shape)) {
-                turns.push(Turns::new(shape.rope, shape.head_dim)?);
+                turns.push(Turns::new(shape.rope, shape.head_dim, most)?);
             }
         }
         let own_inputs = c.layer_input.unwrap_or(0);
@@ -209,17 +219,18 @@ impl Workspace {
             x: rows(c.width)?,
             qkv: rows(qkv)?,
             branch: rows(c.width)?,
-            normed: Input::new(BATCH, c.width, of_stream)?,
-            mixed: Input::new(BATCH, c.heads * dim, layers.iter().map(|layer| &layer.attn_output))?,
-            inner: Input::new(BATCH, ffn, layers.iter().map(|layer| &layer.down))?,
-            head: Input::new(LOGITS, c.width, [model.output()])?,
-            logits: MappedVec::zeroed(LOGITS * model.output().rows())?,
+            normed: Input::new(most, c.width, of_stream)?,
+            mixed: Input::new(most, c.heads * dim, layers.iter().map(|layer| &layer.attn_output))?,
+            inner: Input::new(most, ffn, layers.iter().map(|layer| &layer.down))?,
+            head: Input::new(wanted, c.width, [model.output()])?,
+            logits: MappedVec::zeroed(wanted * model.output().rows())?,
             own: rows(c.layers * own_inputs)?,
             own_gated: rows(own_inputs)?,
-            own_input: Input::new(BATCH, own_inputs, of_own)?,
+            own_input: Input::new(most, own_inputs, of_own)?,
             turns,
             scratch: Vec::new(),
             scratch_len: (own, product),
+            most: (most, wanted),
             model,
         })
     }
@@ -242,11 +253,7 @@ impl Workspace {
     /// Appends the tokens of all parts to their texts, at most [`BATCH`] together, and computes the logits that are wanted, at
     /// most [`LOGITS`]. Between layers it calls `pause`. Where it fails, no text has changed.
     pub fn append(&mut self, parts: &mut [Part<'_>], lead: &Lead<'_>, pause: &dyn Fn()) -> Result<(), Error> {
-        let (total, wanted) = self.check(parts)?;
-        while self.scratch.len() < lead.members() {
-            let (own, product) = self.scratch_len;
-            self.scratch.push(Scratch { own: MappedVec::zeroed(own)?, product: MappedVec::zeroed(product)? });
-        }
+        self.check(parts)?;
         let mut rows = Vec::with_capacity(parts.len());
         let mut next = 0;
         for part in parts.iter_mut() {
@@ -257,32 +264,62 @@ impl Workspace {
             next += part.tokens.len();
         }
         let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens.iter().copied()).collect();
-        self.embed(&tokens, &rows)?;
-        let model = Arc::clone(&self.model);
-        let mut pass = Pass { work: self, model: &model, k: kernels(), lead, rows: &rows, total };
-        if let Some(own) = model.own_inputs() {
-            pass.own_inputs(own, &tokens);
-        }
-        for (index, layer) in model.layers().iter().enumerate() {
-            pass.layer(index, layer);
-            pause();
-        }
         let last: Vec<usize> =
             rows.iter().zip(parts.iter()).flat_map(|(rows, part)| rows.rows.end - part.logits..rows.rows.end).collect();
-        if wanted > 0 {
-            pass.logits(&last);
-        }
+        self.pass(&tokens, &rows, &last, lead, pause)?;
         for part in parts {
             part.sequence.len += part.tokens.len();
         }
         Ok(())
     }
 
-    /// How many tokens there are, and of how many the logits are wanted.
-    fn check(&self, parts: &[Part<'_>]) -> Result<(usize, usize), Error> {
-        let total = parts.iter().map(|part| part.tokens.len()).sum();
-        let wanted = parts.iter().map(|part| part.logits).sum();
-        if total > BATCH || wanted > LOGITS {
+    /// The last layer's rows of one text, before the model's last norm; `cache` is used for its keys and values. Its tokens
+    /// must be known to the model.
+    pub(super) fn whole(&mut self, tokens: &[u32], cache: &mut KvCache) -> Result<&mut [f32], Error> {
+        let (len, most) = (tokens.len(), self.most.0);
+        if !(1..=most).contains(&len) {
+            return Err(Error::new(format!("a text of {len} tokens; 1 to {most} are accepted")));
+        }
+        cache.restart(len)?;
+        let rows = [Rows { rows: 0..len, first: 0, places: cache.places() }];
+        self.pass(tokens, &rows, &[], &Lead::alone(), &|| {})?;
+        Ok(&mut self.x[..len * self.model.config().width])
+    }
+
+    /// Takes the rows through the layers, and makes the logits of the rows `last`.
+    fn pass(
+        &mut self,
+        tokens: &[u32],
+        rows: &[Rows],
+        last: &[usize],
+        lead: &Lead<'_>,
+        pause: &dyn Fn(),
+    ) -> Result<(), Error> {
+        while self.scratch.len() < lead.members() {
+            let (own, product) = self.scratch_len;
+            self.scratch.push(Scratch { own: MappedVec::zeroed(own)?, product: MappedVec::zeroed(product)? });
+        }
+        self.embed(tokens, rows)?;
+        let model = Arc::clone(&self.model);
+        let mut pass = Pass { work: self, model: &model, k: kernels(), lead, rows, total: tokens.len() };
+        if let Some(own) = model.own_inputs() {
+            pass.own_inputs(own, tokens);
+        }
+        for (index, layer) in model.layers().iter().enumerate() {
+            pass.layer(index, layer);
+            pause();
+        }
+        if !last.is_empty() {
+            pass.logits(last);
+        }
+        Ok(())
+    }
+
+    /// Whether the parts fit the model, their texts and a batch.
+    fn check(&self, parts: &[Part<'_>]) -> Result<(), Error> {
+        let total: usize = parts.iter().map(|part| part.tokens.len()).sum();
+        let wanted: usize = parts.iter().map(|part| part.logits).sum();
+        if total > self.most.0 || wanted > self.most.1 {
             return Err(Error::new(format!("{total} tokens and {wanted} logits are more than a batch has room for")));
         }
         for Part { sequence, tokens, logits } in parts {
@@ -301,7 +338,7 @@ impl Workspace {
                 return Err(Error::new(format!("token {token} is outside the model's vocabulary of {rows}")));
             }
         }
-        Ok((total, wanted))
+        Ok(())
     }
 
     fn embed(&mut self, tokens: &[u32], rows: &[Rows]) -> Result<(), Error> {
@@ -398,7 +435,7 @@ impl Pass<'_> {
         let each = own.gate.rows();
         self.input_of_stream();
         let work = &mut *self.work;
-        let all = work.own.len() / BATCH;
+        let all = work.own.len() / work.most.0;
         let owned = scratch(&mut work.scratch);
         let to = Shared::of(&mut work.own_gated);
         products(self.lead, total, &[(&own.gate, 0)], &|matrix, rows, at, member| {
@@ -525,6 +562,7 @@ impl Pass<'_> {
         let stride = q + 2 * kv_heads * d;
         let window = shape.window.unwrap_or(usize::MAX);
         let cap = c.attention_cap.unwrap_or(0.0);
+        let both_ways = c.family == Family::Embedding;
         let work = &mut *self.work;
         work.mixed.reset(self.total, q);
         let (qkv, to) = (&work.qkv, work.mixed.writer());
@@ -556,7 +594,10 @@ impl Pass<'_> {
             // What the row at position `at` sees.
             let seen = |row: usize| {
                 let at = part.first + row - part.rows.start;
-                (at + 1).saturating_sub(window)..at + 1
+                match both_ways {
+                    true => at.saturating_sub(window)..at.saturating_add(window).min(part.rows.len() - 1) + 1,
+                    false => (at + 1).saturating_sub(window)..at + 1,
+                }
             };
             let (first, last) = (seen(rows.start).start / PAGE, (seen(rows.end - 1).end - 1) / PAGE);
             for page in first..=last {

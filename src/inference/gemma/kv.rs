@@ -16,7 +16,8 @@ use crate::kernels::PAGE;
 use crate::memory::MappedVec;
 use crate::team::Shared;
 
-use super::config::Config;
+use super::config::{Config, LayerShape};
+use super::source::Family;
 
 /// Where the layers' keys and values are.
 pub(crate) struct Layout {
@@ -41,6 +42,13 @@ struct Place {
 
 impl Layout {
     pub(super) fn new(config: &Config) -> Result<Layout, Error> {
+        if config.family == Family::Embedding {
+            // No later token looks at a layer that is done: all layers have the same place, one after the other.
+            let place = |shape: &LayerShape| Place { local: false, start: 0, part: 2 * PAGE * shape.head_dim };
+            let layers = config.shapes.iter().map(place).collect();
+            let bytes = [4 * PAGE * config.most(|s| s.head_dim * s.kv_heads), 0];
+            return Ok(Layout { layers, bytes, window: 1, nothing: Arc::new(MappedVec::zeroed(0)?) });
+        }
         let mut bytes = [0; 2];
         let mut layers: Vec<Place> = Vec::with_capacity(config.layers);
         for (index, shape) in config.shapes.iter().enumerate() {
@@ -131,6 +139,18 @@ impl KvCache {
             }
             while pages.first + pages.held.len() < to.div_ceil(PAGE) {
                 pages.held.push_back(Arc::new(MappedVec::zeroed(bytes)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets everything and makes room for `len` positions, in the pages that there are: the places behind them hold nothing that
+    /// was written before.
+    pub(super) fn restart(&mut self, len: usize) -> Result<(), Error> {
+        self.reserve(0, len)?;
+        for pages in self.pages.iter_mut().filter(|_| !len.is_multiple_of(PAGE)) {
+            if let Some(last) = pages.held.get_mut(len / PAGE).and_then(Arc::get_mut) {
+                last.fill(0);
             }
         }
         Ok(())

@@ -8,9 +8,10 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::OWN_INPUTS;
+use super::{OWN_INPUTS, WORDS};
 use crate::Error;
 use crate::folder::{chat_template, json, modules, pooling_modes};
 use crate::gguf::Gguf;
@@ -192,7 +193,9 @@ impl Source {
     /// The bytes that its matrices take in an [`Arena`].
     pub(crate) fn arena_bytes(&self) -> Result<usize, Error> {
         match &self.kind {
-            Kind::Gguf(gguf) => gguf.arena_bytes(&[OWN_INPUTS]),
+            Kind::Gguf(gguf) => {
+                gguf.arena_bytes(if self.family == Family::Embedding { &[WORDS] } else { &[OWN_INPUTS] })
+            }
             Kind::Folder(_) => Ok(0),
         }
     }
@@ -218,6 +221,22 @@ impl Source {
         match &self.kind {
             Kind::Gguf(gguf) => gguf.mapped_rows(name, rows, cols),
             Kind::Folder(folder) => folder.tensors.leading_rows(&known(name)?, rows, cols),
+        }
+    }
+
+    /// Linear layer `number` of those behind the mean of the positions, the first being 2.
+    pub(crate) fn dense(&self, number: usize, rows: usize, cols: usize, arena: &Arena) -> Result<Matrix, Error> {
+        match &self.kind {
+            Kind::Gguf(gguf) => gguf.matrix(&format!("dense_{number}.weight"), rows, cols, arena),
+            Kind::Folder(folder) => {
+                let modules = modules(&folder.dir)?;
+                let Some((_, dir)) = modules.get(number) else {
+                    return Err(Error::new(format!("modules.json: there is no module {number}")));
+                };
+                let place = dir.file_name().unwrap_or_default().to_string_lossy();
+                let tensors = Safetensors::file(&dir.join("model.safetensors"));
+                tensors.and_then(|tensors| tensors.matrix("linear.weight", rows, cols)).map_err(|e| e.at(place))
+            }
         }
     }
 
@@ -280,6 +299,12 @@ fn described(dir: &Path) -> Result<(Family, Map<String, Value>), Error> {
 }
 
 impl Folder {
+    /// A JSON file that may be beside the weights.
+    pub(crate) fn beside<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+        let path = self.dir.join(name);
+        if path.exists() { json(&path).map(Some) } else { Ok(None) }
+    }
+
     /// The inner width of the two layers behind the mean that sentence-transformers' files describe.
     pub(crate) fn projection(&self, width: usize) -> Result<usize, Error> {
         let modules = modules(&self.dir)?;

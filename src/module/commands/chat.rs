@@ -239,7 +239,7 @@ impl Asked {
             search.look_for(self.message.clone())?;
         }
         let question =
-            search.as_ref().map_or_else(|| Text::plain(self.message.as_str()), |search| search.question(&self.message));
+            search.as_ref().map_or_else(|| Text::query(self.message.as_str()), |search| search.question(&self.message));
         Ok((material, search, question))
     }
 }

@@ -333,7 +333,7 @@ fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
         let texts = [making
             .search
             .as_ref()
-            .map_or_else(|| Text::plain(question.as_str()), |search| search.question(&question))];
+            .map_or_else(|| Text::query(question.as_str()), |search| search.question(&question))];
         let embedded = if inline { Some(models::embed_inline(ctx, &texts)?) } else { models::all_cached(&texts) };
         match embedded.and_then(|e| Some((e.model, e.texts.into_iter().next()?))) {
             Some(embedded) => {

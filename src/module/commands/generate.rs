@@ -97,7 +97,7 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
         },
         None => None,
     };
-    let question = search.as_ref().map_or_else(|| Text::plain(prompt), |search| search.question(prompt));
+    let question = search.as_ref().map_or_else(|| Text::query(prompt), |search| search.question(prompt));
     let nowait = args.flag("nowait");
     let started = jobs::start(ctx, "GEMMA.GENERATE", args.opt_text("job"), args.fingerprint(), nowait)?;
     let job = match started {

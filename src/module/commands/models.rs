@@ -6,11 +6,11 @@ use crate::grammar::Parsed;
 use crate::jobs::{self, Place, Waiter};
 use crate::models::{self, Embedded, Text};
 use crate::reply::{Error, Value};
-use engram_inference::Encoder;
+use engram_inference::Embedder;
 use engram_inference::gemma::Gemma;
 use std::sync::Arc;
 
-/// `GEMMA.LOAD name path [TOKENIZER path] [CONTEXT n]`: answers when the model is loaded; GEMMA.MODELS shows how far it is.
+/// `GEMMA.LOAD name path [TOKENIZER path] [CONTEXT n] [EMBEDDING [DIM n]]`: answers when the model is loaded; GEMMA.MODELS shows how far it is.
 pub fn load(ctx: Ctx, args: &Parsed) -> Outcome {
     if ctx.must_not_block() {
         return Err(Error::err("GEMMA.LOAD waits for the model, so it is refused inside MULTI, scripts and functions"));
@@ -18,11 +18,25 @@ pub fn load(ctx: Ctx, args: &Parsed) -> Outcome {
     let (name, path) = (args.text("name"), args.text("path"));
     // The client is blocked only once the load has been accepted; the loader's thread then finds it here.
     let (send, receive) = std::sync::mpsc::sync_channel::<Waiter>(1);
-    models::load_gemma(name, path, args.opt_text("tokenizer"), args.opt_usize("context"), move |result| {
+    let answer = move |result: Result<(), Error>| {
         if let Ok(waiter) = receive.recv() {
-            waiter.answer(result.map(|_| Value::Ok));
+            waiter.answer(result.map(|()| Value::Ok));
         }
-    })?;
+    };
+    let (tokenizer, context, dim) = (args.opt_text("tokenizer"), args.opt_usize("context"), args.opt_usize("dim"));
+    if args.flag("embedding") {
+        if tokenizer.is_some() || context.is_some() {
+            return Err(Error::err(
+                "TOKENIZER and CONTEXT are for models that make text: an encoder brings both, leave them out",
+            ));
+        }
+        models::load_named_embedder(name, path, dim, answer)?;
+    } else {
+        if dim.is_some() {
+            return Err(Error::err("DIM is the length of vectors: it needs EMBEDDING"));
+        }
+        models::load_gemma(name, path, tokenizer, context, move |result| answer(result.map(drop)))?;
+    }
     // Loading goes on if the client leaves: the next one finds the model there.
     let _ = send.send(Waiter::block(ctx, 0, || {}));
     Ok(Flow::Later)
@@ -39,7 +53,7 @@ pub fn models(_ctx: Ctx, _args: &Parsed) -> Outcome {
     Ok(models::describe().into())
 }
 
-/// `GEMMA.EMBED n text... [MODEL name] [BLOB]`: per text one vector for each of its windows.
+/// `GEMMA.EMBED n text... [MODEL name] [QUERY] [BLOB]`: per text one vector for each of its windows.
 pub fn embed(ctx: Ctx, args: &Parsed) -> Outcome {
     let texts = args.list("text");
     texts.iter().try_for_each(|text| check_size(text, "a text"))?;
@@ -54,7 +68,9 @@ pub fn embed(ctx: Ctx, args: &Parsed) -> Outcome {
         }
     }
     let blob = args.flag("blob");
-    let texts: Vec<Text> = texts.iter().map(|text| Text::plain(*text)).collect();
+    let query = args.flag("query");
+    let texts: Vec<Text> =
+        texts.iter().map(|text| if query { Text::query(*text) } else { Text::document(*text) }).collect();
     if ctx.must_not_block() {
         return Ok(vectors(models::embed_inline(ctx, &texts)?, blob).into());
     }
@@ -125,7 +141,7 @@ const TOKENIZE_IN_PLACE: usize = 32_768;
 /// Whose tokens.
 enum Tokens {
     Gemma(Arc<Gemma>),
-    Encoder(Arc<Encoder>),
+    Encoder(Arc<Embedder>),
 }
 
 impl Tokens {

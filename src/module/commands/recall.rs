@@ -195,7 +195,7 @@ impl Search {
             && settings.token_vectors != TokenVectors::Off
             && settings.ranking.token_vectors
             && self.recall.mode != Some(By::Dense);
-        if words { Text::with_words(text, 0, settings.language) } else { Text::plain(text) }
+        if words { Text::query(text).with_words(0, settings.language) } else { Text::query(text) }
     }
 
     /// Whether the vectors of the text have still to be made.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engram_agent::WordVector;
-use engram_inference::Encoder;
+use engram_inference::Embedder;
 use engram_inference::pool::{Advance, Priority, Task};
 use engram_memory::{Effect, Embedded, MemoryId, Missing, Precision, Space, Way, limits};
 
@@ -75,7 +75,7 @@ fn precision(name: &str) -> Result<Precision, Error> {
 }
 
 /// An error if another encoder is wanted than this one.
-fn expect_name(wanted: Option<&str>, encoder: &Encoder) -> Result<(), Error> {
+fn expect_name(wanted: Option<&str>, encoder: &Embedder) -> Result<(), Error> {
     match wanted {
         Some(wanted) if wanted != encoder.name() => Err(Error::new(
             "NOMODEL",
@@ -97,7 +97,7 @@ struct Run {
     way: Way,
     job: Arc<Job>,
     /// What embeds, once it is known.
-    encoder: Option<Arc<Encoder>>,
+    encoder: Option<Arc<Embedder>>,
     /// Model and length of the vectors, once they are being staged.
     kind: Option<Kind>,
     /// Up to where the space has been asked for what is missing.
@@ -292,7 +292,7 @@ impl Run {
                 (vectors.windows.clone(), vectors.words.iter().map(WordVector::vector).collect())
             }
             // A window takes a byte at least. Such a text came with NOEMBED, or with a vector, and is left without one.
-            Err(_) if memory.text.len() > limits::WINDOWS && own.windows(&memory.text).len() > limits::WINDOWS => {
+            Err(_) if memory.text.len() > limits::WINDOWS && models::has_too_many_windows(own, &memory.text) => {
                 self.report.too_long += 1;
                 (Vec::new(), Vec::new())
             }

@@ -175,7 +175,8 @@ impl Wording {
     /// What the encoder is given of a memory whose content is the end of `text`.
     fn text(self, text: String, content: usize) -> Text {
         let from = text.len() - content;
-        if self.words { Text::with_words(text, from, self.language) } else { Text::plain(text) }
+        let text = Text::document(text);
+        if self.words { text.with_words(from, self.language) } else { text }
     }
 }
 

@@ -337,7 +337,7 @@ impl Making {
                             self.phase = Phase::Choose { candidates, vectors: Some(vectors) };
                             return Ok(Progress::More);
                         };
-                        current.insert(Embedding::of(Text::plain(text)))
+                        current.insert(Embedding::of(Text::document(text)))
                     }
                 };
                 match embedding.step() {

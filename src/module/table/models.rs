@@ -13,6 +13,8 @@ const MODELS: &str = "Models and generation";
 const DAY_MS: i64 = 86_400_000;
 /// The most tokens of a context or an answer that can be asked for; what a model holds is less.
 const TOKENS: i64 = 1 << 20;
+/// The longest vectors that can be asked for.
+const DIMENSIONS: i64 = 1 << 16;
 /// Texts in one GEMMA.EMBED.
 const EMBED_TEXTS: usize = 1_000;
 /// Stop strings of one GENERATE.
@@ -123,7 +125,7 @@ pub(super) static COMMANDS: &[Command] = &[
         categories: "engram admin dangerous slow blocking",
         args: &[
             Arg::positional("name", Kind::Text, "The name it gets"),
-            Arg::positional("path", Kind::Text, "A GGUF file below engram.model-dir"),
+            Arg::positional("path", Kind::Text, "A GGUF file or a model's folder below engram.model-dir"),
             Arg::option(
                 "tokenizer",
                 "TOKENIZER",
@@ -137,6 +139,14 @@ pub(super) static COMMANDS: &[Command] = &[
                 "tokens",
                 Kind::Int(16, TOKENS),
                 "Tokens of prompt and answer (engram.max-context)",
+            ),
+            Arg::flag("embedding", "EMBEDDING", "As the text encoder, in the place of the one there is"),
+            Arg::option(
+                "dim",
+                "DIM",
+                "numbers",
+                Kind::Int(1, DIMENSIONS),
+                "With EMBEDDING: the length that vectors are cut to, one that the model was trained for",
             ),
         ],
         ..BASE
@@ -314,6 +324,7 @@ pub(super) static COMMANDS: &[Command] = &[
                 Kind::Text,
                 "The text encoder by its name, to be sure which one answers",
             ),
+            Arg::flag("query", "QUERY", "The texts are questions; some encoders embed what may answer them otherwise"),
             Arg::flag("blob", "BLOB", "Replies little-endian 32-bit floats"),
         ],
         ..BASE
