@@ -14,7 +14,7 @@ fn syntax_is_written_as_people_type_it() {
         "MEM.FORGET key (id [id ...] | FILTER expression | TIER tier | DOC doc | SESSION session) [DRYRUN]"
     );
     assert_eq!(syntax(command("mem.config|set")), "MEM.CONFIG SET key name value [name value ...]");
-    assert_eq!(syntax(command("gemma.embed")), "GEMMA.EMBED count text [text ...] [MODEL name] [BLOB]");
+    assert_eq!(syntax(command("gemma.embed")), "GEMMA.EMBED count text [text ...] [MODEL name] [QUERY] [BLOB]");
     let store = syntax(command("mem.store"));
     assert!(
         store.starts_with(
