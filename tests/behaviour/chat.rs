@@ -18,7 +18,7 @@ fn one_command_stores_recalls_answers_and_stores() {
         let reply = client.ok("GEMMA.CHAT k s 'What is the code of the safe?' TEMPERATURE 0 MAXTOKENS 20");
         assert_eq!(
             reply.names().join(" "),
-            "text finish_reason prompt_tokens tokens prompt_tokens_per_second tokens_per_second seed confidence reason model memories \
+            "text finish_reason prompt_tokens reused_tokens tokens prompt_tokens_per_second tokens_per_second seed confidence reason model memories \
              turn answer notes"
         );
         let turns = client.ok("MEM.SESSION HISTORY k s");

@@ -56,7 +56,7 @@ fn a_stream_begins_with_the_job_goes_on_with_text_and_ends_with_the_whole_reply(
                 "text" | "finish_reason" | "model" | "reason" => {
                     assert_eq!(field(&name), reply.field(&name).text(), "{name}")
                 }
-                "tokens" | "prompt_tokens" | "seed" => {
+                "tokens" | "prompt_tokens" | "reused_tokens" | "seed" => {
                     assert_eq!(field(&name), reply.field(&name).int().to_string(), "{name}")
                 }
                 name => assert_eq!(field(name).parse::<f64>().unwrap(), reply.field(name).float(), "{name}"),
