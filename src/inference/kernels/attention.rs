@@ -45,18 +45,22 @@ fn sixteen<V: Wide>(from: &[u8], at: usize) -> V {
 #[inline(always)]
 pub(super) fn scores<V: Wide, const N: usize>(q: &[f32], d: usize, keys: &[u8], scores: &mut [f32]) {
     assert!(keys.len() >= 2 * d * PAGE);
-    let mut queries = q.chunks_exact(N * d);
-    let mut to = scores.chunks_exact_mut(N * PAGE);
-    for (q, to) in queries.by_ref().zip(to.by_ref()) {
-        some_scores::<V, N>(q, d, keys, to);
-    }
-    for (q, to) in queries.remainder().chunks_exact(d).zip(to.into_remainder().chunks_exact_mut(PAGE)) {
-        some_scores::<V, 1>(q, d, keys, to);
+    let mut i = 0;
+    let count = q.len() / d;
+    while i < count {
+        let (q, to) = (&q[i * d..], &mut scores[i * PAGE..]);
+        // A token that is being generated has few queries, and reads every key for them: they share it.
+        i += match count - i {
+            left if left >= N => some_scores::<V, N>(q, d, keys, to),
+            left if left >= 4 && N > 4 => some_scores::<V, 4>(q, d, keys, to),
+            left if left >= 2 && N > 2 => some_scores::<V, 2>(q, d, keys, to),
+            _ => some_scores::<V, 1>(q, d, keys, to),
+        };
     }
 }
 
 #[inline(always)]
-fn some_scores<V: Wide, const N: usize>(q: &[f32], d: usize, keys: &[u8], to: &mut [f32]) {
+fn some_scores<V: Wide, const N: usize>(q: &[f32], d: usize, keys: &[u8], to: &mut [f32]) -> usize {
     let mut rows: [&[f32]; N] = [&[]; N];
     for (row, q) in rows.iter_mut().zip(q.chunks_exact(d)) {
         *row = q;
@@ -76,6 +80,7 @@ fn some_scores<V: Wide, const N: usize>(q: &[f32], d: usize, keys: &[u8], to: &m
             sum.store(to);
         }
     }
+    N
 }
 
 /// Makes weights of the scores of one query: those at `from..to` count, the others become 0. Gives the factor for what was
@@ -145,18 +150,25 @@ pub(super) fn mix<V: Wide, const N: usize>(
 ) {
     assert!(values.len() >= 2 * d * PAGE && sums.len() >= factors.len() * d && weights.len() >= factors.len() * PAGE);
     let mut i = 0;
-    while i + N <= factors.len() {
-        some_mix::<V, N>(&weights[i * PAGE..], &factors[i..], d, values, &mut sums[i * d..]);
-        i += N;
-    }
     while i < factors.len() {
-        some_mix::<V, 1>(&weights[i * PAGE..], &factors[i..], d, values, &mut sums[i * d..]);
-        i += 1;
+        let (weights, left, sums) = (&weights[i * PAGE..], &factors[i..], &mut sums[i * d..]);
+        i += match left.len() {
+            count if count >= N => some_mix::<V, N>(weights, left, d, values, sums),
+            count if count >= 4 && N > 4 => some_mix::<V, 4>(weights, left, d, values, sums),
+            count if count >= 2 && N > 2 => some_mix::<V, 2>(weights, left, d, values, sums),
+            _ => some_mix::<V, 1>(weights, left, d, values, sums),
+        };
     }
 }
 
 #[inline(always)]
-fn some_mix<V: Wide, const N: usize>(weights: &[f32], factors: &[f32], d: usize, values: &[u8], sums: &mut [f32]) {
+fn some_mix<V: Wide, const N: usize>(
+    weights: &[f32],
+    factors: &[f32],
+    d: usize,
+    values: &[u8],
+    sums: &mut [f32],
+) -> usize {
     let mut rows: [&[f32]; N] = [&[]; N];
     for (row, weights) in rows.iter_mut().zip(weights.chunks_exact(PAGE)) {
         *row = weights;
@@ -222,6 +234,7 @@ fn some_mix<V: Wide, const N: usize>(weights: &[f32], factors: &[f32], d: usize,
         }
         c += 1;
     }
+    N
 }
 
 #[inline(always)]
