@@ -105,7 +105,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 static POOL: OnceLock<Arc<Pool>> = OnceLock::new();
 /// The threads leave the processor to the server when both want it.
-const NICE: i32 = 5;
+const NICE: i32 = 10;
 
 /// Starts the threads and loads what the configuration names. Called once, at load.
 pub fn start(ctx: Ctx) -> Result<(), Error> {

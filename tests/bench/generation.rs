@@ -31,7 +31,8 @@ pub fn generation(report: &mut Report, quick: bool) -> Outcome<()> {
     let tokens = if quick { 16 } else { 128 };
     let generate = |c: &mut Connection, seed: usize| -> Outcome<Vec<(String, Value)>> {
         let mut cmd = redis::cmd("GEMMA.GENERATE");
-        cmd.arg(&prompt).arg("MAXTOKENS").arg(tokens).arg("SEED").arg(seed);
+        // Another beginning each time, so that all of it is read.
+        cmd.arg(format!("{seed}: {prompt}")).arg("MAXTOKENS").arg(tokens).arg("SEED").arg(seed);
         let reply: Vec<(String, Value)> = cmd.query(c)?;
         Ok(reply)
     };
