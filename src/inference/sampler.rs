@@ -362,13 +362,17 @@ mod tests {
         assert_eq!(Sampler::new().choose(&[-2.0, -3.0], &[0], &penalty, None).token, 1);
     }
 
-    #[test]
-    fn looking_at_few_logits_finds_the_same_tokens() {
-        let mut state = 1u64;
-        let mut next = move || {
+    /// Numbers in 0..1 from a fixed recurrence.
+    fn numbers(mut state: u64) -> impl FnMut() -> f32 {
+        move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 40) as f32 / (1 << 24) as f32
-        };
+        }
+    }
+
+    #[test]
+    fn looking_at_few_logits_finds_the_same_tokens() {
+        let mut next = numbers(1);
         for round in 0..300u32 {
             let n = 1 + (next() * 40_000.0) as usize;
             // Few values, so that many are equal, and some that are not numbers.
@@ -397,11 +401,7 @@ mod tests {
     /// A bias is what it is when it is added to every logit beforehand, however few of them are looked at.
     #[test]
     fn a_bias_is_added_before_everything_else() {
-        let mut state = 7u64;
-        let mut next = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 40) as f32 / (1 << 24) as f32
-        };
+        let mut next = numbers(7);
         for round in 0..600u32 {
             let n = 40 + (next() * if round % 4 == 0 { 100.0 } else { 40_000.0 }) as usize;
             let logits: Vec<f32> = (0..n)

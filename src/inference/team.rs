@@ -211,7 +211,10 @@ impl<T> Shared<T> {
     ///
     /// # Safety
     /// They must lie in the slice that this was made of, which must still be there, and nobody else may use them meanwhile.
-    #[allow(clippy::mut_from_ref)]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "it stands for a pointer; that the places are the caller's alone is its promise"
+    )]
     pub(crate) unsafe fn slice(&self, at: usize, len: usize) -> &mut [T] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }

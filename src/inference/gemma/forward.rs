@@ -729,7 +729,10 @@ impl Own {
     ///
     /// # Safety
     /// Only the member that it belongs to may ask, once at a time.
-    #[allow(clippy::mut_from_ref)]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "it stands for a pointer; that the places are the caller's alone is its promise"
+    )]
     unsafe fn own(&self, len: usize) -> &mut [f32] {
         assert!(len <= self.len.0);
         // SAFETY: the length was just compared; the rest is the caller's promise.
@@ -740,7 +743,10 @@ impl Own {
     ///
     /// # Safety
     /// As for [`Own::own`].
-    #[allow(clippy::mut_from_ref)]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "it stands for a pointer; that the places are the caller's alone is its promise"
+    )]
     unsafe fn product(&self) -> &mut [f32] {
         // SAFETY: as above.
         unsafe { self.product.slice(0, self.len.1) }

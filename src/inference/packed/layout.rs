@@ -16,7 +16,7 @@ pub(super) const STEP: usize = TILE * QUAD;
 /// The quantised formats of GGUF that models of the family come in. `d` and `m` are half-precision numbers of a block, `q`
 /// a whole number per weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(non_camel_case_types)]
+#[expect(non_camel_case_types, reason = "the names that GGUF tools write")]
 pub enum Quant {
     /// `d·(q − 128)`, 8 bits (the file has signed bytes).
     Q8_0,
@@ -66,7 +66,7 @@ pub(super) trait Kind {
 macro_rules! kinds {
     ($d:tt $($name:ident),*) => {
         $(
-            #[allow(non_camel_case_types)]
+            #[allow(non_camel_case_types, reason = "named as the format is")]
             pub(super) struct $name;
             impl Kind for $name {
                 const QUANT: Quant = Quant::$name;
