@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from . import gemma, golden, vocabulary
+from . import attention, gemma, golden, vocabulary
 
 PIECES = 448
 TURNS_OF_4 = ("<|turn>", "<turn|>")
@@ -67,9 +67,9 @@ class Family:
     seed: int = 1
 
 
-def eager(config):
-    """`config` with the plain attention, which knows soft capping."""
-    config._attn_implementation = "eager"
+def attending(config, how: str = attention.NAME):
+    """`config` with this attention, which knows soft capping."""
+    config._attn_implementation = how
     return config
 
 
@@ -79,7 +79,7 @@ def gemma2() -> PreTrainedModel:
         **SMALL, num_hidden_layers=4, query_pre_attn_scalar=32,
         attn_logit_softcapping=4.0, final_logit_softcapping=12.0,
     )  # fmt: skip
-    return Gemma2ForCausalLM(eager(config))
+    return Gemma2ForCausalLM(attending(config))
 
 
 def gemma3() -> PreTrainedModel:
@@ -89,7 +89,7 @@ def gemma3() -> PreTrainedModel:
         GLOBAL: {"rope_type": "linear", "rope_theta": 1_000_000.0, "factor": 8.0},
     }
     config = Gemma3TextConfig(**SMALL, num_hidden_layers=6, query_pre_attn_scalar=32, rope_parameters=rope)
-    return Gemma3ForCausalLM(eager(config))
+    return Gemma3ForCausalLM(attending(config))
 
 
 def gemma4(kinds: list[str], **change) -> PreTrainedModel:
@@ -98,7 +98,7 @@ def gemma4(kinds: list[str], **change) -> PreTrainedModel:
         **{**SMALL, "vocab_size_per_layer_input": PIECES, **change}, num_hidden_layers=len(kinds), layer_types=kinds,
         global_head_dim=64, final_logit_softcapping=12.0,
     )  # fmt: skip
-    return Gemma4ForCausalLM(eager(config))
+    return Gemma4ForCausalLM(attending(config))
 
 
 def gemma4_e() -> PreTrainedModel:
@@ -120,7 +120,7 @@ def embedding() -> PreTrainedModel:
     config = Gemma3TextConfig(
         **SMALL, num_hidden_layers=3, query_pre_attn_scalar=32, layer_types=[LOCAL, GLOBAL, LOCAL], use_bidirectional_attention=True
     )
-    return Gemma3TextModel(eager(config))
+    return Gemma3TextModel(attending(config, "eager"))
 
 
 def every(part: str, change: Callable) -> Callable[[PreTrainedModel], None]:
@@ -244,6 +244,7 @@ def logits(family: Family, model: PreTrainedModel, sp: sentencepiece.SentencePie
     if len(ids) < 2 * WINDOW:
         raise RuntimeError("the prompt is too short for the window")
     check(family, model, lambda m: m(torch.tensor([ids]), use_cache=False).logits[0, -1], report)
+    report(f"{family.name}: {attention.compare(model, ids)}")
     result = model(torch.tensor([ids]), use_cache=False).logits[0]
     greedy = gemma.greedy(model, ids, GREEDY, set())
     top = model(torch.tensor([ids + greedy]), use_cache=False).logits[0, len(ids) - 1 : -1].topk(2).values
@@ -393,10 +394,10 @@ def write_folder(folder: Path, family: Family, model: PreTrainedModel, sp, repor
     else:
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     if family.architecture == "gemma4":  # whose published form has the other modalities too
-        again = Gemma4ForCausalLM(eager(Gemma4TextConfig(**published(family, model)["text_config"]))).eval()
+        again = Gemma4ForCausalLM(attending(Gemma4TextConfig(**published(family, model)["text_config"]))).eval()
         again.load_state_dict(model.state_dict())
     else:
-        again = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        again = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation=model.config._attn_implementation).eval()
     with torch.no_grad():
         ids = torch.arange(2 * WINDOW + 6)[None] + 7
         same = torch.equal(again(ids, use_cache=False)[0], model(ids, use_cache=False)[0])

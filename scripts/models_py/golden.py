@@ -8,7 +8,7 @@ import sentencepiece
 import torch
 from transformers import Gemma3ForCausalLM
 
-from . import gemma, held_out, text, vocabulary
+from . import attention, gemma, held_out, text, vocabulary
 
 RANDOM_SHAPE = {
     "vocabulary": vocabulary.PIECES, "width": 64, "feed_forward": 160, "layers": 7, "heads": 4, "kv_heads": 2, "head_dim": 32,
@@ -164,7 +164,7 @@ def random_model(seed: int = 34) -> Gemma3ForCausalLM:
     """Random weights, with norms away from 1 so that a wrong one shows, q and k scaled up so that attention picks positions,
     and a large output norm so that greedy choices have a clear margin."""
     torch.manual_seed(seed)
-    model = gemma.build(**RANDOM_SHAPE)
+    model = gemma.build(**RANDOM_SHAPE, attention=attention.NAME)
     with torch.no_grad():
         for key, p in model.named_parameters():
             if p.dim() == 2:
@@ -177,7 +177,7 @@ def random_model(seed: int = 34) -> Gemma3ForCausalLM:
 
 def differs(model: Gemma3ForCausalLM, ids: list[int], logits: torch.Tensor, **change) -> float:
     """The largest difference at the last position to the same weights in another shape: what a test would see of a mistake."""
-    other = gemma.build(**{**RANDOM_SHAPE, **change})
+    other = gemma.build(**{**RANDOM_SHAPE, **change}, attention=attention.NAME)
     other.load_state_dict(model.state_dict())
     with torch.no_grad():
         return float((other.eval()(torch.tensor([ids])).logits[0, -1] - logits[-1]).abs().max())
@@ -187,6 +187,7 @@ def differs(model: Gemma3ForCausalLM, ids: list[int], logits: torch.Tensor, **ch
 def logits(model: Gemma3ForCausalLM, sp: sentencepiece.SentencePieceProcessor, folder: Path, report) -> dict:
     """Writes the logits of PROMPT as little-endian F32, [position][piece]; the record of them and of the greedy text."""
     ids = [sp.bos_id()] + sp.encode(PROMPT)
+    report(attention.compare(model, ids))
     result = model(torch.tensor([ids]), use_cache=False).logits[0]
     if len(ids) < 3 * RANDOM_SHAPE["window"] + 1:
         raise RuntimeError("the prompt is too short for the window")

@@ -26,6 +26,7 @@ use source::{Family, Source};
 pub use encoder::{Encoder, Prompts, Scratch};
 pub use forward::{BATCH, LOGITS, Part, Sequence, Workspace};
 pub(crate) use kv::KvCache;
+pub use kv::KvFormat;
 pub use prefix::{Limits, Stats};
 use template::Template;
 pub use template::{Role, Turn};
@@ -45,6 +46,8 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// Where no context is chosen, at most this many tokens of what the model was trained for.
     pub most_context: Option<usize>,
+    /// How the keys and values of its texts are held.
+    pub kv: KvFormat,
 }
 
 /// How far loading is; shared with whoever watches or cancels it.
@@ -276,7 +279,7 @@ impl Gemma {
         let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let norms = layers.iter().flat_map(Layer::norms).map(MappedVec::bytes).sum::<u64>();
         let parameters = source.parameters();
-        let layout = Arc::new(kv::Layout::new(&config)?);
+        let layout = Arc::new(kv::Layout::new(&config, options.kv)?);
         let info = ModelInfo {
             name: source.name()?.unwrap_or(stem),
             architecture: config.family.architecture().to_owned(),

@@ -25,7 +25,7 @@ mod wide;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-pub use attention::{PAGE, Running};
+pub use attention::{PAGE, Running, SEGMENT};
 pub use cells::{Finish, PANEL, Panels, padded, place};
 pub use lanes::{LANES, Lanes};
 pub use rows::Format;
@@ -37,9 +37,6 @@ pub struct Kernels {
     /// The path's name: `avx512`, `avx2`, `neon` or `baseline`.
     pub name: &'static str,
     product: ProductFn,
-    scores: unsafe fn(&[f32], usize, &[u8], &mut [f32]),
-    weigh: WeighFn,
-    mix: MixFn,
     decode_row: unsafe fn(Format, &[u8], &mut [f32]),
     exp_sum: unsafe fn(&[f32], f32) -> f32,
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
@@ -51,14 +48,27 @@ pub struct Kernels {
     bend: unsafe fn(&mut [f32], f32),
 }
 
-/// Weights, factors of what was summed before, numbers per position, values, and the sums.
-type MixFn = unsafe fn(&[f32], &[f32], usize, &[u8], &mut [f32]);
+/// The functions of one path for attention: see `attention`. Slices that do not fit together panic. All paths give the same
+/// bits.
+pub struct AttentionKernels {
+    /// The path's name: that of a [`Kernels`], or `avx512bf16`.
+    pub name: &'static str,
+    pack: unsafe fn(&[f32], &mut [u32]),
+    scores: unsafe fn(&[u32], usize, &[u32], &mut [f32]),
+    weigh: WeighFn,
+    mix: MixFn,
+    join: unsafe fn(&mut [f32], &mut Running, &[f32], Running),
+    unpack: unsafe fn(&[u8], &mut [u32]),
+}
+
+/// Weights, factors of what was summed before, numbers per position, page, and the sums.
+type MixFn = unsafe fn(&[u32], &[f32], usize, &[u32], &mut [f32]);
 
 /// Rows, how many, weights, where the products go, and scratch.
 type ProductFn = unsafe fn(&[f32], usize, Encoded<'_>, &mut [f32], &mut [f32]);
 
-/// The scores of a query, those that count, scale, cap and how far it is.
-type WeighFn = unsafe fn(&mut [f32], Range<usize>, f32, f32, &mut Running) -> f32;
+/// The scores of a query, those that count, scale, cap, how far it is, and where the weights go.
+type WeighFn = unsafe fn(&mut [f32], Range<usize>, f32, f32, &mut Running, &mut [u32]) -> f32;
 
 /// A row, gain, offset and epsilon of a norm, and where the cells go.
 type NormFn = unsafe fn(&mut [f32], &[f32], &[f32], f32, &mut [u32]);
@@ -109,27 +119,6 @@ impl Kernels {
     pub fn product(&self, x: &[f32], m: usize, w: Encoded<'_>, y: &mut [f32], scratch: &mut [f32]) {
         // SAFETY: a `Kernels` is only handed out by `available`, after the CPU was seen to have the path's features.
         unsafe { (self.product)(x, m, w, y, scratch) }
-    }
-
-    /// `scores[i][t] = q_i · k_t` for queries of `d` numbers one after the other and the [`PAGE`] positions of a page, whose
-    /// keys are half-precision numbers `keys[d][position]`.
-    pub fn scores(&self, q: &[f32], d: usize, keys: &[u8], scores: &mut [f32]) {
-        // SAFETY: as in `product`.
-        unsafe { (self.scores)(q, d, keys, scores) }
-    }
-
-    /// Makes weights of the [`PAGE`] scores of one query: those at `valid` count, each times `scale` and, where `cap` is not 0,
-    /// then bent to `cap × tanh(score / cap)`; the others become 0. Gives the factor by which what was summed before shrinks.
-    pub fn weigh(&self, scores: &mut [f32], valid: Range<usize>, scale: f32, cap: f32, state: &mut Running) -> f32 {
-        // SAFETY: as in `product`.
-        unsafe { (self.weigh)(scores, valid, scale, cap, state) }
-    }
-
-    /// `sums_i = factors_i × sums_i + Σ_t weights[i][t] · v_t` over the [`PAGE`] positions of a page, whose values are
-    /// half-precision numbers `values[position][d]`.
-    pub fn mix(&self, weights: &[f32], factors: &[f32], d: usize, values: &[u8], sums: &mut [f32]) {
-        // SAFETY: as in `product`.
-        unsafe { (self.mix)(weights, factors, d, values, sums) }
     }
 
     /// The numbers of one encoded row, exactly as the products see them.
@@ -184,6 +173,55 @@ impl Kernels {
     pub fn sum_of_squares(&self, x: &[f32]) -> f32 {
         // SAFETY: as in `product`.
         unsafe { (self.sum_of_squares)(x) }
+    }
+}
+
+impl AttentionKernels {
+    /// An even count of numbers as cells of two bf16.
+    pub fn pack(&self, from: &[f32], to: &mut [u32]) {
+        // SAFETY: an `AttentionKernels` is only handed out by `for_attention`, after the CPU was seen to have the features.
+        unsafe { (self.pack)(from, to) }
+    }
+
+    /// `scores[i][t] = q_i · k_t` for queries of `d / 2` cells one after the other and the [`PAGE`] positions of a page: cells
+    /// of keys `[d / 2][position]`, and behind them of values `[position / 2][d]`.
+    pub fn scores(&self, q: &[u32], d: usize, page: &[u32], scores: &mut [f32]) {
+        // SAFETY: as in `pack`.
+        unsafe { (self.scores)(q, d, page, scores) }
+    }
+
+    /// Makes weights, as cells, of the [`PAGE`] scores of one query: those at `valid` count, each times `scale` and, where `cap`
+    /// is not 0, then bent to `cap × tanh(score / cap)`; the others become 0. Gives the factor by which what was summed
+    /// before shrinks. The scores are used up.
+    pub fn weigh(
+        &self,
+        scores: &mut [f32],
+        valid: Range<usize>,
+        scale: f32,
+        cap: f32,
+        state: &mut Running,
+        weights: &mut [u32],
+    ) -> f32 {
+        // SAFETY: as in `pack`.
+        unsafe { (self.weigh)(scores, valid, scale, cap, state, weights) }
+    }
+
+    /// `sums_i = factors_i × sums_i + Σ_t weights[i][t] · v_t` over the [`PAGE`] positions of a page.
+    pub fn mix(&self, weights: &[u32], factors: &[f32], d: usize, page: &[u32], sums: &mut [f32]) {
+        // SAFETY: as in `pack`.
+        unsafe { (self.mix)(weights, factors, d, page, sums) }
+    }
+
+    /// Joins the sums of one query over a [`SEGMENT`] with those over the segments before it.
+    pub fn join(&self, sums: &mut [f32], state: &mut Running, more: &[f32], segment: Running) {
+        // SAFETY: as in `pack`.
+        unsafe { (self.join)(sums, state, more, segment) }
+    }
+
+    /// The cells of a page of keys and values in 8 bits; there are `64 × d` of them.
+    pub fn unpack(&self, page: &[u8], to: &mut [u32]) {
+        // SAFETY: as in `pack`.
+        unsafe { (self.unpack)(page, to) }
     }
 }
 
@@ -252,12 +290,40 @@ pub fn available() -> Vec<&'static Kernels> {
     paths
 }
 
+/// The best path for attention.
+pub fn attention() -> &'static AttentionKernels {
+    static BEST: OnceLock<&'static AttentionKernels> = OnceLock::new();
+    BEST.get_or_init(|| for_attention().first().copied().unwrap_or(&baseline::attention::TABLE))
+}
+
+/// Every path for attention this CPU can run, best first.
+pub fn for_attention() -> Vec<&'static AttentionKernels> {
+    let mut paths: Vec<&'static AttentionKernels> = Vec::new();
+    for path in available() {
+        match path.name {
+            #[cfg(target_arch = "x86_64")]
+            "avx512" => {
+                if is_x86_feature_detected!("avx512bf16") {
+                    paths.push(&avx512bf16::attention::TABLE);
+                }
+                paths.push(&avx512::attention::TABLE);
+            }
+            #[cfg(target_arch = "x86_64")]
+            "avx2" => paths.push(&avx2::attention::TABLE),
+            #[cfg(target_arch = "aarch64")]
+            "neon" => paths.push(&neon::attention::TABLE),
+            _ => paths.push(&baseline::attention::TABLE),
+        }
+    }
+    paths
+}
+
 /// Every path for encoders this CPU can run: the bf16 ones first, then f32, best first.
 pub fn for_encoders() -> Vec<&'static EncoderKernels> {
     let mut paths: Vec<&'static EncoderKernels> = Vec::new();
     #[cfg(target_arch = "x86_64")]
     if available().iter().any(|path| path.name == avx512::TABLE.name) && is_x86_feature_detected!("avx512bf16") {
-        paths.push(&avx512bf16::TABLE);
+        paths.push(&avx512bf16::cells::TABLE);
     }
     for path in available() {
         match path.name {
@@ -310,6 +376,50 @@ macro_rules! encoder_path {
     };
 }
 
+/// Compiles the bodies of `attention` once more, under the given target features and for `$queries` queries at once.
+macro_rules! attention_path {
+    ($name:expr, $cell:ty, $queries:literal, $($feature:literal)?) => {
+        use std::ops::Range;
+
+        use $crate::kernels::{AttentionKernels, Running, attention, cells};
+
+        pub(in $crate::kernels) static TABLE: AttentionKernels =
+            AttentionKernels { name: $name, pack, scores, weigh, mix, join, unpack };
+
+        $(#[target_feature(enable = $feature)])?
+        fn pack(from: &[f32], to: &mut [u32]) {
+            cells::pack::<$cell>(from, to);
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn scores(q: &[u32], d: usize, page: &[u32], scores: &mut [f32]) {
+            attention::scores::<$cell, $queries>(q, d, page, scores);
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn weigh(
+            scores: &mut [f32],
+            valid: Range<usize>,
+            scale: f32,
+            cap: f32,
+            state: &mut Running,
+            weights: &mut [u32],
+        ) -> f32 {
+            attention::weigh::<$cell>(scores, valid, scale, cap, state, weights)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn mix(weights: &[u32], factors: &[f32], d: usize, page: &[u32], sums: &mut [f32]) {
+            attention::mix::<$cell, $queries>(weights, factors, d, page, sums);
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn join(sums: &mut [f32], state: &mut Running, more: &[f32], segment: Running) {
+            attention::join(sums, state, more, segment);
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn unpack(page: &[u8], to: &mut [u32]) {
+            attention::unpack(page, to);
+        }
+    };
+}
+
 /// Compiles the bodies once more, under the given target features and with tiles of `$m` rows by `$n` columns, and attention for
 /// `$queries` queries at once.
 macro_rules! path {
@@ -319,17 +429,16 @@ macro_rules! path {
             pub(super) mod cells {
                 encoder_path!(stringify!($path), cells::Single<$wide>, $tall, $($feature)?);
             }
+            /// And for attention.
+            pub(super) mod attention {
+                attention_path!(stringify!($path), cells::Apart<$wide>, $queries, $($feature)?);
+            }
 
-            use std::ops::Range;
-
-            use super::{Encoded, Format, Kernels, Running, attention, rows, tile, vector};
+            use super::{Encoded, Format, Kernels, attention as bent, rows, tile, vector};
 
             pub(super) static TABLE: Kernels = Kernels {
                 name: stringify!($path),
                 product,
-                scores,
-                weigh,
-                mix,
                 decode_row,
                 exp_sum,
                 rms_norm,
@@ -344,18 +453,6 @@ macro_rules! path {
             $(#[target_feature(enable = $feature)])?
             fn product(x: &[f32], m: usize, w: Encoded<'_>, y: &mut [f32], scratch: &mut [f32]) {
                 tile::product::<$wide, $m, $n>(x, m, w, y, scratch);
-            }
-            $(#[target_feature(enable = $feature)])?
-            fn scores(q: &[f32], d: usize, keys: &[u8], scores: &mut [f32]) {
-                attention::scores::<$wide, $queries>(q, d, keys, scores);
-            }
-            $(#[target_feature(enable = $feature)])?
-            fn weigh(scores: &mut [f32], valid: Range<usize>, scale: f32, cap: f32, state: &mut Running) -> f32 {
-                attention::weigh(scores, valid, scale, cap, state)
-            }
-            $(#[target_feature(enable = $feature)])?
-            fn mix(weights: &[f32], factors: &[f32], d: usize, values: &[u8], sums: &mut [f32]) {
-                attention::mix::<$wide, $queries>(weights, factors, d, values, sums);
             }
             $(#[target_feature(enable = $feature)])?
             fn decode_row(f: Format, row: &[u8], out: &mut [f32]) {
@@ -391,7 +488,7 @@ macro_rules! path {
             }
             $(#[target_feature(enable = $feature)])?
             fn bend(x: &mut [f32], cap: f32) {
-                attention::bend(x, cap);
+                bent::bend(x, cap);
             }
         }
     };
@@ -401,12 +498,22 @@ macro_rules! path {
 path!(avx512, crate::kernels::wide::x86::V512, 4, 4, 6, 8, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16 {
-    encoder_path!(
-        "avx512bf16",
-        crate::kernels::wide::x86::Pairs,
-        8,
-        "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c"
-    );
+    pub(super) mod cells {
+        encoder_path!(
+            "avx512bf16",
+            crate::kernels::wide::x86::Pairs,
+            8,
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c"
+        );
+    }
+    pub(super) mod attention {
+        attention_path!(
+            "avx512bf16",
+            crate::kernels::wide::x86::Pairs,
+            6,
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c"
+        );
+    }
 }
 #[cfg(target_arch = "x86_64")]
 path!(avx2, crate::kernels::wide::x86::V256, 2, 2, 1, 2, "avx2,fma,f16c");

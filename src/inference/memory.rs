@@ -8,6 +8,10 @@
 //! Packed weights share one mapping per model ([`Arena`]). Rejected: an arena with a free list for everything. The pieces are
 //! few, large and of fixed size, and the kernel hands out zeroed pages lazily, so a cache that is never filled costs nothing.
 
+mod slabs;
+
+pub use slabs::{SlabPiece, Slabs};
+
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -16,7 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::Error;
-use crate::team::Shared;
 
 static MAPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -84,6 +87,32 @@ impl<T: Number> MappedVec<T> {
         Ok(MappedVec { start, len })
     }
 
+    /// `len` zeros, at least and in whole pages, from the start of a large page on, and in large pages where the system has them.
+    fn in_large_pages(len: usize) -> Result<MappedVec<T>, Error> {
+        const LARGE: usize = 2 << 20;
+        let bytes = len.saturating_mul(size_of::<T>()).checked_next_multiple_of(PAGE).unwrap_or(usize::MAX);
+        let whole = MappedVec::<T>::zeroed(bytes.saturating_add(LARGE) / size_of::<T>())?;
+        let (first, all) = (whole.start.addr().get(), size_of_val(&*whole));
+        let before = first.next_multiple_of(LARGE) - first;
+        let origin = whole.start;
+        std::mem::forget(whole);
+        MAPPED.fetch_sub((all - bytes) as u64, Ordering::Relaxed);
+        // SAFETY: the mapping has a large page more than `bytes`, and `before` is less than that; what lies before and behind
+        // the part that is kept are whole pages that nothing refers to. The advice changes how the rest is backed, not what it
+        // holds; where it is refused, pages are small.
+        unsafe {
+            let start = origin.byte_add(before);
+            let end = start.byte_add(bytes);
+            if before > 0 {
+                libc::munmap(origin.as_ptr().cast(), before);
+            }
+            libc::munmap(end.as_ptr().cast(), all - before - bytes);
+            #[cfg(target_os = "linux")]
+            libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+            Ok(MappedVec { start, len: bytes / size_of::<T>() })
+        }
+    }
+
     /// A copy of `values`.
     pub fn copy_of(values: &[T]) -> Result<MappedVec<T>, Error> {
         let mut made = MappedVec::zeroed(values.len())?;
@@ -94,12 +123,6 @@ impl<T: Number> MappedVec<T> {
     /// Its size in bytes.
     pub fn bytes(&self) -> u64 {
         (self.len * size_of::<T>()) as u64
-    }
-
-    /// A pointer by which several threads may write to places of their own, though they only share this: the memory is the
-    /// system's and not part of this value.
-    pub(crate) fn shared(&self) -> Shared<T> {
-        Shared::at_start(self.start)
     }
 }
 

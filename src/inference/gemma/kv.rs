@@ -1,29 +1,70 @@
 //! Keys and values of one text.
 //!
-//! They lie in pages of [`PAGE`] positions at fixed places of the text, in half precision, as `kernels::attention` reads them:
-//! for each layer and head the keys, number by number with the positions side by side, then the values, position by position.
+//! They lie in pages of [`PAGE`] positions at fixed places of the text, for each layer and head the keys, then the values: in bf16
+//! as `kernels::attention` reads them, or in 8 bits ([`KvFormat::Q8`]) in the same order, to which it unpacks a page when it
+//! comes to it. Every 32 numbers of a position then share a scale, the largest of them divided by 127; scales lie behind the
+//! keys and behind the values.
 //! Layers that see everything and layers that see a window have pages of their own. A page of the second kind is let go as soon
 //! as no later position sees it, so those layers hold a window and not the text; that is their ring.
 //!
 //! A page that is full is never written again, and pages are shared by counting: a text that begins as another did takes the
-//! other's pages ([`super::prefix`]). The last page, which grows, is copied by the one who writes to it first.
+//! other's pages ([`super::prefix`]). The last page, which grows, is copied by the one who writes to it first. Pages are cut from
+//! large ones of the system ([`crate::memory::Slabs`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::kernels::PAGE;
-use crate::memory::MappedVec;
+use crate::kernels::{AttentionKernels, PAGE};
+use crate::memory::{SlabPiece, Slabs};
 use crate::team::Shared;
 
 use super::config::{Config, LayerShape};
 use super::source::Family;
 
+/// How keys and values are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvFormat {
+    /// Two bytes a number.
+    #[default]
+    Bf16,
+    /// One byte a number, and a scale for every 32: 53 % of the room. A token takes longer by what unpacking costs, and answers
+    /// can differ from those with the other format.
+    Q8,
+}
+
+impl KvFormat {
+    /// All formats.
+    pub const ALL: [KvFormat; 2] = [KvFormat::Bf16, KvFormat::Q8];
+
+    /// `bf16` or `q8`.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvFormat::Bf16 => "bf16",
+            KvFormat::Q8 => "q8",
+        }
+    }
+
+    /// Bytes of the keys, or the values, of a page of one head.
+    fn part(self, head_dim: usize) -> usize {
+        match self {
+            KvFormat::Bf16 => 2 * PAGE * head_dim,
+            KvFormat::Q8 => PAGE * (head_dim + 2 * head_dim.div_ceil(GROUP)),
+        }
+    }
+}
+
+/// Numbers of a position that share a scale.
+const GROUP: usize = 32;
+
 /// Where the layers' keys and values are.
 pub(crate) struct Layout {
+    format: KvFormat,
     layers: Vec<Place>,
     /// Bytes of a page of the layers that see everything, and of those that see a window.
     bytes: [usize; 2],
+    /// Where pages come from.
+    slabs: [Arc<Slabs>; 2],
     /// Positions that the second kind sees.
     window: usize,
     /// A page of a kind that has no layer.
@@ -41,13 +82,13 @@ struct Place {
 }
 
 impl Layout {
-    pub(super) fn new(config: &Config) -> Result<Layout, Error> {
+    pub(super) fn new(config: &Config, format: KvFormat) -> Result<Layout, Error> {
         if config.family == Family::Embedding {
             // No later token looks at a layer that is done: all layers have the same place, one after the other.
-            let place = |shape: &LayerShape| Place { local: false, start: 0, part: 2 * PAGE * shape.head_dim };
+            let place = |shape: &LayerShape| Place { local: false, start: 0, part: format.part(shape.head_dim) };
             let layers = config.shapes.iter().map(place).collect();
-            let bytes = [4 * PAGE * config.most(|s| s.head_dim * s.kv_heads), 0];
-            return Ok(Layout { layers, bytes, window: 1, nothing: Arc::new(MappedVec::zeroed(0)?) });
+            let bytes = [2 * config.most(|s| format.part(s.head_dim) * s.kv_heads), 0];
+            return Layout::of(format, layers, bytes, 1);
         }
         let mut bytes = [0; 2];
         let mut layers: Vec<Place> = Vec::with_capacity(config.layers);
@@ -57,13 +98,23 @@ impl Layout {
                 layers.push(place);
                 continue;
             }
-            let (local, part) = (shape.window.is_some(), 2 * PAGE * shape.head_dim);
+            let (local, part) = (shape.window.is_some(), format.part(shape.head_dim));
             let start = &mut bytes[usize::from(local)];
             layers.push(Place { local, start: *start, part });
             *start += 2 * part * shape.kv_heads;
         }
         let window = config.shapes.iter().filter_map(|shape| shape.window).max().unwrap_or(1);
-        Ok(Layout { layers, bytes, window, nothing: Arc::new(MappedVec::zeroed(0)?) })
+        Layout::of(format, layers, bytes, window)
+    }
+
+    fn of(format: KvFormat, layers: Vec<Place>, bytes: [usize; 2], window: usize) -> Result<Layout, Error> {
+        let nothing = Arc::new(Slabs::new(0).take()?);
+        Ok(Layout { format, layers, bytes, slabs: bytes.map(Slabs::new), window, nothing })
+    }
+
+    /// An empty page of a kind.
+    pub(super) fn new_page(&self, kind: usize) -> Result<SlabPiece, Error> {
+        self.slabs[kind].take()
     }
 
     /// Bytes that one more position costs in the layers that keep all of them.
@@ -92,7 +143,7 @@ impl Layout {
 }
 
 /// The keys and values of [`PAGE`] positions in all layers of a kind.
-pub(super) type Page = Arc<MappedVec<u8>>;
+pub(super) type Page = Arc<SlabPiece>;
 
 /// Pages of one kind of layer.
 #[derive(Clone, Default)]
@@ -127,18 +178,18 @@ impl KvCache {
         while local.first < seen && local.held.pop_front().is_some() {
             local.first += 1;
         }
-        for (pages, bytes) in self.pages.iter_mut().zip(self.layout.bytes) {
-            if bytes == 0 {
+        for (kind, pages) in self.pages.iter_mut().enumerate() {
+            if self.layout.bytes[kind] == 0 {
                 continue;
             }
             // What is written must be this text's alone.
             if let Some(last) = pages.held.get_mut((from / PAGE).wrapping_sub(pages.first))
                 && Arc::get_mut(last).is_none()
             {
-                *last = Arc::new(MappedVec::copy_of(last)?);
+                *last = Arc::new(self.layout.slabs[kind].copy_of(last)?);
             }
             while pages.first + pages.held.len() < to.div_ceil(PAGE) {
-                pages.held.push_back(Arc::new(MappedVec::zeroed(bytes)?));
+                pages.held.push_back(Arc::new(self.layout.new_page(kind)?));
             }
         }
         Ok(())
@@ -191,7 +242,7 @@ impl KvCache {
 
     /// Bytes held now.
     pub(super) fn bytes(&self) -> u64 {
-        self.pages.iter().flat_map(|pages| &pages.held).map(|page| page.bytes()).sum()
+        self.pages.iter().flat_map(|pages| &pages.held).map(|page| page.len() as u64).sum()
     }
 }
 
@@ -214,22 +265,52 @@ impl Layout {
         let page = &pages[at / PAGE - first];
         let start = place.start + 2 * head * place.part;
         let (row, d) = (at % PAGE, key.len());
-        assert!(2 * d * PAGE == place.part && value.len() == d);
+        assert!(self.format.part(d) == place.part && value.len() == d);
+        // Two numbers of a position are in a cell of the keys, two positions in one of the values.
+        let key_at = |j: usize| 2 * (j / 2 * PAGE + row) + j % 2;
+        let value_at = |j: usize| 2 * (row / 2 * d + j) + row % 2;
         // SAFETY: the head's keys and values lie in the page, by the way the layout was made; only this position's places in
         // them are written, which are the caller's.
-        unsafe {
-            for (j, key) in key.iter().enumerate() {
-                let bits = half::f16::from_f32(*key).to_le_bytes();
-                page.slice(start + 2 * (j * PAGE + row), 2).copy_from_slice(&bits);
+        let put = |at: usize, bytes: &[u8]| unsafe { page.slice(start + at, bytes.len()).copy_from_slice(bytes) };
+        match self.format {
+            KvFormat::Bf16 => {
+                let bits = |x: f32| half::bf16::from_f32(x).to_ne_bytes();
+                for (j, (key, value)) in key.iter().zip(value).enumerate() {
+                    put(2 * key_at(j), &bits(*key));
+                    put(place.part + 2 * value_at(j), &bits(*value));
+                }
             }
-            let to = page.slice(start + place.part + 2 * row * d, 2 * d);
-            for (to, value) in to.as_chunks_mut::<2>().0.iter_mut().zip(value) {
-                *to = half::f16::from_f32(*value).to_le_bytes();
+            KvFormat::Q8 => {
+                let groups = d.div_ceil(GROUP);
+                for (g, (key, value)) in key.chunks(GROUP).zip(value.chunks(GROUP)).enumerate() {
+                    let (key_scale, key_per) = scale(key);
+                    let (value_scale, value_per) = scale(value);
+                    let byte = |x: f32, per: f32| [(x * per).round_ties_even() as i8 as u8];
+                    for (j, (key, value)) in (g * GROUP..).zip(key.iter().zip(value)) {
+                        put(key_at(j), &byte(*key, key_per));
+                        put(place.part + value_at(j), &byte(*value, value_per));
+                    }
+                    put(PAGE * d + 2 * (g * PAGE + row), &key_scale.to_ne_bytes());
+                    put(place.part + PAGE * d + 2 * (row * groups + g), &value_scale.to_ne_bytes());
+                }
             }
         }
     }
 
-    /// The keys and the values of a head in page number `page`.
+    /// Numbers of scratch that [`Layout::read`] needs for heads of `d` numbers.
+    pub(super) fn scratch_len(&self, d: usize) -> usize {
+        match self.format {
+            KvFormat::Bf16 => 0,
+            KvFormat::Q8 => PAGE * d,
+        }
+    }
+
+    /// How they are held.
+    pub(super) fn format(&self) -> KvFormat {
+        self.format
+    }
+
+    /// The cells of the keys and then of the values of a head in page number `page`: where they are, or unpacked into `scratch`.
     ///
     /// # Safety
     /// The page must be one of `places`, whose cache must not be changed meanwhile, and nobody may write to this layer.
@@ -239,11 +320,38 @@ impl Layout {
         layer: usize,
         head: usize,
         page: usize,
-    ) -> (&'a [u8], &'a [u8]) {
+        kernels: &AttentionKernels,
+        scratch: &'a mut [u32],
+    ) -> &'a [u32] {
         let place = self.layers[layer];
         let (pages, first) = &places.pages[usize::from(place.local)];
         let start = place.start + 2 * head * place.part;
         // SAFETY: the head's keys and values lie in the page; nobody writes to them, by the caller's promise.
-        unsafe { pages[page - first].slice(start, 2 * place.part).split_at(place.part) }
+        let bytes: &[u8] = unsafe { pages[page - first].slice(start, 2 * place.part) };
+        match self.format {
+            KvFormat::Bf16 => cells(bytes),
+            KvFormat::Q8 => {
+                kernels.unpack(bytes, scratch);
+                scratch
+            }
+        }
     }
+}
+
+/// What a byte of 1 stands for in a group of numbers, and its inverse. Where one of them is no number, neither is the scale: so
+/// broken weights stay visible, as in the other format.
+fn scale(group: &[f32]) -> (half::bf16, f32) {
+    let most = group.iter().fold(0.0f32, |most, x| if x.abs() > most || x.is_nan() { x.abs() } else { most });
+    let scale = half::bf16::from_f32(most / 127.0);
+    // Rounded down, it lets the largest number become 127.25 at most, which is a byte of 127.
+    let per = if scale.to_f32() > 0.0 { 1.0 / scale.to_f32() } else { 0.0 };
+    (scale, per)
+}
+
+/// The cells that these bytes are.
+fn cells(bytes: &[u8]) -> &[u32] {
+    // SAFETY: every pattern of bytes is a u32.
+    let (before, cells, after) = unsafe { bytes.align_to::<u32>() };
+    assert!(before.is_empty() && after.is_empty(), "pages and what lies in them begin at multiples of four bytes");
+    cells
 }

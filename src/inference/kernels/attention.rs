@@ -1,22 +1,38 @@
 //! Attention over one page of keys and values.
 //!
-//! **Form.** A page has the keys of [`PAGE`] positions side by side (`keys[d][position]`) and its values one position after
-//! the other (`values[position][d]`), both in half precision. So both products run over a page without a horizontal sum:
-//! 64 scores of a query are four registers that grow by one number of the query per step, and a piece of its result is four
-//! registers that grow by one position per step, for several queries at once.
+//! **Form.** Queries, keys, weights and values are bf16, two to a cell of four bytes ([`super::cells`]); scores, results and the
+//! softmax are f32. A page has the keys of [`PAGE`] positions side by side (`keys[d / 2][position]`, a cell holds two numbers
+//! of one position) and behind them its values, two positions to a cell (`values[position / 2][d]`). So both products run
+//! over a page without a horizontal sum: 64 scores of a query are four registers that grow by two numbers of the query per
+//! step, and a piece of its result is four registers that grow by two positions per step, for several queries at once.
 //!
-//! **Order.** A score is a sum over `d` in order, a result a sum over the positions in order, page after page with the online
-//! softmax of Milakov and Gimelshein (2018): the largest score so far, the sum of `exp(score − largest)`, and the results
-//! scaled down when a larger score appears. Pages lie at fixed positions, so what a position sees does not depend on how many
-//! positions are computed beside it.
+//! **Why bf16.** Where the CPU multiplies it (`vdpbf16ps`), twice as many products per cycle as in f32: attention is what a
+//! long prompt waits for. Its range is that of f32 (Gemma's values can pass 65,504, where f16 ends); its rounding, 2⁻⁹ of each
+//! number, averages out in sums over 256 numbers and over positions, and is below that of the 8-bit inputs of the products
+//! around it. It is what Gemma was trained in. Elsewhere a cell is taken apart and multiplied in f32, with the same bits.
+//!
+//! **Order.** A score is a sum over `d` in order, a result a sum over the positions in order, the upper half of a cell before
+//! the lower one, as the instruction has it; page after page with the online softmax of Milakov and Gimelshein (2018): the
+//! largest score so far, the sum of `exp(score − largest)`, and the results scaled down when a larger score appears. After
+//! every [`SEGMENT`] positions a new softmax begins, and segments are joined in order ([`join`]): threads can divide the
+//! segments of one long text without changing a bit. Pages and segments lie at fixed positions, so what a position sees
+//! does not depend on how many positions are computed beside it.
+//!
+//! Rejected: f16 (a conversion per load, no faster product on most CPUs); keys in 8 bits with integer products (four times f32,
+//! but the weights times the values would still need 16 bits, and queries get noise for every user, not for those who ask).
 
-use super::lanes::{LANES, Lanes, exp};
+use super::cells::{self, Cell};
+use super::lanes::{LANES, Lanes, bf16, exp};
 use super::wide::Wide;
 
 /// Positions in a page of keys and values.
 pub const PAGE: usize = 64;
+/// Positions over which one softmax runs before it is joined with those before.
+pub const SEGMENT: usize = 4 * PAGE;
 /// Registers of one row of [`PAGE`] scores.
 const WIDTH: usize = PAGE / LANES;
+/// How far ahead of a product its page is asked for, in bytes: past the 4 KB in which the CPU reads ahead by itself.
+const AHEAD: usize = 2048;
 
 /// How far one query is: the largest score, and the sum of the weights relative to it.
 #[derive(Clone, Copy, Debug)]
@@ -32,46 +48,56 @@ impl Running {
     pub const START: Running = Running { largest: f32::NEG_INFINITY, sum: 0.0 };
 }
 
-/// Half-precision numbers, sixteen at a time.
+/// Asks for the line `AHEAD` of the cells at `at`.
 #[inline(always)]
-fn sixteen<V: Wide>(from: &[u8], at: usize) -> V {
-    match from.get(2 * at..).and_then(|rest| rest.first_chunk()) {
-        Some(bytes) => V::of_f16(bytes),
+fn ask_ahead<V: Wide>(page: &[u32], at: usize) {
+    const CELLS: usize = AHEAD / 4;
+    if let Some(line) = page.get(at + CELLS..at + CELLS + PAGE) {
+        V::prefetch(line);
+    }
+}
+
+/// Sixteen cells.
+#[inline(always)]
+fn sixteen(from: &[u32], at: usize) -> &[u32; LANES] {
+    match from.get(at..).and_then(|rest| rest.first_chunk()) {
+        Some(cells) => cells,
         None => unreachable!("the caller has checked the length of the page"),
     }
 }
 
-/// `scores[i][t] = q_i · k_t` for every query, `d` numbers each, and all positions of a page.
+/// `scores[i][t] = q_i · k_t` for every query, `d / 2` cells each, and all positions of a page.
 #[inline(always)]
-pub(super) fn scores<V: Wide, const N: usize>(q: &[f32], d: usize, keys: &[u8], scores: &mut [f32]) {
-    assert!(keys.len() >= 2 * d * PAGE);
+pub(super) fn scores<C: Cell, const N: usize>(q: &[u32], d: usize, page: &[u32], scores: &mut [f32]) {
+    let each = d / 2;
+    assert!(page.len() >= d * PAGE && d.is_multiple_of(2));
     let mut i = 0;
-    let count = q.len() / d;
+    let count = q.len() / each;
     while i < count {
-        let (q, to) = (&q[i * d..], &mut scores[i * PAGE..]);
+        let (q, to) = (&q[i * each..], &mut scores[i * PAGE..]);
         // A token that is being generated has few queries, and reads every key for them: they share it.
         i += match count - i {
-            left if left >= N => some_scores::<V, N>(q, d, keys, to),
-            left if left >= 4 && N > 4 => some_scores::<V, 4>(q, d, keys, to),
-            left if left >= 2 && N > 2 => some_scores::<V, 2>(q, d, keys, to),
-            _ => some_scores::<V, 1>(q, d, keys, to),
+            left if left >= N => some_scores::<C, N>(q, each, page, to),
+            left if left >= 4 && N > 4 => some_scores::<C, 4>(q, each, page, to),
+            left if left >= 2 && N > 2 => some_scores::<C, 2>(q, each, page, to),
+            _ => some_scores::<C, 1>(q, each, page, to),
         };
     }
 }
 
 #[inline(always)]
-fn some_scores<V: Wide, const N: usize>(q: &[f32], d: usize, keys: &[u8], to: &mut [f32]) -> usize {
-    let mut rows: [&[f32]; N] = [&[]; N];
-    for (row, q) in rows.iter_mut().zip(q.chunks_exact(d)) {
+fn some_scores<C: Cell, const N: usize>(q: &[u32], each: usize, page: &[u32], to: &mut [f32]) -> usize {
+    let mut rows: [&[u32]; N] = [&[]; N];
+    for (row, q) in rows.iter_mut().zip(q.chunks_exact(each)) {
         *row = q;
     }
-    let mut sums = [[V::zero(); WIDTH]; N];
-    for (j, keys) in keys.chunks_exact(2 * PAGE).take(d).enumerate() {
-        let keys = [sixteen::<V>(keys, 0), sixteen(keys, LANES), sixteen(keys, 2 * LANES), sixteen(keys, 3 * LANES)];
+    let mut sums = [[C::Wide::zero(); WIDTH]; N];
+    for (j, keys) in page.chunks_exact(PAGE).take(each).enumerate() {
+        ask_ahead::<C::Wide>(page, j * PAGE);
         for n in 0..N {
-            let x = V::splat(rows[n][j]);
+            let q = rows[n][j];
             for w in 0..WIDTH {
-                sums[n][w] = x.fma(keys[w], sums[n][w]);
+                sums[n][w] = C::step(q, sixteen(keys, w * LANES), sums[n][w]);
             }
         }
     }
@@ -83,15 +109,16 @@ fn some_scores<V: Wide, const N: usize>(q: &[f32], d: usize, keys: &[u8], to: &m
     N
 }
 
-/// Makes weights of the scores of one query: those at `from..to` count, the others become 0. Gives the factor for what was
-/// summed before. With a `cap`, a score is `cap × tanh(scale × score / cap)`.
+/// Makes weights, as cells, of the scores of one query: those at `valid` count, the others become 0. Gives the factor for
+/// what was summed before. With a `cap`, a score is `cap × tanh(scale × score / cap)`. `scores` is used up.
 #[inline(always)]
-pub(super) fn weigh(
+pub(super) fn weigh<C: Cell>(
     scores: &mut [f32],
     valid: std::ops::Range<usize>,
     scale: f32,
     cap: f32,
     state: &mut Running,
+    weights: &mut [u32],
 ) -> f32 {
     let Some(scores) = scores.first_chunk_mut::<PAGE>() else { return 1.0 };
     for (t, score) in scores.iter_mut().enumerate() {
@@ -105,22 +132,86 @@ pub(super) fn weigh(
     }
     let largest = largest.largest();
     if largest == f32::NEG_INFINITY {
-        scores.fill(0.0);
+        weights.fill(0);
         return 1.0;
     }
     let largest = if largest > state.largest { largest } else { state.largest };
     let factor = exp(state.largest - largest);
     let mut sum = Lanes::ZERO;
     for at in (0..PAGE).step_by(LANES) {
+        // Their sum is that of the weights that will be used: a mean of equal values stays what they are.
         let weights = Lanes::load(scores, at).map(
             #[inline(always)]
-            |score| exp(score - largest),
+            |score| bf16(exp(score - largest)),
         );
         weights.store(scores, at);
         sum = sum.plus(weights);
     }
+    cells::pack::<C>(scores, weights);
     *state = Running { largest, sum: state.sum.mul_add(factor, sum.sum()) };
     factor
+}
+
+/// The cells of a page of keys and values in 8 bits: 64 × `d` pairs of bytes in the order of the cells, then scales in bf16, for
+/// keys of each group of 32 numbers 64 positions side by side, for values of each position its groups.
+#[inline(always)]
+pub(super) fn unpack(page: &[u8], to: &mut [u32]) {
+    let (d, half) = (to.len() / PAGE, page.len() / 2);
+    let groups = d.div_ceil(GROUP);
+    assert!(to.len() == d * PAGE && page.len() == 2 * PAGE * (d + 2 * groups));
+    let (keys, values) = page.split_at(half);
+    let (key_cells, value_cells) = to.split_at_mut(d * PAGE / 2);
+    let (keys, scales) = keys.split_at(d * PAGE);
+    for (j, (cells, pairs)) in key_cells.chunks_exact_mut(PAGE).zip(keys.chunks_exact(2 * PAGE)).enumerate() {
+        let scales = &scales[2 * PAGE * (2 * j / GROUP)..][..2 * PAGE];
+        let scales = scales.as_chunks::<2>().0;
+        for ((cell, pair), scale) in cells.iter_mut().zip(pairs.as_chunks::<2>().0).zip(scales) {
+            let scale = of_bf16(*scale);
+            *cell = cell_of(*pair, scale, scale);
+        }
+    }
+    let (values, scales) = values.split_at(d * PAGE);
+    let scales = scales.chunks_exact(4 * groups.max(1));
+    for ((cells, pairs), scales) in
+        value_cells.chunks_exact_mut(d.max(1)).zip(values.chunks_exact(2 * d.max(1))).zip(scales)
+    {
+        let (first, second) = scales.as_chunks::<2>().0.split_at(groups);
+        let groups = first.iter().zip(second);
+        for ((cells, pairs), (first, second)) in cells.chunks_mut(GROUP).zip(pairs.chunks(2 * GROUP)).zip(groups) {
+            let (first, second) = (of_bf16(*first), of_bf16(*second));
+            for (cell, pair) in cells.iter_mut().zip(pairs.as_chunks::<2>().0) {
+                *cell = cell_of(*pair, first, second);
+            }
+        }
+    }
+}
+
+/// Numbers of a position that share a scale.
+const GROUP: usize = 32;
+
+#[inline(always)]
+fn of_bf16(bytes: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_ne_bytes(bytes)) << 16)
+}
+
+#[inline(always)]
+fn cell_of(pair: [u8; 2], low: f32, high: f32) -> u32 {
+    let number = |byte: u8, scale: f32| bf16(f32::from(byte.cast_signed()) * scale).to_bits();
+    number(pair[0], low) >> 16 | number(pair[1], high)
+}
+
+/// Joins a segment with those before it: `sums = sums × exp(state − both) + more × exp(segment − both)`.
+#[inline(always)]
+pub(super) fn join(sums: &mut [f32], state: &mut Running, more: &[f32], segment: Running) {
+    if segment.largest == f32::NEG_INFINITY {
+        return;
+    }
+    let largest = if segment.largest > state.largest { segment.largest } else { state.largest };
+    let (before, now) = (exp(state.largest - largest), exp(segment.largest - largest));
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum = more.mul_add(now, *sum * before);
+    }
+    *state = Running { largest, sum: segment.sum.mul_add(now, state.sum * before) };
 }
 
 /// `x = cap × tanh(x / cap)`.
@@ -141,100 +232,93 @@ pub(super) fn tanh(x: f32) -> f32 {
 
 /// `sums_i = factor_i × sums_i + Σ_t weights[i][t] · v_t`, `d` numbers each, over all positions of a page.
 #[inline(always)]
-pub(super) fn mix<V: Wide, const N: usize>(
-    weights: &[f32],
-    factors: &[f32],
-    d: usize,
-    values: &[u8],
-    sums: &mut [f32],
-) {
-    assert!(values.len() >= 2 * d * PAGE && sums.len() >= factors.len() * d && weights.len() >= factors.len() * PAGE);
+pub(super) fn mix<C: Cell, const N: usize>(weights: &[u32], factors: &[f32], d: usize, page: &[u32], sums: &mut [f32]) {
+    const EACH: usize = PAGE / 2;
+    let values = &page[d * EACH..2 * d * EACH];
+    assert!(sums.len() >= factors.len() * d && weights.len() >= factors.len() * EACH);
     let mut i = 0;
     while i < factors.len() {
-        let (weights, left, sums) = (&weights[i * PAGE..], &factors[i..], &mut sums[i * d..]);
+        let (weights, left, sums) = (&weights[i * EACH..], &factors[i..], &mut sums[i * d..]);
         i += match left.len() {
-            count if count >= N => some_mix::<V, N>(weights, left, d, values, sums),
-            count if count >= 4 && N > 4 => some_mix::<V, 4>(weights, left, d, values, sums),
-            count if count >= 2 && N > 2 => some_mix::<V, 2>(weights, left, d, values, sums),
-            _ => some_mix::<V, 1>(weights, left, d, values, sums),
+            count if count >= N => some_mix::<C, N>(weights, left, d, values, sums),
+            count if count >= 4 && N > 4 => some_mix::<C, 4>(weights, left, d, values, sums),
+            count if count >= 2 && N > 2 => some_mix::<C, 2>(weights, left, d, values, sums),
+            _ => some_mix::<C, 1>(weights, left, d, values, sums),
         };
     }
 }
 
 #[inline(always)]
-fn some_mix<V: Wide, const N: usize>(
-    weights: &[f32],
+fn some_mix<C: Cell, const N: usize>(
+    weights: &[u32],
     factors: &[f32],
     d: usize,
-    values: &[u8],
+    values: &[u32],
     sums: &mut [f32],
 ) -> usize {
-    let mut rows: [&[f32]; N] = [&[]; N];
-    for (row, weights) in rows.iter_mut().zip(weights.chunks_exact(PAGE)) {
+    let mut rows: [&[u32]; N] = [&[]; N];
+    for (row, weights) in rows.iter_mut().zip(weights.chunks_exact(PAGE / 2)) {
         *row = weights;
     }
     let mut c = 0;
     while c + PAGE <= d {
-        let mut tile = [[V::zero(); WIDTH]; N];
-        for n in 0..N {
-            let factor = V::splat(factors[n]);
-            for (w, sum) in tile[n].iter_mut().enumerate() {
-                // What was summed before is scaled with one rounding.
-                *sum = factor.fma(load::<V>(sums, n * d + c + w * LANES), V::zero());
-            }
-        }
-        let mut t = 0;
-        while t < PAGE {
-            let at = t * d + c;
-            let v = [
-                sixteen::<V>(values, at),
-                sixteen(values, at + LANES),
-                sixteen(values, at + 2 * LANES),
-                sixteen(values, at + 3 * LANES),
-            ];
-            for n in 0..N {
-                let weight = V::splat(rows[n][t]);
-                for (sum, v) in tile[n].iter_mut().zip(v) {
-                    *sum = weight.fma(v, *sum);
-                }
-            }
-            t += 1;
-        }
-        for (n, tile) in tile.into_iter().enumerate() {
-            for (w, sum) in tile.into_iter().enumerate() {
-                if let Some(to) = sums.get_mut(n * d + c + w * LANES..).and_then(|rest| rest.first_chunk_mut()) {
-                    sum.store(to);
-                }
-            }
-        }
+        columns::<C, N, WIDTH>(&rows, factors, d, values, c, sums);
         c += PAGE;
     }
     // The rest sixteen columns at a time, then column by column: the order over the positions is the same.
     while c + LANES <= d {
-        for n in 0..N {
-            let mut sum = V::splat(factors[n]).fma(load::<V>(sums, n * d + c), V::zero());
-            for (t, weight) in rows[n].iter().enumerate() {
-                sum = V::splat(*weight).fma(sixteen(values, t * d + c), sum);
-            }
-            if let Some(to) = sums.get_mut(n * d + c..).and_then(|rest| rest.first_chunk_mut()) {
-                sum.store(to);
-            }
-        }
+        columns::<C, N, 1>(&rows, factors, d, values, c, sums);
         c += LANES;
     }
+    let halves = |cell: u32| (f32::from_bits(cell << 16), f32::from_bits(cell & 0xffff_0000));
     while c < d {
         for n in 0..N {
-            let mut sum = factors[n].mul_add(sums[n * d + c], 0.0);
+            let mut sum = factors[n] * sums[n * d + c];
             for (t, weight) in rows[n].iter().enumerate() {
-                let at = 2 * (t * d + c);
-                let value = super::half(u16::from_le_bytes([values[at], values[at + 1]]));
-                sum = weight.mul_add(value, sum);
+                let ((weight, above), (value, upper)) = (halves(*weight), halves(values[t * d + c]));
+                sum = weight.mul_add(value, above.mul_add(upper, sum));
             }
             sums[n * d + c] = sum;
         }
         c += 1;
     }
     N
+}
+
+/// `W × 16` columns from `c` on, of all positions.
+#[inline(always)]
+fn columns<C: Cell, const N: usize, const W: usize>(
+    rows: &[&[u32]; N],
+    factors: &[f32],
+    d: usize,
+    values: &[u32],
+    c: usize,
+    sums: &mut [f32],
+) {
+    let mut tile = [[C::Wide::zero(); W]; N];
+    for n in 0..N {
+        let factor = C::Wide::splat(factors[n]);
+        for (w, sum) in tile[n].iter_mut().enumerate() {
+            // What was summed before is scaled with one rounding.
+            *sum = factor.fma(load(sums, n * d + c + w * LANES), C::Wide::zero());
+        }
+    }
+    for t in 0..PAGE / 2 {
+        let values = &values[t * d + c..t * d + c + W * LANES];
+        for n in 0..N {
+            let weight = rows[n][t];
+            for w in 0..W {
+                tile[n][w] = C::step(weight, sixteen(values, w * LANES), tile[n][w]);
+            }
+        }
+    }
+    for (n, tile) in tile.into_iter().enumerate() {
+        for (w, sum) in tile.into_iter().enumerate() {
+            if let Some(to) = sums.get_mut(n * d + c + w * LANES..).and_then(|rest| rest.first_chunk_mut()) {
+                sum.store(to);
+            }
+        }
+    }
 }
 
 #[inline(always)]

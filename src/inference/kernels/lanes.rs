@@ -110,6 +110,13 @@ impl Lanes {
     }
 }
 
+/// The nearest bf16, as f32; of two equally near the even one.
+#[inline(always)]
+pub(super) fn bf16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+}
+
 /// `e^x` to 1.5 units in the last place; below −87.3 it is 0, above 88.3 it stays at `e^88.3`.
 ///
 /// `x = n·ln 2 + r` with `|r| ≤ ln 2 / 2`, a Taylor polynomial of degree 7 for `e^r` (truncation error below 6e-9), and

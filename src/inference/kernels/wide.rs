@@ -26,9 +26,11 @@ pub(super) trait Wide: Copy {
     fn of_f16(from: &[u8; 2 * LANES]) -> Self;
     /// Sixteen upper halves of f32.
     fn of_bf16(from: &[u8; 2 * LANES]) -> Self;
-    /// Asks for these bytes before they are needed, where the CPU can be asked.
-    fn prefetch(bytes: &[u8]) {
-        let _ = bytes;
+    /// The lower and the upper bf16 of sixteen cells.
+    fn of_halves(from: &[u32; LANES]) -> (Self, Self);
+    /// Asks for these numbers before they are needed, where the CPU can be asked.
+    fn prefetch<T>(numbers: &[T]) {
+        let _ = numbers;
     }
 }
 
@@ -86,6 +88,11 @@ impl Wide for Lanes {
     fn of_bf16(from: &[u8; 2 * LANES]) -> Lanes {
         lanes_of::<2>(from, |b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16))
     }
+
+    #[inline(always)]
+    fn of_halves(from: &[u32; LANES]) -> (Lanes, Lanes) {
+        (Lanes(from.map(|cell| f32::from_bits(cell << 16))), Lanes(from.map(|cell| f32::from_bits(cell & 0xffff_0000))))
+    }
 }
 
 #[inline(always)]
@@ -121,11 +128,11 @@ pub(super) mod x86 {
 
     /// One request per cache line, into the second level: the first has too few places for lines on their way.
     #[inline(always)]
-    fn prefetch(bytes: &[u8]) {
-        let mut at = 0;
-        while at < bytes.len() {
-            // SAFETY: a request for an address inside `bytes`; it reads nothing. Every x86-64 CPU has the instruction.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().add(at).cast()) }
+    fn prefetch<T>(numbers: &[T]) {
+        let (mut at, start) = (0, numbers.as_ptr().cast::<i8>());
+        while at < size_of_val(numbers) {
+            // SAFETY: a request for an address inside `numbers`; it reads nothing. Every x86-64 CPU has the instruction.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.add(at)) }
             at += 64;
         }
     }
@@ -143,8 +150,8 @@ pub(super) mod x86 {
 
     impl Wide for V512 {
         #[inline(always)]
-        fn prefetch(bytes: &[u8]) {
-            prefetch(bytes);
+        fn prefetch<T>(numbers: &[T]) {
+            prefetch(numbers);
         }
 
         #[inline(always)]
@@ -209,6 +216,16 @@ pub(super) mod x86 {
                 V512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
             }
         }
+
+        #[inline(always)]
+        fn of_halves(from: &[u32; LANES]) -> (V512, V512) {
+            // SAFETY: see the module.
+            unsafe {
+                let cells = _mm512_loadu_si512(from.as_ptr().cast());
+                let upper = _mm512_and_si512(cells, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+                (V512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(cells))), V512(_mm512_castsi512_ps(upper)))
+            }
+        }
     }
 
     /// Two bf16 in a cell: needs what [`V512`] needs, and avx512bf16.
@@ -245,8 +262,8 @@ pub(super) mod x86 {
 
     impl Wide for V256 {
         #[inline(always)]
-        fn prefetch(bytes: &[u8]) {
-            prefetch(bytes);
+        fn prefetch<T>(numbers: &[T]) {
+            prefetch(numbers);
         }
 
         #[inline(always)]
@@ -318,6 +335,19 @@ pub(super) mod x86 {
                 let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().add(16).cast()));
                 let shift = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v));
                 V256(shift(low), shift(high))
+            }
+        }
+
+        #[inline(always)]
+        fn of_halves(from: &[u32; LANES]) -> (V256, V256) {
+            // SAFETY: see the module; the second half begins 8 cells on.
+            unsafe {
+                let first = _mm256_loadu_si256(from.as_ptr().cast());
+                let second = _mm256_loadu_si256(from.as_ptr().add(8).cast());
+                let lower = |cells| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(cells));
+                let mask = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+                let upper = |cells| _mm256_castsi256_ps(_mm256_and_si256(cells, mask));
+                (V256(lower(first), lower(second)), V256(upper(first), upper(second)))
             }
         }
     }

@@ -149,8 +149,11 @@ fn every_family_agrees_with_transformers_from_its_folder_and_from_a_gguf() {
             }
             let mean = total / want.len() as f64;
             println!("{name}: largest difference {worst:e}, mean {mean:e}");
-            // Keys and values have eleven bits, and the small models amplify what is lost.
-            assert!(rows[0].len() * tokens.len() == want.len() && worst < 0.2 && mean < 1e-2, "{name}: {worst} {mean}");
+            // What bf16 loses is in the reference too; a weight may be rounded relative to another page's largest.
+            assert!(
+                rows[0].len() * tokens.len() == want.len() && worst < 3e-2 && mean < 5e-4,
+                "{name}: {worst} {mean}"
+            );
             for (row, &token) in rows[tokens.len() - 1..].iter().zip(&greedy) {
                 let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
                 assert_eq!(best as u32, token, "{name}");
