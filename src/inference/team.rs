@@ -231,14 +231,14 @@ impl<T> Shared<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU32;
 
     use super::*;
 
     /// A team with some helpers, and what ends them.
-    fn helped(helpers: usize, test: impl FnOnce(&Team)) {
+    pub(crate) fn helped(helpers: usize, test: impl FnOnce(&Team)) {
         let team = Arc::new(Team::new());
         team.expect(helpers + 1);
         let over = AtomicBool::new(false);

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
-use engram_inference::gemma::{BATCH, Gemma, LoadOptions, Part, Progress, Sequence, Workspace};
+use engram_inference::gemma::{BATCH, Gemma, KvFormat, LoadOptions, Part, Progress, Sequence, Workspace};
 use engram_inference::kernels::kernels;
 use engram_inference::memory::MappedVec;
 use engram_inference::pool::Pool;
@@ -80,7 +80,8 @@ impl Bench {
         let number = |text: &str| text.parse::<usize>();
         match *words {
             ["version"] => Ok(json!({ "engram": env!("CARGO_PKG_VERSION"), "kernels": kernels().name })),
-            ["load"] => self.load(),
+            ["load"] => self.load(KvFormat::Bf16),
+            ["load", "q8"] => self.load(KvFormat::Q8),
             ["memory"] => memory(),
             ["prefill", n] => self.prefill(number(n)?),
             ["decode", depth, n] => self.decode(number(depth)?, number(n)?),
@@ -94,10 +95,10 @@ impl Bench {
         }
     }
 
-    fn load(&mut self) -> Outcome<Value> {
+    fn load(&mut self, kv: KvFormat) -> Outcome<Value> {
         self.loaded = None;
         let began = Instant::now();
-        let model = Arc::new(Gemma::load(&self.path, &LoadOptions::default(), &Progress::default())?);
+        let model = Arc::new(Gemma::load(&self.path, &LoadOptions { kv, ..LoadOptions::default() }, &Progress::default())?);
         self.loaded = Some(Loaded { work: Workspace::new(Arc::clone(&model))?, model });
         let seconds = began.elapsed().as_secs_f64();
         let mut reply = memory()?;

@@ -273,9 +273,8 @@ impl Workspace {
             next += part.tokens.len();
         }
         let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens.iter().copied()).collect();
-        let last: Vec<usize> =
-            rows.iter().zip(parts.iter()).flat_map(|(rows, part)| rows.rows.end - part.logits..rows.rows.end).collect();
-        self.pass(&tokens, &rows, &last, lead, pause)?;
+        let wanted: Vec<usize> = parts.iter().map(|part| part.logits).collect();
+        self.pass(&tokens, rows, Some(&wanted), lead, pause)?;
         for part in parts {
             part.sequence.len += part.tokens.len();
         }
@@ -290,17 +289,18 @@ impl Workspace {
             return Err(Error::new(format!("a text of {len} tokens; 1 to {most} are accepted")));
         }
         cache.restart(len)?;
-        let rows = [Rows { rows: 0..len, first: 0, places: cache.places() }];
-        self.pass(tokens, &rows, &[], &Lead::alone(), &|| {})?;
+        let rows = vec![Rows { rows: 0..len, first: 0, places: cache.places() }];
+        self.pass(tokens, rows, None, &Lead::alone(), &|| {})?;
         Ok(&mut self.x[..len * self.model.config().width])
     }
 
-    /// Takes the rows through the layers, and makes the logits of the rows `last`.
+    /// Takes the rows through the layers, and makes the logits of so many of the last rows of each text. Where all rows are wanted
+    /// as they come out of the last layer, `wanted` is none.
     fn pass(
         &mut self,
         tokens: &[u32],
-        rows: &[Rows],
-        last: &[usize],
+        rows: Vec<Rows>,
+        wanted: Option<&[usize]>,
         lead: &Lead<'_>,
         pause: &dyn Fn(),
     ) -> Result<(), Error> {
@@ -308,18 +308,29 @@ impl Workspace {
             let (own, product) = self.scratch_len;
             self.scratch.push(Scratch { own: MappedVec::zeroed(own)?, product: MappedVec::zeroed(product)? });
         }
-        self.embed(tokens, rows)?;
+        self.embed(tokens, &rows)?;
         let model = Arc::clone(&self.model);
         let mut pass = Pass { work: self, model: &model, k: kernels(), lead, rows, total: tokens.len() };
         if let Some(own) = model.own_inputs() {
             pass.own_inputs(own, tokens);
         }
+        // Behind the last layer that has keys and values of its own, no later token looks at a row.
+        let last = model.config().shapes.iter().enumerate().filter(|(index, shape)| shape.kv_source == *index);
+        let last = last.map(|(index, _)| index).last();
         for (index, layer) in model.layers().iter().enumerate() {
-            pass.layer(index, layer)?;
+            pass.norm(None, &layer.attn_norm);
+            pass.heads(index, layer);
+            if let Some(wanted) = wanted.filter(|_| last == Some(index)) {
+                pass.keep(index, wanted);
+                if pass.total == 0 {
+                    return Ok(());
+                }
+            }
+            pass.rest(index, layer)?;
             pause();
         }
-        if !last.is_empty() {
-            pass.logits(last);
+        if wanted.is_some() {
+            pass.logits();
         }
         Ok(())
     }
@@ -376,14 +387,41 @@ struct Pass<'a> {
     model: &'a Gemma,
     k: &'static Kernels,
     lead: &'a Lead<'a>,
-    rows: &'a [Rows],
+    rows: Vec<Rows>,
     total: usize,
 }
 
 impl Pass<'_> {
-    fn layer(&mut self, index: usize, layer: &Layer) -> Result<(), Error> {
-        self.norm(None, &layer.attn_norm);
-        self.heads(index, layer);
+    /// Goes on with the last rows of each text alone, so many of each, from where a layer has its queries.
+    fn keep(&mut self, index: usize, wanted: &[usize]) {
+        let stride = self.stride(index);
+        let work = &mut *self.work;
+        let mut next = 0;
+        for (part, &wanted) in self.rows.iter_mut().zip(wanted) {
+            let skipped = part.rows.len() - wanted;
+            for (to, from) in (next..).zip(part.rows.start + skipped..part.rows.end) {
+                let half = work.turns.iter_mut().flat_map(|turns| [&mut turns.cos, &mut turns.sin]);
+                work.qkv.copy_within(from * stride..(from + 1) * stride, to * stride);
+                for all in [&mut work.x, &mut work.own].into_iter().chain(half) {
+                    let each = all.len() / work.most.0;
+                    all.copy_within(from * each..(from + 1) * each, to * each);
+                }
+            }
+            (part.rows, part.first) = (next..next + wanted, part.first + skipped);
+            next += wanted;
+        }
+        self.rows.retain(|part| !part.rows.is_empty());
+        self.total = next;
+    }
+
+    /// Numbers from row to row of a layer's queries, keys and values.
+    fn stride(&self, index: usize) -> usize {
+        let c = self.model.config();
+        (c.heads + 2 * c.shapes[index].kv_heads) * c.shapes[index].head_dim
+    }
+
+    /// What follows the queries, keys and values of a layer.
+    fn rest(&mut self, index: usize, layer: &Layer) -> Result<(), Error> {
         self.attention(index)?;
         self.product(Branch::Attention, &layer.attn_output);
         self.norm(Some(&layer.post_attention_norm), &layer.ffn_norm);
@@ -508,8 +546,7 @@ impl Pass<'_> {
         let (k, c, total) = (self.k, self.model.config(), self.total);
         let shape = &c.shapes[index];
         let d = shape.head_dim;
-        let (q, kv) = (c.heads * d, shape.kv_heads * d);
-        let stride = q + 2 * kv;
+        let (q, kv, stride) = (c.heads * d, shape.kv_heads * d, self.stride(index));
         let work = &mut *self.work;
         let qkv = Shared::of(&mut work.qkv);
         let scratch = scratch(&mut work.scratch);
@@ -521,7 +558,7 @@ impl Pass<'_> {
             unsafe { matrix.multiply(rows, &work.normed, qkv.at(at), stride, scratch[member].product()) };
         });
         let Some(turns) = work.turns.iter().find(|turns| turns.is(shape)) else { return };
-        let (layout, parts, ones) = (self.model.layout(), self.rows, self.model.ones());
+        let (layout, parts, ones) = (self.model.layout(), &self.rows, self.model.ones());
         let norm_of_values = c.family == Family::Gemma4;
         by_rows(self.lead, total, &|rows, member| {
             // SAFETY: see `Pass`.
@@ -568,7 +605,7 @@ impl Pass<'_> {
         let c = self.model.config();
         let shape = &c.shapes[index];
         let (d, kv_heads) = (shape.head_dim, shape.kv_heads);
-        let (q, group) = (c.heads * d, c.heads / kv_heads);
+        let (q, group, stride) = (c.heads * d, c.heads / kv_heads, self.stride(index));
         let work = &mut *self.work;
         work.mixed.reset(self.total, q);
         let layout = self.model.layout();
@@ -578,7 +615,7 @@ impl Pass<'_> {
             index,
             d,
             group,
-            stride: q + 2 * kv_heads * d,
+            stride,
             window: shape.window.unwrap_or(usize::MAX),
             scale: c.attention_scale,
             cap: c.attention_cap.unwrap_or(0.0),
@@ -712,22 +749,22 @@ impl Pass<'_> {
         });
     }
 
-    /// The logits of some rows.
-    fn logits(&mut self, rows: &[usize]) {
+    /// The logits of the rows.
+    fn logits(&mut self) {
         let (k, c, model) = (self.k, self.model.config(), self.model);
         let work = &mut *self.work;
-        work.head.reset(rows.len(), c.width);
+        work.head.reset(self.total, c.width);
         let scratch = scratch(&mut work.scratch);
         let (x, to) = (&work.x, work.head.writer());
         // SAFETY: see `Pass`; there is no other thread here.
         let normed = unsafe { scratch[0].own(c.width) };
-        for (i, row) in rows.iter().enumerate() {
-            k.rms_norm(&x[row * c.width..(row + 1) * c.width], model.output_norm(), c.epsilon, normed);
+        for (i, x) in x.chunks_exact(c.width).take(self.total).enumerate() {
+            k.rms_norm(x, model.output_norm(), c.epsilon, normed);
             // SAFETY: see `Pass`.
             unsafe { to.set(i, 0, normed) };
         }
         let (logits, stride) = (Shared::of(&mut work.logits), model.output().rows());
-        let count = rows.len();
+        let count = self.total;
         products(self.lead, count, &[(model.output(), 0)], &|matrix, rows, at, member| {
             // SAFETY: see `Pass`.
             unsafe { matrix.multiply(rows.clone(), &work.head, logits.at(at), stride, scratch[member].product()) };

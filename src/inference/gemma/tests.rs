@@ -10,9 +10,10 @@ use serde_json::Value;
 
 use super::*;
 use crate::gguf::tests::file_of;
-use crate::kernels::PAGE;
+use crate::kernels::{PAGE, SEGMENT};
 use crate::product::Input;
 use crate::team::Lead;
+use crate::team::tests::helped;
 
 const NAMES: [&str; 5] = ["f32", "f16", "bf16", "q8_0", "q4_0"];
 
@@ -112,6 +113,51 @@ fn chunks_of_any_size_give_the_same_bits() {
             assert!(bits(&logits(&model, &tokens, sizes)) == alone, "{name}, chunks {sizes:?}");
         }
     }
+}
+
+#[test]
+fn threads_that_divide_a_long_text_give_the_same_bits() {
+    for kv in KvFormat::ALL {
+        let path = tests_dir().join("models/random-q8_0.gguf");
+        let options = LoadOptions { kv, ..LoadOptions::default() };
+        let model = Arc::new(Gemma::load(&path, &options, &Progress::default()).unwrap());
+        let golden = golden("gemma_logits.json");
+        let tokens: Vec<u32> = ids(&golden["tokens"]).iter().cycle().take(SEGMENT + 3 * PAGE).copied().collect();
+        let alone = bits(&logits(&model, &tokens, &[CHUNK, 1, 1, CHUNK]));
+        helped(2, |team| {
+            let lead = team.lead();
+            while !lead.has_help() {
+                std::thread::yield_now();
+            }
+            let mut work = Workspace::new(Arc::clone(&model)).unwrap();
+            let mut sequence = Sequence::new(Arc::clone(&model), tokens.len()).unwrap();
+            for (chunk, want) in tokens.chunks(7).zip(alone.chunks(7)) {
+                let part = Part { sequence: &mut sequence, tokens: chunk, logits: chunk.len() };
+                work.append(&mut [part], &lead, &|| {}).unwrap();
+                let got: Vec<Vec<f32>> = (0..chunk.len()).map(|row| work.logits(row).to_vec()).collect();
+                assert!(bits(&got) == want, "{kv:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn keys_and_values_in_8_bits_take_half_the_room_and_change_little() {
+    let golden = golden("gemma_logits.json");
+    let tokens = ids(&golden["tokens"]);
+    let path = tests_dir().join("models/random-f32.gguf");
+    let [full, half] = KvFormat::ALL.map(|kv| {
+        let options = LoadOptions { kv, ..LoadOptions::default() };
+        Arc::new(Gemma::load(&path, &options, &Progress::default()).unwrap())
+    });
+    let share = half.info().kv_bytes_per_token as f64 / full.info().kv_bytes_per_token as f64;
+    // Heads of 32 numbers or more have a scale for every 32; smaller ones for each.
+    assert!((0.53..0.57).contains(&share), "{share}");
+    let [full, half] = [full, half].map(|model| logits(&model, &tokens, &[CHUNK]).concat());
+    let difference: f64 = full.iter().zip(&half).map(|(a, b)| f64::from((a - b).abs())).sum();
+    let mean = difference / full.len() as f64;
+    println!("mean difference {mean}");
+    assert!(mean > 0.0 && mean < 0.1, "{mean}");
 }
 
 #[test]
