@@ -98,7 +98,8 @@ impl Bench {
     fn load(&mut self, kv: KvFormat) -> Outcome<Value> {
         self.loaded = None;
         let began = Instant::now();
-        let model = Arc::new(Gemma::load(&self.path, &LoadOptions { kv, ..LoadOptions::default() }, &Progress::default())?);
+        let model =
+            Arc::new(Gemma::load(&self.path, &LoadOptions { kv, ..LoadOptions::default() }, &Progress::default())?);
         self.loaded = Some(Loaded { work: Workspace::new(Arc::clone(&model))?, model });
         let seconds = began.elapsed().as_secs_f64();
         let mut reply = memory()?;
