@@ -225,7 +225,8 @@ impl MappedFile {
     /// Tells the kernel that `range` is not needed in this process for now: its pages no longer count as resident. They are
     /// read again when they are touched.
     pub fn release(&self, range: std::ops::Range<usize>) {
-        let (start, end) = (range.start.next_multiple_of(PAGE), range.end.min(self.map.len()) / PAGE * PAGE);
+        // The page before may be needed again and is then read again; the one behind is mostly the next to be used.
+        let (start, end) = (range.start / PAGE * PAGE, range.end.min(self.map.len()) / PAGE * PAGE);
         if start < end {
             // SAFETY: whole pages inside a read-only mapping of a file, which come back from the file when touched.
             unsafe { libc::madvise(self.map.as_ptr().add(start).cast_mut().cast(), end - start, libc::MADV_DONTNEED) };
