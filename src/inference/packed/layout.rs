@@ -1,6 +1,7 @@
 //! How a tile of sixteen rows lies in memory, and how it is made of the blocks of a GGUF file.
 
 use crate::kernels::half;
+use crate::memory::fetch;
 
 /// Rows of a tile.
 pub(super) const TILE: usize = 16;
@@ -336,7 +337,9 @@ fn pack_kind<K: Kind>(cols: usize, from: &[u8], to: &mut [u8]) {
         let next = from.get((number + 1) * rows_bytes..).unwrap_or_default();
         for index in 0..blocks {
             // Sixteen rows at once are no order that the CPU reads ahead in; the next ones from end to end are.
-            fetch(next.get(index * ahead..(index + 1) * ahead).unwrap_or_default());
+            for line in next.get(index * ahead..(index + 1) * ahead).unwrap_or_default().chunks(64) {
+                fetch(&line[0]);
+            }
             let place = K::QUANT.place(index);
             if shape.head > 0 && index.is_multiple_of(SUPER) {
                 for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
@@ -351,19 +354,6 @@ fn pack_kind<K: Kind>(cols: usize, from: &[u8], to: &mut [u8]) {
             pack_weights::<K>(&weights, &mut tile[place.weights..][..shape.weights]);
         }
     }
-}
-
-/// Asks for what will be read soon.
-#[inline(always)]
-fn fetch(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch may point anywhere, and SSE is part of the architecture.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
 }
 
 /// Puts what a block of the K family has once into the head of its tile.
