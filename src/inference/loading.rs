@@ -6,7 +6,7 @@
 //! their turn and a cancellation is seen. What bounds it is memory: every byte of a model is read once, cleared once by the
 //! system and written once.
 //!
-//! Rejected: reading pieces into a buffer instead of mapping them (the system's copy took twice as long as its page tables);
+//! Rejected: reading pieces into a buffer instead of mapping them (the system's copy took longer than its page tables);
 //! threads of its own (more than the pool's setting would be at work); asking for all pages at once, of the file or of the
 //! arena (what was fetched or cleared has left the caches when it is used).
 

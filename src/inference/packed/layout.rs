@@ -232,8 +232,8 @@ fn read<K: Kind>(row: &[u8], index: usize, weights: &mut [u8; BLOCK]) -> [[u8; 2
     // A bit of each of 32 weights: a byte's eight bits, each in a byte of its own, are moved to where the fifth bit is.
     let fifth = |weights: &mut [u8; BLOCK], from: &[u8]| {
         for (eight, byte) in weights.as_chunks_mut::<8>().0.iter_mut().zip(&from[..4]) {
-            let apart = u64::from(*byte) * 0x0101_0101_0101_0101 & 0x8040_2010_0804_0201;
-            let bits = (apart + 0x7f7f_7f7f_7f7f_7f7f & 0x8080_8080_8080_8080) >> 3;
+            let apart = (u64::from(*byte) * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+            let bits = ((apart + 0x7f7f_7f7f_7f7f_7f7f) & 0x8080_8080_8080_8080) >> 3;
             *eight = (u64::from_le_bytes(*eight) | bits).to_le_bytes();
         }
     };
@@ -337,9 +337,8 @@ fn pack_kind<K: Kind>(cols: usize, from: &[u8], to: &mut [u8]) {
         let next = from.get((number + 1) * rows_bytes..).unwrap_or_default();
         for index in 0..blocks {
             // Sixteen rows at once are no order that the CPU reads ahead in; the next ones from end to end are.
-            for line in next.get(index * ahead..(index + 1) * ahead).unwrap_or_default().chunks(64) {
-                fetch(&line[0]);
-            }
+            let soon = next.get(index * ahead..(index + 1) * ahead).unwrap_or_default();
+            soon.chunks(64).flat_map(<[u8]>::first).for_each(fetch);
             let place = K::QUANT.place(index);
             if shape.head > 0 && index.is_multiple_of(SUPER) {
                 for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
