@@ -8,7 +8,8 @@
 //! **Who is next.** [`ACTIVE`] answers are in the batch; the others wait: by priority, then the owner with the fewest answers in
 //! the batch and the fewest tokens so far, then in the order of arrival. Prompts get the rows that are left in turn.
 //!
-//! **What is not read twice.** A text that begins as another did goes on from its keys and values ([`Limits`]). And an answer
+//! **What is not read twice.** A text that begins as another did goes on from its keys and values ([`Limits`]), until what it was
+//! made of is gone ([`Engine::forget`]). And an answer
 //! that repeats what has stood in its text is guessed ahead, and checked, while few answers share the batch.
 //!
 //! **Who says what.** The engine knows nothing of clients. Whoever submits an answer brings an [`Owner`], which is asked before
@@ -56,8 +57,8 @@ pub struct Request {
     pub generation: Generation,
     /// Whose it is, for a fair share: a user, a tenant.
     pub tenant: String,
-    /// Only answers of one scope share keys and values.
-    pub scope: String,
+    /// Only answers of one scope share keys and values; those of none keep nothing.
+    pub scope: Option<String>,
     /// Higher comes first.
     pub priority: i32,
     /// What is asked and told.
@@ -101,6 +102,8 @@ struct State {
     kept: Stats,
     /// Why less is kept than was asked for.
     trouble: Option<Error>,
+    /// How scopes begin of which nothing is kept any more, from the next step on.
+    forgotten: Vec<String>,
     /// Tokens of each tenant so far.
     served: HashMap<String, u64>,
 }
@@ -124,6 +127,21 @@ impl Engine {
         state.limits = limits;
         if let Some(mut prefixes) = state.prefixes.take() {
             state.apply(&mut prefixes);
+            state.prefixes = Some(prefixes);
+        }
+    }
+
+    /// Drops what is kept of texts for scopes that begin so: what they were made of is gone. Answers that wait or run now end as they
+    /// would have, and nothing of them is kept. At once if nothing runs, else with the next step.
+    pub fn forget(&self, beginning: &str) {
+        let mut state = lock(&self.shared.state);
+        if state.running {
+            if !state.forgotten.iter().any(|known| known == beginning) {
+                state.forgotten.push(beginning.to_owned());
+            }
+        } else if let Some(mut prefixes) = state.prefixes.take() {
+            prefixes.forget(beginning);
+            state.kept = prefixes.stats();
             state.prefixes = Some(prefixes);
         }
     }
@@ -233,6 +251,13 @@ impl Steps {
         let before = self.active.len();
         let mut state = lock(&self.shared.state);
         asked.append(&mut state.waiting);
+        for beginning in std::mem::take(&mut state.forgotten) {
+            self.prefixes.forget(&beginning);
+            let waiting = asked.iter_mut().map(|waiting| &mut waiting.request);
+            for request in waiting.chain(&mut self.active) {
+                request.scope.take_if(|scope| scope.starts_with(&beginning));
+            }
+        }
         while self.active.len() < ACTIVE && !asked.is_empty() {
             let active = &self.active;
             let served = &state.served;
@@ -256,7 +281,9 @@ impl Steps {
         }
         drop(state);
         for Request { generation, scope, .. } in self.active.iter_mut().skip(before) {
-            if let Some((cache, len)) = self.prefixes.find(scope, generation.prompt()) {
+            if let Some(scope) = scope
+                && let Some((cache, len)) = self.prefixes.find(scope, generation.prompt())
+            {
                 generation.resume(cache, len);
             }
         }
@@ -359,8 +386,10 @@ impl Steps {
 
 /// Keeps what a text has of keys and values for those that begin alike.
 fn keep(prefixes: &mut Prefixes, request: &Request, ended: bool) {
-    let (tokens, cache) = request.generation.held();
-    prefixes.keep(&request.scope, &tokens, cache, ended);
+    if let Some(scope) = &request.scope {
+        let (tokens, cache) = request.generation.held();
+        prefixes.keep(scope, &tokens, cache, ended);
+    }
 }
 
 #[cfg(test)]

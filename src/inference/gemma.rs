@@ -12,12 +12,15 @@ mod source;
 mod template;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use crate::Error;
 use crate::constraint::Pieces;
-use crate::memory::{Arena, MappedVec};
+use crate::loading::Loader;
+pub use crate::loading::Progress;
+use crate::memory::MappedVec;
+use crate::pool::Pool;
 use crate::product::Matrix;
 use crate::tokenizer::Tokenizer;
 use config::Config;
@@ -38,7 +41,7 @@ pub(crate) const OWN_INPUTS: &str = "per_layer_token_embd.weight";
 pub(crate) const WORDS: &str = "token_embd.weight";
 
 /// What may be chosen when a model is loaded.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct LoadOptions {
     /// A `tokenizer.json` or SentencePiece `tokenizer.model` to use instead of the model's own vocabulary.
     pub tokenizer: Option<PathBuf>,
@@ -48,17 +51,9 @@ pub struct LoadOptions {
     pub most_context: Option<usize>,
     /// How the keys and values of its texts are held.
     pub kv: KvFormat,
-}
-
-/// How far loading is; shared with whoever watches or cancels it.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Bytes read so far.
-    pub done: AtomicU64,
-    /// Bytes to read; 0 until the file is open.
-    pub total: AtomicU64,
-    /// Set to make the load end with an error soon.
-    pub cancelled: AtomicBool,
+    /// The threads that help; without them the one that loads is alone. Between two pieces of the work it runs what waits in the pool
+    /// with high priority.
+    pub pool: Option<Arc<Pool>>,
 }
 
 /// What is known about a loaded model.
@@ -88,6 +83,8 @@ pub struct ModelInfo {
     pub mapped_bytes: u64,
     /// Bytes of keys and values per token of a sequence, in the layers that keep every token.
     pub kv_bytes_per_token: usize,
+    /// How they are held.
+    pub kv_format: KvFormat,
 }
 
 /// A loaded model.
@@ -203,16 +200,9 @@ impl Gemma {
         let total = source.files().iter().map(|file| file.len() as u64).sum();
         progress.total.store(total, Ordering::Relaxed);
         // What the tensors take of the file is what has been done; the header is small beside it.
-        let advance = |matrix: Matrix| {
-            if progress.cancelled.load(Ordering::Relaxed) {
-                return Err(Error::new("loading was cancelled"));
-            }
-            matrix.populate();
-            progress.done.fetch_add(matrix.bytes() as u64, Ordering::Relaxed);
-            Ok(matrix)
-        };
-        let arena = Arena::new(source.arena_bytes()?)?;
-        let table = |name: &str| source.table(name, vocabulary, config.width, &arena).and_then(advance);
+        let loader = Loader::new(source.arena_bytes()?, progress, options.pool.as_deref())?;
+        let read = |matrix: Matrix| loader.populate(&matrix).map(|()| matrix);
+        let table = |name: &str| source.table(name, vocabulary, config.width, &loader).and_then(read);
         let width = config.width;
         let embedding = match config.family {
             // Only rows of it are read.
@@ -226,7 +216,7 @@ impl Gemma {
                 let all = config.layers * own;
                 Some(OwnInputs {
                     table: source.mapped_table(OWN_INPUTS, vocabulary, all)?,
-                    projection: source.matrix("per_layer_model_proj.weight", all, width, &arena).and_then(advance)?,
+                    projection: source.matrix("per_layer_model_proj.weight", all, width, &loader).and_then(read)?,
                     norm: source.gain("per_layer_proj_norm.weight", own)?,
                 })
             }
@@ -234,7 +224,7 @@ impl Gemma {
         let mut layers = Vec::with_capacity(config.layers);
         for (i, shape) in config.shapes.iter().enumerate() {
             let matrix = |name: &str, rows, cols| {
-                source.matrix(&format!("blk.{i}.{name}.weight"), rows, cols, &arena).and_then(advance)
+                source.matrix(&format!("blk.{i}.{name}.weight"), rows, cols, &loader).and_then(read)
             };
             let gain = |name: &str, len| source.gain(&format!("blk.{i}.{name}.weight"), len);
             let (q, kv) = (config.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
@@ -270,8 +260,8 @@ impl Gemma {
         let projection = match config.projection {
             None => None,
             Some(inner) => Some([
-                source.dense(2, inner, width, &arena).and_then(advance)?,
-                source.dense(3, width, inner, &arena).and_then(advance)?,
+                source.dense(2, inner, width, &loader).and_then(read)?,
+                source.dense(3, width, inner, &loader).and_then(read)?,
             ]),
         };
         let output_norm = source.gain("output_norm.weight", width)?;
@@ -291,8 +281,9 @@ impl Gemma {
             context,
             trained_context: config.context,
             file_bytes: total,
-            mapped_bytes: norms + output_norm.bytes() + arena.bytes(),
+            mapped_bytes: norms + output_norm.bytes() + loader.bytes(),
             kv_bytes_per_token: layout.bytes_per_token(),
+            kv_format: layout.format(),
         };
         progress.done.store(total, Ordering::Relaxed);
         let ones = MappedVec::copy_of(&vec![1.0; config.most(|shape| shape.head_dim)])?;

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use crate::Error;
 use crate::kernels::{self, kernels};
-use crate::memory::{Arena, MappedFile, MappedVec};
+use crate::loading::Loader;
+use crate::memory::{MappedFile, MappedVec};
 use crate::packed::Quant;
 use crate::product::{Format, Matrix};
 use header::{Header, Tensor};
@@ -104,7 +105,7 @@ impl Gguf {
         }
     }
 
-    /// The bytes that the matrices of the file together take in an [`Arena`], but for those of `except`.
+    /// The bytes that the matrices of the file together take in an [`Arena`](crate::memory::Arena), but for those of `except`.
     pub fn arena_bytes(&self, except: &[&str]) -> Result<usize, Error> {
         let mut all = 0usize;
         for (name, info) in self.header.tensors.iter().filter(|(name, _)| !except.contains(&&***name)) {
@@ -121,20 +122,21 @@ impl Gguf {
         Ok(all)
     }
 
-    /// The tensor as a matrix of exactly this shape, packed into `arena` if it is quantised, else used where it lies in the
+    /// The tensor as a matrix of exactly this shape, packed if it is quantised, else used where it lies in the
     /// file.
-    pub fn matrix(&self, tensor: &str, rows: usize, cols: usize, arena: &Arena) -> Result<Matrix, Error> {
+    pub fn matrix(&self, tensor: &str, rows: usize, cols: usize, loader: &Loader<'_>) -> Result<Matrix, Error> {
         let found = &*self.info(tensor)?.sizes;
         if found != [rows, cols] {
             return Err(Error::new(format!("tensor {tensor} has shape {found:?}, expected [{rows}, {cols}]")));
         }
-        self.leading_rows(tensor, rows, cols, arena)
+        self.leading_rows(tensor, rows, cols, loader)
     }
 
     /// The first `rows` rows of a tensor that has at least as many, each of `cols` numbers, likewise.
-    pub fn leading_rows(&self, tensor: &str, rows: usize, cols: usize, arena: &Arena) -> Result<Matrix, Error> {
+    pub fn leading_rows(&self, tensor: &str, rows: usize, cols: usize, loader: &Loader<'_>) -> Result<Matrix, Error> {
         let (range, format) = self.rows(tensor, rows, cols)?;
-        Matrix::in_file(&self.file, range, format, rows, cols, arena).map_err(|e| e.at(format_args!("tensor {tensor}")))
+        Matrix::in_file(&self.file, range, format, rows, cols, loader)
+            .map_err(|e| e.at(format_args!("tensor {tensor}")))
     }
 
     /// The same, used where they lie in the file however they are encoded: for single rows, not for products.

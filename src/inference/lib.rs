@@ -18,6 +18,7 @@ pub mod gemma;
 pub mod generation;
 pub mod gguf;
 pub mod kernels;
+pub mod loading;
 pub mod memory;
 pub mod packed;
 pub mod pool;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::Error;
 use crate::kernels::{self, Encoded, kernels, scratch_len};
-use crate::memory::{Arena, MappedFile, MappedVec};
+use crate::loading::Loader;
+use crate::memory::{MappedFile, MappedVec};
 use crate::packed::{self, Packed, Quant, Rows, path};
 use crate::team::Shared;
 
@@ -46,7 +47,7 @@ impl Format {
         }
     }
 
-    /// The bytes that a matrix takes in an [`Arena`]; 0 for one that stays in its file.
+    /// The bytes that a matrix takes in an [`Arena`](crate::memory::Arena); 0 for one that stays in its file.
     pub fn arena_bytes(self, rows: usize, cols: usize) -> Option<usize> {
         match self {
             Format::Plain(_) => Some(0),
@@ -74,26 +75,21 @@ enum Data {
 pub const TILE: usize = 16;
 
 impl Matrix {
-    /// The matrix that lies in `range` of a mapped file, row after row: packed into `arena` if it is quantised, else used in
-    /// place.
+    /// The matrix that lies in `range` of a mapped file, row after row: packed if it is quantised, else used in place.
     pub fn in_file(
         file: &Arc<MappedFile>,
         range: Range<usize>,
         format: Format,
         rows: usize,
         cols: usize,
-        arena: &Arena,
+        loader: &Loader<'_>,
     ) -> Result<Matrix, Error> {
         let quant = match format {
             Format::Plain(plain) => return Matrix::plain_in_file(file, range, plain, rows, cols),
             Format::Quant(quant) => quant,
         };
-        let bytes = checked(file, &range, format, rows, cols)?;
-        let room = Packed::bytes_for(quant, rows, cols)
-            .ok_or_else(|| Error::new(format!("{rows} × {cols} are more bytes than an address space has")))?;
-        let packed = Packed::pack(quant, rows, cols, bytes, arena.take(room)?)?;
-        file.release(range);
-        Ok(Matrix { rows, cols, data: Data::Packed(packed) })
+        checked(file, &range, format, rows, cols)?;
+        Ok(Matrix { rows, cols, data: Data::Packed(loader.pack(quant, rows, cols, file, range)?) })
     }
 
     /// The matrix that lies in `range` of a mapped file, used in place however it is encoded: its rows can be read, and where
@@ -165,10 +161,11 @@ impl Matrix {
         }
     }
 
-    /// Asks for the pages of a matrix that stays in its file.
-    pub fn populate(&self) {
-        if let Data::File(_, file, range) = &self.data {
-            file.populate(range.clone());
+    /// Where it lies, if its products read it in its file.
+    pub fn in_place(&self) -> Option<(&MappedFile, Range<usize>)> {
+        match &self.data {
+            Data::File(_, file, range) => Some((file, range.clone())),
+            _ => None,
         }
     }
 

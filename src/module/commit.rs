@@ -29,8 +29,8 @@ use engram_memory::{Effect, Removal, Space, Vector, encode_batch};
 
 use crate::datatype::{self, Found, Held};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, flags};
-use crate::keyspace;
 use crate::reply::Error;
+use crate::{keyspace, models};
 
 /// The main thread's time for background results before others get their turn.
 const SLICE: Duration = Duration::from_micros(500);
@@ -141,6 +141,9 @@ pub fn commit<T>(
         return Ok(answer);
     }
     apply(ctx, &name, held, &effects);
+    if effects.iter().any(takes_away) {
+        models::forget_space(target.db, &target.key);
+    }
     if effects.iter().any(Effect::is_visible) {
         held.contexts.invalidate();
     }
@@ -235,6 +238,15 @@ fn event_of(effect: &Effect) -> Option<&'static CStr> {
         Effect::ShowDocument { .. } => Some(c"mem.store"),
         Effect::EndSession { turns: true, .. } | Effect::DropDocument { staged: false, .. } => Some(c"mem.forget"),
         _ => None,
+    }
+}
+
+/// Whether a text is gone or another after an effect: a prompt that it stands in must not be gone on from.
+fn takes_away(effect: &Effect) -> bool {
+    match effect {
+        Effect::Remove { .. } | Effect::EndSession { .. } | Effect::DropDocument { .. } => true,
+        Effect::Patch { patch, .. } => patch.content.is_some(),
+        _ => false,
     }
 }
 

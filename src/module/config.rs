@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_uint, c_void};
 use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
-use engram_inference::gemma::Limits;
+use engram_inference::gemma::{KvFormat, Limits};
 use engram_memory::limits;
 use redis_module::raw;
 
@@ -163,6 +163,13 @@ static MAX_CONTEXT: Number = number(
     8_192,
     "Tokens of prompt and answer that a model is loaded for, unless GEMMA.LOAD says otherwise.",
 );
+static KV_FORMAT: Text = text(
+    c"kv-format",
+    "bf16",
+    None,
+    |name| KvFormat::of(name).map(drop).ok_or_else(|| "accepted are bf16 and q8".to_owned()),
+    "How models that are loaded from now on hold keys and values, unless GEMMA.LOAD says otherwise: bf16, or q8 in half the room.",
+);
 
 static MODEL_DIR: Text =
     text(c"model-dir", "models", None, any_folder, "The one folder that models are read from. Set at start only.");
@@ -204,7 +211,7 @@ static NUMBERS: [&Number; 11] = [
     &JOB_TTL,
     &MAX_CONTEXT,
 ];
-static TEXTS: [&Text; 5] = [&MODEL_DIR, &EMBEDDER, &MODEL, &PROFILE_MODELS, &PREFIX_DIR];
+static TEXTS: [&Text; 6] = [&MODEL_DIR, &EMBEDDER, &MODEL, &PROFILE_MODELS, &PREFIX_DIR, &KV_FORMAT];
 
 /// The one folder that models are read from.
 pub fn model_dir() -> String {
@@ -272,6 +279,11 @@ pub fn job_ttl_ms() -> u64 {
 /// Tokens of prompt and answer that a model is loaded for.
 pub fn max_context() -> usize {
     MAX_CONTEXT.get()
+}
+
+/// How models hold keys and values.
+pub fn kv_format() -> KvFormat {
+    KvFormat::of(&KV_FORMAT.get()).unwrap_or_default()
 }
 
 /// How much of keys and values each model keeps.

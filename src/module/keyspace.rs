@@ -1,7 +1,8 @@
 //! Where the spaces are. The server has no list of the keys of one type, and the timer must find every space to expire and consolidate it.
 //!
 //! The list is only a hint: incarnation → the database and key where it was last seen, noted whenever a space is created, loaded, copied, or touched by
-//! a write, and after RENAME and MOVE by a keyspace event, SWAPDB by a server event. Whoever uses an entry opens the key and compares the incarnation; one
+//! a write, and after RENAME and MOVE by a keyspace event, SWAPDB by a server event. When a space leaves a place, by whichever way, the language models
+//! forget what they keep of prompts with its memories, which they keep by place. Whoever uses an entry opens the key and compares the incarnation; one
 //! that does not match is dropped. Rejected: scanning the keyspace for our type, which finds a space only after walking all keys of all databases.
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use redis_module::raw;
 
 use crate::datatype::{self, Found};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, api};
+use crate::models;
 
 /// A database and a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,18 +34,23 @@ fn places() -> MutexGuard<'static, BTreeMap<u64, Place>> {
 /// Notes where a space stands.
 pub fn note(incarnation: u64, db: i32, key: &[u8]) {
     let mut places = places();
-    match places.get_mut(&incarnation) {
-        Some(place) if place.db == db && *place.key == *key => {}
-        Some(place) => *place = Place { db, key: key.into() },
-        None => {
-            places.insert(incarnation, Place { db, key: key.into() });
-        }
+    let left = match places.get_mut(&incarnation) {
+        Some(place) if place.db == db && *place.key == *key => None,
+        Some(place) => Some(std::mem::replace(place, Place { db, key: key.into() })),
+        None => places.insert(incarnation, Place { db, key: key.into() }),
+    };
+    drop(places);
+    if let Some(Place { db, key }) = left {
+        models::forget_space(db, &key);
     }
 }
 
 /// Drops a space that is gone or not where it was noted.
 pub fn forget(incarnation: u64) {
-    places().remove(&incarnation);
+    let left = places().remove(&incarnation);
+    if let Some(Place { db, key }) = left {
+        models::forget_space(db, &key);
+    }
 }
 
 /// The noted space after this incarnation, in a circle.
@@ -107,10 +114,14 @@ unsafe extern "C" fn on_swap(
     // SAFETY: for this event the server passes a RedisModuleSwapDbInfo that lives during the callback.
     let Some(info) = (unsafe { data.cast::<raw::RedisModuleSwapDbInfo>().as_ref() }) else { return };
     for place in places().values_mut() {
-        if place.db == info.dbnum_first {
-            place.db = info.dbnum_second;
+        let to = if place.db == info.dbnum_first {
+            info.dbnum_second
         } else if place.db == info.dbnum_second {
-            place.db = info.dbnum_first;
-        }
+            info.dbnum_first
+        } else {
+            continue;
+        };
+        let from = std::mem::replace(&mut place.db, to);
+        models::forget_space(from, &place.key);
     }
 }

@@ -52,6 +52,39 @@ fn a_chat_is_saved_and_replicated() {
 }
 
 #[test]
+fn what_is_kept_of_prompts_goes_with_what_stood_in_them() {
+    let server = Server::with_model("random-q8_0.gguf", &[]);
+    let mut client = server.client();
+    let kept = |client: &mut Client| client.info("engram_prefix_memory_bytes").parse::<u64>().unwrap();
+    client.ok("GEMMA.GENERATE hello MAXTOKENS 4");
+    wait_until("a prompt is kept", || kept(&mut client) > 0);
+    let own = kept(&mut client);
+    for way in [
+        "DEL k",
+        "UNLINK k",
+        "SET k another",
+        "RENAME k l",
+        "PEXPIRE k 1",
+        "SWAPDB 0 1",
+        "FLUSHALL ASYNC",
+        "MEM.FORGET k ",
+        "MEM.UPDATE k ",
+        "MEM.SESSION DEL k s",
+    ] {
+        let id = client.ok("MEM.STORE k 'The code of the safe is 4711' NOEMBED").text();
+        client.ok("GEMMA.CHAT k s 'What is the code?' MAXTOKENS 4 SEED 1");
+        wait_until("the prompt with the memory is kept", || kept(&mut client) > own);
+        match way {
+            "MEM.FORGET k " => client.ok(&format!("{way}{id}")),
+            "MEM.UPDATE k " => client.ok(&format!("{way}{id} CONTENT 'The code of the safe is 1174' NOEMBED")),
+            _ => client.ok(way),
+        };
+        wait_until(&format!("nothing of it is kept after {way}"), || kept(&mut client) == own);
+        client.ok("FLUSHALL");
+    }
+}
+
+#[test]
 fn two_chats_in_a_session_are_answered_one_after_the_other() {
     let server = Server::with_model("random-q8_0.gguf", &["engram.threads 3"]);
     let pending: Vec<_> =

@@ -113,6 +113,7 @@ fn server_settings_are_config_and_module_arguments() {
         ("prefix-dir", "."),
         ("stream-ttl", "3600"),
         ("max-context", "8192"),
+        ("kv-format", "bf16"),
     ] {
         assert_eq!(get(&mut client, name), value, "{name}");
     }

@@ -25,7 +25,7 @@ fn models_are_loaded_named_listed_and_unloaded() {
         assert_eq!(names, ["bf16", "f16", "f32", "q4_0", "q8_0"]);
         for model in &models[1..] {
             let expected = "name kind path state default architecture quantization parameters layers vocabulary context trained_context file_bytes mapped_bytes \
-                            kv_bytes_per_token generating waiting";
+                            kv_bytes_per_token kv_format generating waiting";
             assert_eq!(model.names().join(" "), expected);
             assert_eq!(
                 (model.field("state").text(), model.field("layers").int(), model.field("vocabulary").int()),

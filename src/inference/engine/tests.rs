@@ -70,7 +70,7 @@ fn submit(engine: &Engine, n: usize, tenant: &str, priority: i32, patience: usiz
     let generation = Generation::new(Arc::clone(model), prompt(model, n), sampling(n)).unwrap();
     let saved = Saved::default();
     let owner = Box::new(Told { number: n, patience, to: to.clone(), saved: Arc::clone(&saved) });
-    let scope = tenant.to_owned();
+    let scope = Some(tenant.to_owned());
     engine.submit(Request { generation, tenant: tenant.to_owned(), scope, priority, owner });
     saved
 }
@@ -160,7 +160,7 @@ fn what_is_kept_and_what_is_guessed_changes_no_token() {
         let generation = Generation::new(Arc::clone(&model), prompt, sampling).unwrap();
         let told = Saved::default();
         let owner = Box::new(Told { number: round, patience: usize::MAX, to: to.clone(), saved: Arc::clone(&told) });
-        let scope = "one".to_owned();
+        let scope = Some("one".to_owned());
         engine.submit(Request { generation, tenant: "one".to_owned(), scope, priority: 0, owner });
         assert_eq!(collect(&from, 1), [(round, Ok(plain.token_ids().to_vec()))]);
         saved.push(*told.lock().unwrap());
@@ -177,5 +177,36 @@ fn what_is_kept_and_what_is_guessed_changes_no_token() {
     while engine.kept().memory > 0 && Instant::now() < patience {
         std::thread::sleep(Duration::from_millis(1));
     }
+    assert_eq!(engine.kept().memory, 0);
+}
+
+#[test]
+fn what_was_forgotten_is_not_gone_on_from_also_where_it_is_being_read() {
+    let engine = Engine::new(model("copy.gguf"), Arc::new(Pool::new(1, 0).unwrap()));
+    engine.limit(Limits { memory: 64 << 20, ..Limits::default() });
+    let (to, from) = channel();
+    // The tokens of a prompt that need not be read.
+    let reused = |tenant: &str, meanwhile: &dyn Fn()| {
+        let saved = submit(&engine, 4, tenant, 0, usize::MAX, &to);
+        meanwhile();
+        assert!(collect(&from, 1)[0].1.is_ok());
+        let reused = saved.lock().unwrap().0;
+        // When nothing runs any more, what is kept can be looked at.
+        while lock(&engine.shared.state).running {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        reused
+    };
+    let nothing = || {};
+    assert_eq!((reused("1\0a", &nothing), reused("12\0a", &nothing)), (0, 0));
+    let both = engine.kept().memory;
+    assert!(reused("1\0a", &nothing) > 0 && reused("12\0a", &nothing) > 0);
+    engine.forget("1\0");
+    assert!(engine.kept().memory > 0 && engine.kept().memory < both);
+    assert!(reused("12\0a", &nothing) > 0);
+    assert_eq!(reused("1\0a", &|| engine.forget("1\0")), 0);
+    assert_eq!(reused("1\0a", &nothing), 0, "what was forgotten while it was read was kept");
+    assert!(reused("1\0a", &nothing) > 0);
+    engine.forget("1");
     assert_eq!(engine.kept().memory, 0);
 }

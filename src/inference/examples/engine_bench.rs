@@ -32,7 +32,7 @@ fn main() -> Outcome<()> {
     };
     let threads = threads.parse::<NonZeroUsize>()?.get();
     // The thread that reads commands is one of them.
-    let helpers = (threads > 1).then(|| Pool::new(threads - 1, 0)).transpose()?;
+    let helpers = (threads > 1).then(|| Pool::new(threads - 1, 0).map(Arc::new)).transpose()?;
     let mut bench = Bench { path: path.into(), threads, helpers, loaded: None };
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -49,7 +49,7 @@ fn main() -> Outcome<()> {
 struct Bench {
     path: PathBuf,
     threads: usize,
-    helpers: Option<Pool>,
+    helpers: Option<Arc<Pool>>,
     loaded: Option<Loaded>,
 }
 
@@ -97,9 +97,9 @@ impl Bench {
 
     fn load(&mut self, kv: KvFormat) -> Outcome<Value> {
         self.loaded = None;
+        let options = LoadOptions { pool: self.helpers.clone(), kv, ..LoadOptions::default() };
         let began = Instant::now();
-        let model =
-            Arc::new(Gemma::load(&self.path, &LoadOptions { kv, ..LoadOptions::default() }, &Progress::default())?);
+        let model = Arc::new(Gemma::load(&self.path, &options, &Progress::default())?);
         self.loaded = Some(Loaded { work: Workspace::new(Arc::clone(&model))?, model });
         let seconds = began.elapsed().as_secs_f64();
         let mut reply = memory()?;

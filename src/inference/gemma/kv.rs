@@ -45,6 +45,11 @@ impl KvFormat {
         }
     }
 
+    /// The format of this name.
+    pub fn of(name: &str) -> Option<KvFormat> {
+        KvFormat::ALL.into_iter().find(|format| format.name() == name)
+    }
+
     /// Bytes of the keys, or the values, of a page of one head.
     fn part(self, head_dim: usize) -> usize {
         match self {

@@ -310,6 +310,13 @@ impl Prefixes {
         ids.into_iter().for_each(|id| self.remove(id));
     }
 
+    /// Drops what is kept for scopes that begin so.
+    pub(crate) fn forget(&mut self, beginning: &str) {
+        let scopes = self.roots.iter().filter(|(scope, _)| scope.starts_with(beginning));
+        let ids: Vec<usize> = scopes.flat_map(|(_, roots)| roots).copied().collect();
+        ids.into_iter().for_each(|id| self.remove(id));
+    }
+
     /// Drops everything that is kept.
     pub(crate) fn clear(&mut self) {
         self.drop_where(|_| true);

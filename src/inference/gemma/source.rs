@@ -15,7 +15,8 @@ use super::{OWN_INPUTS, WORDS};
 use crate::Error;
 use crate::folder::{chat_template, json, modules, pooling_modes};
 use crate::gguf::Gguf;
-use crate::memory::{Arena, MappedFile, MappedVec};
+use crate::loading::Loader;
+use crate::memory::{MappedFile, MappedVec};
 use crate::product::Matrix;
 use crate::safetensors::Safetensors;
 use crate::tokenizer::Tokenizer;
@@ -190,7 +191,7 @@ impl Source {
         }
     }
 
-    /// The bytes that its matrices take in an [`Arena`].
+    /// The bytes that its matrices take in an [`Arena`](crate::memory::Arena).
     pub(crate) fn arena_bytes(&self) -> Result<usize, Error> {
         match &self.kind {
             Kind::Gguf(gguf) => {
@@ -200,18 +201,18 @@ impl Source {
         }
     }
 
-    /// The tensor as a matrix of exactly this shape, packed into `arena` if it is quantised, else used where it lies.
-    pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize, arena: &Arena) -> Result<Matrix, Error> {
+    /// The tensor as a matrix of exactly this shape, packed if it is quantised, else used where it lies.
+    pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize, loader: &Loader<'_>) -> Result<Matrix, Error> {
         match &self.kind {
-            Kind::Gguf(gguf) => gguf.matrix(name, rows, cols, arena),
+            Kind::Gguf(gguf) => gguf.matrix(name, rows, cols, loader),
             Kind::Folder(folder) => folder.tensors.matrix(&known(name)?, rows, cols),
         }
     }
 
     /// The first `rows` rows of a table that may have more of them: those that no piece of the tokenizer has are nobody's.
-    pub(crate) fn table(&self, name: &str, rows: usize, cols: usize, arena: &Arena) -> Result<Matrix, Error> {
+    pub(crate) fn table(&self, name: &str, rows: usize, cols: usize, loader: &Loader<'_>) -> Result<Matrix, Error> {
         match &self.kind {
-            Kind::Gguf(gguf) => gguf.leading_rows(name, rows, cols, arena),
+            Kind::Gguf(gguf) => gguf.leading_rows(name, rows, cols, loader),
             Kind::Folder(folder) => folder.tensors.leading_rows(&known(name)?, rows, cols),
         }
     }
@@ -225,9 +226,9 @@ impl Source {
     }
 
     /// Linear layer `number` of those behind the mean of the positions, the first being 2.
-    pub(crate) fn dense(&self, number: usize, rows: usize, cols: usize, arena: &Arena) -> Result<Matrix, Error> {
+    pub(crate) fn dense(&self, number: usize, rows: usize, cols: usize, loader: &Loader<'_>) -> Result<Matrix, Error> {
         match &self.kind {
-            Kind::Gguf(gguf) => gguf.matrix(&format!("dense_{number}.weight"), rows, cols, arena),
+            Kind::Gguf(gguf) => gguf.matrix(&format!("dense_{number}.weight"), rows, cols, loader),
             Kind::Folder(folder) => {
                 let modules = modules(&folder.dir)?;
                 let Some((_, dir)) = modules.get(number) else {

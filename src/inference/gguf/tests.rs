@@ -1,5 +1,7 @@
 //! Hostile and broken files: an error each, never a panic.
 
+use std::sync::LazyLock;
+
 use candle_core::quantized::gguf_file::{self, Content};
 use proptest::prelude::*;
 use tempfile::NamedTempFile;
@@ -68,8 +70,9 @@ impl Header {
     }
 }
 
-fn arena() -> Arena {
-    Arena::new(1 << 12).unwrap()
+fn loader() -> Loader<'static> {
+    static PROGRESS: LazyLock<Progress> = LazyLock::new(Progress::default);
+    Loader::new(1 << 12, &PROGRESS, None).unwrap()
 }
 
 #[test]
@@ -95,10 +98,10 @@ fn reads_values_of_every_kind() {
     assert_eq!(gguf.shape("t"), Ok((3, 2)));
     assert_eq!(gguf.parameters(), 8);
     let mut row = [0.0; 2];
-    gguf.matrix("t", 3, 2, &arena()).unwrap().row(1, &mut row).unwrap();
+    gguf.matrix("t", 3, 2, &loader()).unwrap().row(1, &mut row).unwrap();
     assert_eq!(row, [3.0, 4.0]);
     assert_eq!(gguf.vector("v", 2).unwrap()[..], [1.0, -2.0]);
-    says(gguf.matrix("t", 2, 3, &arena()).map(|_| ()).unwrap_err(), "tensor t has shape [3, 2], expected [2, 3]");
+    says(gguf.matrix("t", 2, 3, &loader()).map(|_| ()).unwrap_err(), "tensor t has shape [3, 2], expected [2, 3]");
     says(gguf.vector("w", 2).map(|_| ()).unwrap_err(), "tensor w is missing");
 }
 
@@ -248,17 +251,17 @@ fn broken_headers_are_named() {
 fn tensors_must_lie_in_the_file_in_an_accepted_format() {
     let says = |header: Header, data: usize, expected: &str| {
         let gguf = open(&header.file(&vec![0; data])).unwrap();
-        let message = gguf.matrix("t", 2, 32, &arena()).map(|_| ()).unwrap_err().to_string();
+        let message = gguf.matrix("t", 2, 32, &loader()).map(|_| ()).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     };
     let tensor = |sizes: &[u64], kind, offset| Header::default().tensor("t", sizes, kind, offset);
-    assert!(open(&tensor(&[32, 2], 0, 0).file(&[0; 256])).unwrap().matrix("t", 2, 32, &arena()).is_ok());
+    assert!(open(&tensor(&[32, 2], 0, 0).file(&[0; 256])).unwrap().matrix("t", 2, 32, &loader()).is_ok());
     says(tensor(&[32, 2], 0, 0), 255, "needs 256 bytes at offset 0");
     says(tensor(&[32, 2], 0, 32), 256, "the file is cut off");
     says(tensor(&[32, 2], 0, u64::MAX - 31), 256, "the file is cut off");
     says(tensor(&[32, 2], 10, 0), 256, "is in format Q2_K; accepted are F32, F16, BF16, Q8_0, Q4_0");
     let gguf = open(&tensor(&[33, 2], 8, 0).file(&[0; 256])).unwrap();
-    let message = gguf.matrix("t", 2, 33, &arena()).map(|_| ()).unwrap_err().to_string();
+    let message = gguf.matrix("t", 2, 33, &loader()).map(|_| ()).unwrap_err().to_string();
     assert!(message.contains("whole blocks of 32 numbers, found 33"), "{message}");
 }
 

@@ -1,6 +1,7 @@
 //! How a tile of sixteen rows lies in memory, and how it is made of the blocks of a GGUF file.
 
 use crate::kernels::half;
+use crate::memory::fetch;
 
 /// Rows of a tile.
 pub(super) const TILE: usize = 16;
@@ -212,33 +213,28 @@ pub(super) const fn has_min(quant: Quant) -> bool {
     matches!(quant, Quant::Q4_1 | Quant::Q5_1 | Quant::Q4_K | Quant::Q5_K)
 }
 
-/// Thirty-two weights of one row, as unsigned numbers, with what a block of the file says beside them.
-struct Block {
-    weights: [u8; BLOCK],
-    /// What goes among the scales for this row: one or two entries of `scales / TILE` bytes together.
-    scales: [[u8; 2]; 2],
-}
-
-/// Reads block `index` of 32 columns of a row of the file. Slices have the lengths of the format.
+/// Reads the weights of block `index` of 32 columns of a row of the file, as unsigned numbers, and gives what the block says
+/// beside them: what goes among the scales for this row, one or two entries of `scales / TILE` bytes together. The row has the
+/// length of the format.
 #[inline(always)]
-fn read<K: Kind>(row: &[u8], index: usize) -> Block {
+fn read<K: Kind>(row: &[u8], index: usize, weights: &mut [u8; BLOCK]) -> [[u8; 2]; 2] {
     let per = K::QUANT.block_len() / BLOCK;
     let bytes = K::QUANT.block_bytes();
     let block = &row[index / per * bytes..][..bytes];
     let part = index % per;
-    let mut weights = [0u8; BLOCK];
     let two = |at: usize| [block[at], block[at + 1]];
     let nibbles = |weights: &mut [u8; BLOCK], from: &[u8]| {
-        for (i, byte) in from[..BLOCK / 2].iter().enumerate() {
-            weights[i] = byte & 15;
-            weights[i + BLOCK / 2] = byte >> 4;
+        let (low, high) = weights.split_at_mut(BLOCK / 2);
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(&from[..BLOCK / 2]) {
+            (*low, *high) = (byte & 15, byte >> 4);
         }
     };
+    // A bit of each of 32 weights: a byte's eight bits, each in a byte of its own, are moved to where the fifth bit is.
     let fifth = |weights: &mut [u8; BLOCK], from: &[u8]| {
         for (eight, byte) in weights.as_chunks_mut::<8>().0.iter_mut().zip(&from[..4]) {
-            for (i, weight) in eight.iter_mut().enumerate() {
-                *weight |= (byte >> i & 1) << 4;
-            }
+            let apart = (u64::from(*byte) * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+            let bits = ((apart + 0x7f7f_7f7f_7f7f_7f7f) & 0x8080_8080_8080_8080) >> 3;
+            *eight = (u64::from_le_bytes(*eight) | bits).to_le_bytes();
         }
     };
     match K::QUANT {
@@ -246,25 +242,25 @@ fn read<K: Kind>(row: &[u8], index: usize) -> Block {
             for (weight, byte) in weights.iter_mut().zip(&block[2..]) {
                 *weight = byte ^ 0x80;
             }
-            Block { weights, scales: [two(0), [0; 2]] }
+            [two(0), [0; 2]]
         }
         Quant::Q4_0 => {
-            nibbles(&mut weights, &block[2..]);
-            Block { weights, scales: [two(0), [0; 2]] }
+            nibbles(weights, &block[2..]);
+            [two(0), [0; 2]]
         }
         Quant::Q5_0 => {
-            nibbles(&mut weights, &block[6..]);
-            fifth(&mut weights, &block[2..]);
-            Block { weights, scales: [two(0), [0; 2]] }
+            nibbles(weights, &block[6..]);
+            fifth(weights, &block[2..]);
+            [two(0), [0; 2]]
         }
         Quant::Q4_1 => {
-            nibbles(&mut weights, &block[4..]);
-            Block { weights, scales: [two(0), two(2)] }
+            nibbles(weights, &block[4..]);
+            [two(0), two(2)]
         }
         Quant::Q5_1 => {
-            nibbles(&mut weights, &block[8..]);
-            fifth(&mut weights, &block[4..]);
-            Block { weights, scales: [two(0), two(2)] }
+            nibbles(weights, &block[8..]);
+            fifth(weights, &block[4..]);
+            [two(0), two(2)]
         }
         Quant::Q4_K | Quant::Q5_K => {
             let packed = &block[4..16];
@@ -277,24 +273,25 @@ fn read<K: Kind>(row: &[u8], index: usize) -> Block {
             // Sub-blocks come in pairs: the low nibbles of 32 bytes, then their high ones.
             let low = if K::QUANT == Quant::Q4_K { &block[16..] } else { &block[48..] };
             let low = &low[part / 2 * BLOCK..][..BLOCK];
-            for (i, weight) in weights.iter_mut().enumerate() {
-                *weight = low[i] >> (part % 2 * 4) & 15;
-                if K::QUANT == Quant::Q5_K {
-                    *weight |= (block[16 + i] >> part & 1) << 4;
+            for (weight, low) in weights.iter_mut().zip(low) {
+                *weight = low >> (part % 2 * 4) & 15;
+            }
+            if K::QUANT == Quant::Q5_K {
+                for (weight, bits) in weights.iter_mut().zip(&block[16..][..BLOCK]) {
+                    *weight |= (bits >> part & 1) << 4;
                 }
             }
-            Block { weights, scales: [[scale, min], [0; 2]] }
+            [[scale, min], [0; 2]]
         }
         Quant::Q6_K => {
             // Two halves of 128: 64 bytes of low nibbles, 32 bytes of upper pairs of bits, 8 scales each.
             let (half, quarter) = (part / 4, part % 4);
             let low = &block[half * 64 + quarter % 2 * BLOCK..][..BLOCK];
             let high = &block[128 + half * BLOCK..][..BLOCK];
-            for (i, weight) in weights.iter_mut().enumerate() {
-                *weight = low[i] >> (quarter / 2 * 4) & 15 | (high[i] >> (2 * quarter) & 3) << 4;
+            for ((weight, low), high) in weights.iter_mut().zip(low).zip(high) {
+                *weight = low >> (quarter / 2 * 4) & 15 | (high >> (2 * quarter) & 3) << 4;
             }
-            let scale = 192 + half * 8 + quarter * 2;
-            Block { weights, scales: [two(scale), [0; 2]] }
+            [two(192 + half * 8 + quarter * 2), [0; 2]]
         }
     }
 }
@@ -303,8 +300,9 @@ fn read<K: Kind>(row: &[u8], index: usize) -> Block {
 pub(super) fn read_row(quant: Quant, row: &[u8], out: &mut [f32]) {
     let offset = quant.shape().offset.map_or(0, |bits| 1i32 << bits);
     let per = quant.block_len() / BLOCK;
+    let mut weights = [0; BLOCK];
     for (index, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-        let Block { weights, scales: [first, second] } = with_kind!(quant, K => read::<K>(row, index));
+        let [first, second] = with_kind!(quant, K => read::<K>(row, index, &mut weights));
         let block = &row[index / per * quant.block_bytes()..][..quant.block_bytes()];
         let head = |at: usize| half(u16::from_le_bytes([block[at], block[at + 1]]));
         let (scales, min) = match quant {
@@ -319,7 +317,7 @@ pub(super) fn read_row(quant: Quant, row: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Packs all rows of `from` into `to`, which is zeroed and has the length of whole tiles.
+/// Packs whole rows `from` into `to`, which is zeroed and has the length of whole tiles.
 pub(super) fn pack(quant: Quant, cols: usize, from: &[u8], to: &mut [u8]) {
     with_kind!(quant, K => pack_kind::<K>(cols, from, to));
 }
@@ -329,8 +327,18 @@ fn pack_kind<K: Kind>(cols: usize, from: &[u8], to: &mut [u8]) {
     let shape = const { K::QUANT.shape() };
     let blocks = cols / BLOCK;
     let (Some(row_bytes), Some(tile_bytes)) = (K::QUANT.row_bytes(cols), K::QUANT.tile_bytes(blocks)) else { return };
-    for (rows, tile) in from.chunks(TILE * row_bytes).zip(to.chunks_exact_mut(tile_bytes)) {
+    // Rows that a last tile lacks are zeros.
+    let mut weights = [[0; BLOCK]; TILE];
+    let (rows_bytes, ahead) = (TILE * row_bytes, TILE * row_bytes / blocks.max(1));
+    for ((number, rows), tile) in from.chunks(rows_bytes).enumerate().zip(to.chunks_exact_mut(tile_bytes)) {
+        if rows.len() < rows_bytes {
+            weights = [[0; BLOCK]; TILE];
+        }
+        let next = from.get((number + 1) * rows_bytes..).unwrap_or_default();
         for index in 0..blocks {
+            // Sixteen rows at once are no order that the CPU reads ahead in; the next ones from end to end are.
+            let soon = next.get(index * ahead..(index + 1) * ahead).unwrap_or_default();
+            soon.chunks(64).flat_map(<[u8]>::first).for_each(fetch);
             let place = K::QUANT.place(index);
             if shape.head > 0 && index.is_multiple_of(SUPER) {
                 for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
@@ -338,13 +346,11 @@ fn pack_kind<K: Kind>(cols: usize, from: &[u8], to: &mut [u8]) {
                     pack_head::<K>(row, block, &mut tile[place.head..][..shape.head]);
                 }
             }
-            let (before, rest) = tile.split_at_mut(place.weights);
-            let (scales, weights) = (&mut before[place.scales..][..shape.scales], &mut rest[..shape.weights]);
-            for (row, bytes) in rows.chunks_exact(row_bytes).enumerate() {
-                let block = read::<K>(bytes, index);
-                pack_scales::<K>(row, block.scales, scales);
-                pack_weights::<K>(row, &block.weights, weights);
+            let scales = &mut tile[place.scales..][..shape.scales];
+            for (row, (bytes, weights)) in rows.chunks_exact(row_bytes).zip(&mut weights).enumerate() {
+                pack_scales::<K>(row, read::<K>(bytes, index, weights), scales);
             }
+            pack_weights::<K>(&weights, &mut tile[place.weights..][..shape.weights]);
         }
     }
 }
@@ -374,39 +380,88 @@ fn pack_scales<K: Kind>(row: usize, [first, second]: [[u8; 2]; 2], scales: &mut 
     }
 }
 
-/// Puts the weights of a block of one row among those of the others, four at a time in the bytes of a `u32`.
+/// Puts the weights of a block of all rows to their places, four of a row in the bytes of a `u32`.
 #[inline(always)]
-fn pack_weights<K: Kind>(row: usize, weights: &[u8; BLOCK], place: &mut [u8]) {
-    let mut quads = [0u32; BLOCK / QUAD];
-    for (quad, weights) in quads.iter_mut().zip(weights.as_chunks().0) {
-        *quad = u32::from_le_bytes(*weights);
-    }
-    let mut put = |at: usize, quad: u32| place[at + row * QUAD..][..QUAD].copy_from_slice(&quad.to_le_bytes());
+fn pack_weights<K: Kind>(weights: &[[u8; BLOCK]; TILE], place: &mut [u8]) {
+    let quads = turned(weights);
+    let mut put = |at: usize, quads: [u32; TILE]| {
+        for (place, quad) in place[at..][..STEP].as_chunks_mut::<QUAD>().0.iter_mut().zip(quads) {
+            *place = quad.to_le_bytes();
+        }
+    };
     if K::QUANT == Quant::Q8_0 {
-        for (at, quad) in quads.into_iter().enumerate() {
-            put(K::QUANT.low(at), quad);
+        for (at, quads) in quads.into_iter().enumerate() {
+            put(K::QUANT.low(at), quads);
         }
         return;
     }
     for (at, [even, odd]) in quads.as_chunks().0.iter().enumerate() {
-        put(K::QUANT.low(2 * at), even & 0x0f0f_0f0f | (odd & 0x0f0f_0f0f) << 4);
+        let both = std::array::from_fn(|row| even[row] & 0x0f0f_0f0f | (odd[row] & 0x0f0f_0f0f) << 4);
+        put(K::QUANT.low(2 * at), both);
     }
     match K::QUANT {
         Quant::Q5_0 | Quant::Q5_1 | Quant::Q5_K => {
             // Half a byte for each row.
-            for (at, quad) in quads.into_iter().enumerate() {
-                let bits = (quad >> 4 & 0x0101_0101).wrapping_mul(0x0102_0408) >> 24;
-                place[K::QUANT.upper(at) + row / 2] |= (bits as u8) << (row % 2 * 4);
+            for (at, quads) in quads.iter().enumerate() {
+                let halves = quads.map(|quad| {
+                    let bits = quad >> 4 & 0x0101_0101;
+                    let bits = bits | bits >> 7;
+                    (bits | bits >> 14) & 15
+                });
+                let bytes = place[K::QUANT.upper(at)..][..TILE / 2].iter_mut().zip(halves.as_chunks().0);
+                for (byte, [even, odd]) in bytes {
+                    *byte = (even | odd << 4) as u8;
+                }
             }
         }
         Quant::Q6_K => {
             for (at, four) in quads.as_chunks::<4>().0.iter().enumerate() {
-                let pairs = four.iter().rev().fold(0, |pairs, quad| pairs << 2 | quad >> 4 & 0x0303_0303);
-                put(K::QUANT.upper(4 * at), pairs);
+                let pairs = |quad: u32| quad >> 4 & 0x0303_0303;
+                let all = |row| four.iter().rev().fold(0, |all, quads: &[u32; TILE]| all << 2 | pairs(quads[row]));
+                put(K::QUANT.upper(4 * at), std::array::from_fn(all));
             }
         }
         _ => {}
     }
+}
+
+/// The quads of all rows, column by column.
+#[inline(always)]
+fn turned(rows: &[[u8; BLOCK]; TILE]) -> [[u32; TILE]; BLOCK / QUAD] {
+    let mut turned = [[0; TILE]; BLOCK / QUAD];
+    for (group, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
+        for half in 0..2 {
+            let four = turn(rows.map(|row| row.as_chunks::<16>().0[half]));
+            for (turned, column) in turned[4 * half..].iter_mut().zip(four) {
+                turned[4 * group..][..4].copy_from_slice(&column);
+            }
+        }
+    }
+    turned
+}
+
+/// Four quads of four rows, column by column.
+#[inline(always)]
+fn turn(rows: [[u8; 16]; 4]) -> [[u32; 4]; 4] {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::*;
+        // SAFETY: SSE2 is part of the architecture, and sixteen bytes are sixteen bytes however they are called.
+        unsafe {
+            let [a, b, c, d] = rows.map(|row| std::mem::transmute::<[u8; 16], __m128i>(row));
+            let (low, more) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
+            let (high, most) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
+            let columns = [
+                _mm_unpacklo_epi64(low, more),
+                _mm_unpackhi_epi64(low, more),
+                _mm_unpacklo_epi64(high, most),
+                _mm_unpackhi_epi64(high, most),
+            ];
+            std::mem::transmute::<[__m128i; 4], [[u32; 4]; 4]>(columns)
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::array::from_fn(|column| rows.map(|row| u32::from_le_bytes(row.as_chunks().0[column])))
 }
 
 /// One block of a row of a tile: its unsigned weights, the scales of its two halves, and what is subtracted.

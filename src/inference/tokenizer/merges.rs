@@ -16,9 +16,9 @@
 //! two bits for each, serves four of five words.
 
 use super::Kind;
-use super::pieces::{ID_BITS, Mixer, Pieces};
+use super::pieces::{GROUP, ID_BITS, Mixer, Pieces};
 use crate::Error;
-use crate::memory::MappedVec;
+use crate::memory::{MappedVec, fetch};
 use std::collections::HashMap;
 
 /// More pairs than any vocabulary has: half a million belong to a quarter of a million pieces.
@@ -37,6 +37,13 @@ const NONE: u32 = u32::MAX;
 const FIXED: u32 = 1 << 31;
 /// What stands for `▁` where the second byte is looked at; no byte of UTF-8.
 const SPACE_BYTE: u8 = 0xff;
+/// Pairs by which a slot is asked for before it is filled.
+const AHEAD: usize = 16;
+
+/// The byte that a text begins with, or what stands for it.
+fn first_byte(text: &str) -> u8 {
+    if text.starts_with('▁') { SPACE_BYTE } else { text.as_bytes().first().copied().unwrap_or_default() }
+}
 
 /// A pair and what it gives.
 struct Merge {
@@ -44,6 +51,8 @@ struct Merge {
     right: u32,
     rank: u32,
     piece: u32,
+    /// The last byte of the left part and the first of the right one, with [`SPACE_BYTE`] for a `▁` there.
+    join: (u8, u8),
 }
 
 pub(super) struct Merges {
@@ -154,12 +163,20 @@ struct Symbols<'a> {
 
 impl Symbols<'_> {
     fn piece(&self, text: &str) -> Option<u32> {
-        self.pieces.find(text.as_bytes()).filter(|id| can_merge(self.pieces.kind(*id)))
+        self.piece_asked(self.pieces.ask(text.as_bytes()), text)
+    }
+
+    fn piece_asked(&self, hash: u64, text: &str) -> Option<u32> {
+        self.pieces.find_asked(hash, text.as_bytes()).filter(|id| can_merge(self.pieces.kind(*id)))
     }
 
     /// The number of a part: a piece or any single character.
     fn number(&mut self, text: &str) -> Option<u32> {
-        self.piece(text).or_else(|| {
+        self.number_asked(self.pieces.ask(text.as_bytes()), text)
+    }
+
+    fn number_asked(&mut self, hash: u64, text: &str) -> Option<u32> {
+        self.piece_asked(hash, text).or_else(|| {
             let mut characters = text.chars();
             let character = characters.next().filter(|_| characters.next().is_none())?;
             let next = (self.pieces.len() + self.others.len()) as u32;
@@ -175,33 +192,46 @@ impl Merges {
         let score = |id: u32| scores.get(id as usize).map_or(0.0, |score| score + 0.0); // -0 becomes 0: the two are equal
         order.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
         let mut symbols = Symbols { pieces, others: HashMap::new() };
-        let mut merges = Vec::new();
+        let mut merges = Vec::with_capacity(2 * pieces.len());
         let (mut rank, mut last) = (0, f32::NAN);
-        for piece in order {
-            if score(piece).total_cmp(&last).is_ne() {
-                (rank, last) = (rank + 1, score(piece));
-            }
-            let text = pieces.text(piece);
-            // The same text under a lower id is the piece.
-            if symbols.piece(text) != Some(piece) {
-                continue;
-            }
-            if text.len() > MAX_LENGTH {
-                return Err(Error::new(format!(
-                    "the tokenizer's piece {piece} has {} bytes; up to {MAX_LENGTH} are accepted",
-                    text.len()
-                )));
-            }
-            for (cut, _) in text.char_indices().skip(1) {
-                let (left, right) = text.split_at(cut);
-                if let Some(left) = symbols.number(left)
-                    && let Some(right) = symbols.number(right)
-                {
-                    merges.push(Merge { left, right, rank, piece });
+        let mut asked = Vec::new();
+        'all: for group in order.chunks(GROUP) {
+            // The piece and the two parts at each place to cut it, as they are looked for below.
+            asked.clear();
+            for text in group.iter().map(|piece| pieces.text(*piece)) {
+                asked.push(pieces.ask(text.as_bytes()));
+                for (cut, _) in text.char_indices().skip(1).take_while(|_| text.len() <= MAX_LENGTH) {
+                    asked.extend([&text[..cut], &text[cut..]].map(|part| pieces.ask(part.as_bytes())));
                 }
             }
-            if merges.len() > MAX_MERGES {
-                break;
+            let mut asked = asked.iter().copied();
+            for &piece in group {
+                if score(piece).total_cmp(&last).is_ne() {
+                    (rank, last) = (rank + 1, score(piece));
+                }
+                let text = pieces.text(piece);
+                // The same text under a lower id is the piece.
+                let own = asked.next().and_then(|hash| symbols.piece_asked(hash, text)) == Some(piece);
+                if own && text.len() > MAX_LENGTH {
+                    return Err(Error::new(format!(
+                        "the tokenizer's piece {piece} has {} bytes; up to {MAX_LENGTH} are accepted",
+                        text.len()
+                    )));
+                }
+                for (cut, _) in text.char_indices().skip(1).take_while(|_| text.len() <= MAX_LENGTH) {
+                    let (left, right) = text.split_at(cut);
+                    let (Some(of_left), Some(of_right)) = (asked.next(), asked.next()) else { break };
+                    if own
+                        && let Some(first) = symbols.number_asked(of_left, left)
+                        && let Some(second) = symbols.number_asked(of_right, right)
+                    {
+                        let join = (text.as_bytes()[cut - 1], first_byte(right));
+                        merges.push(Merge { left: first, right: second, rank, piece, join });
+                    }
+                }
+                if merges.len() > MAX_MERGES {
+                    break 'all;
+                }
             }
         }
         Merges::new(symbols, merges, false)
@@ -225,13 +255,14 @@ impl Merges {
                 whole.push_str(right);
                 piece = symbols.piece(&whole);
             }
+            let join = (left.as_bytes().last().copied().unwrap_or_default(), first_byte(right));
             let merge = (symbols.number(left), symbols.number(right), piece);
             let (Some(left), Some(right), Some(piece)) = merge else {
                 return Err(Error::new(format!(
                     "merge {rank} of the tokenizer, {left:?} and {right:?}, is not of two pieces to one that text may have"
                 )));
             };
-            merges.push(Merge { left, right, rank, piece });
+            merges.push(Merge { left, right, rank, piece, join });
             if merges.len() > MAX_MERGES {
                 break;
             }
@@ -256,32 +287,21 @@ impl Merges {
             joins: vec![[0; 4]; 256].into_boxed_slice(),
             unused: false,
         };
-        let mut spelled = vec!['\0'; others.len()];
-        for (character, id) in others {
-            spelled[id as usize - pieces.len()] = character;
-        }
-        let bytes = |id: u32| {
-            let mut buffer = [0; 4];
-            let text = match (id as usize).checked_sub(pieces.len()) {
-                None => pieces.bytes(id),
-                Some(other) => spelled[other].encode_utf8(&mut buffer).as_bytes(),
-            };
-            (text.first().copied(), text.last().copied(), text.starts_with("▁".as_bytes()))
-        };
         if lines {
             // A run of newlines is looked up as a whole.
             made.joins[usize::from(b'\n')][0] |= 1 << b'\n';
         }
-        for merge in merges {
-            let (_, Some(last), _) = bytes(merge.left) else { continue };
-            let (Some(first), _, space) = bytes(merge.right) else { continue };
+        for (at, merge) in merges.iter().enumerate() {
+            if let Some(next) = merges.get(at + AHEAD) {
+                fetch(&made.slots[3 * made.slot(next.left, next.right)]);
+            }
+            let (last, first) = merge.join;
             if lines && (last == b'\n') != (first == b'\n') {
                 continue;
             }
-            let first = if space { SPACE_BYTE } else { first };
             made.joins[usize::from(last)][usize::from(first >> 6)] |= 1 << (first & 63);
             made.unused |= !lines && pieces.kind(merge.piece) == Some(Kind::Unused);
-            made.insert(&merge);
+            made.insert(merge);
         }
         Ok(made)
     }

@@ -6,9 +6,11 @@
 
 use super::Kind;
 use crate::Error;
-use crate::memory::MappedVec;
+use crate::memory::{MappedVec, fetch};
 use std::hash::{BuildHasher, RandomState};
 
+/// Texts that are asked for before they are looked for.
+pub(super) const GROUP: usize = 16;
 /// More pieces than any vocabulary has; bounds what a file can make the tokenizer allocate.
 pub(super) const MAX_PIECES: usize = 1 << 20;
 /// Bits of the number of a symbol: as many as pieces, and nearly as many again for characters that are none.
@@ -97,8 +99,16 @@ impl Pieces {
             end += text.len();
             made.offsets[id + 1] = end as u32;
             made.kinds[id] = kind as u8;
-            if let Err((slot, tag)) = made.search(text) {
-                made.table[slot] = tag | (id as u32 + 1);
+        }
+        let mut hashes = Vec::with_capacity(GROUP);
+        for first in (0..count as u32).step_by(GROUP) {
+            let group = first..(first + GROUP as u32).min(count as u32);
+            hashes.clear();
+            hashes.extend(group.clone().map(|id| made.ask(made.bytes(id))));
+            for (id, hash) in group.zip(&hashes) {
+                if let Err((slot, tag)) = made.search(*hash, made.bytes(id)) {
+                    made.table[slot] = tag | (id + 1);
+                }
             }
         }
         Ok(made)
@@ -125,12 +135,24 @@ impl Pieces {
     }
 
     pub(super) fn find(&self, text: &[u8]) -> Option<u32> {
-        self.search(text).ok()
+        self.search(self.mixer.bytes(text), text).ok()
+    }
+
+    /// The hash of a text that will be looked for. The table is larger than the nearer caches, so whoever has many texts to look for
+    /// asks for [`GROUP`] of them first.
+    pub(super) fn ask(&self, text: &[u8]) -> u64 {
+        let hash = self.mixer.bytes(text);
+        fetch(&self.table[hash as usize & (self.table.len() - 1)]);
+        hash
+    }
+
+    /// As [`find`](Self::find), for a text that was asked for.
+    pub(super) fn find_asked(&self, hash: u64, text: &[u8]) -> Option<u32> {
+        self.search(hash, text).ok()
     }
 
     /// The id, or the free slot in which it would be and what stands above the id there.
-    fn search(&self, text: &[u8]) -> Result<u32, (usize, u32)> {
-        let hash = self.mixer.bytes(text);
+    fn search(&self, hash: u64, text: &[u8]) -> Result<u32, (usize, u32)> {
         let tag = (hash >> 32) as u32 & !ID_MASK;
         let mask = self.table.len() - 1;
         let mut slot = hash as usize & mask;

@@ -164,7 +164,7 @@ impl Start {
         };
         let deadline = args.opt_u64("timeout").map(|ms| Instant::now() + Duration::from_millis(ms));
         let user = ctx.user();
-        Ok(Start { request, model, engine, scope: user.clone(), user, stream: None, deadline })
+        Ok(Start { request, model, engine, scope: models::scope_of_user(&user), user, stream: None, deadline })
     }
 
     /// The same with the stream that is asked for: written as the client of `ctx` could.
@@ -175,8 +175,7 @@ impl Start {
 
     /// The same with memories of this space in its prompt.
     pub fn with_memories(mut self, ctx: Ctx, key: &[u8]) -> Start {
-        // A user's name has no NUL in it.
-        self.scope = format!("{}\0{}\0{}", self.user, ctx.db(), key.escape_ascii());
+        self.scope = models::scope_in_space(ctx.db(), key, &self.user);
         self
     }
 
@@ -440,7 +439,7 @@ impl Task for Preparing {
                 return Advance::Again;
             }
             Ok(Some(generation)) => {
-                let (tenant, scope) = (std::mem::take(&mut self.user), std::mem::take(&mut self.scope));
+                let (tenant, scope) = (std::mem::take(&mut self.user), Some(std::mem::take(&mut self.scope)));
                 let priority = run.request.priority;
                 self.engine.submit(Generate { generation, tenant, scope, priority, owner: Box::new(run) });
             }

@@ -7,10 +7,10 @@ use crate::jobs::{self, Place, Waiter};
 use crate::models::{self, Embedded, Text};
 use crate::reply::{Error, Value};
 use engram_inference::Embedder;
-use engram_inference::gemma::Gemma;
+use engram_inference::gemma::{Gemma, KvFormat};
 use std::sync::Arc;
 
-/// `GEMMA.LOAD name path [TOKENIZER path] [CONTEXT n] [EMBEDDING [DIM n]]`: answers when the model is loaded; GEMMA.MODELS shows how far it is.
+/// `GEMMA.LOAD name path [TOKENIZER path] [CONTEXT n] [KV bf16|q8] [EMBEDDING [DIM n]]`: answers when the model is loaded; GEMMA.MODELS shows how far it is.
 pub fn load(ctx: Ctx, args: &Parsed) -> Outcome {
     if ctx.must_not_block() {
         return Err(Error::err("GEMMA.LOAD waits for the model, so it is refused inside MULTI, scripts and functions"));
@@ -24,10 +24,11 @@ pub fn load(ctx: Ctx, args: &Parsed) -> Outcome {
         }
     };
     let (tokenizer, context, dim) = (args.opt_text("tokenizer"), args.opt_usize("context"), args.opt_usize("dim"));
+    let kv = args.opt_text("kv").and_then(KvFormat::of);
     if args.flag("embedding") {
-        if tokenizer.is_some() || context.is_some() {
+        if tokenizer.is_some() || context.is_some() || kv.is_some() {
             return Err(Error::err(
-                "TOKENIZER and CONTEXT are for models that make text: an encoder brings both, leave them out",
+                "TOKENIZER, CONTEXT and KV are for models that make text: an encoder brings what it needs, leave them out",
             ));
         }
         models::load_named_embedder(name, path, dim, answer)?;
@@ -35,7 +36,7 @@ pub fn load(ctx: Ctx, args: &Parsed) -> Outcome {
         if dim.is_some() {
             return Err(Error::err("DIM is the length of vectors: it needs EMBEDDING"));
         }
-        models::load_gemma(name, path, tokenizer, context, move |result| answer(result.map(drop)))?;
+        models::load_gemma(name, path, tokenizer, context, kv, move |result| answer(result.map(drop)))?;
     }
     // Loading goes on if the client leaves: the next one finds the model there.
     let _ = send.send(Waiter::block(ctx, 0, || {}));

@@ -167,7 +167,8 @@ impl Run {
 
     /// What its keys and values are kept under: its session.
     fn scope(&self) -> String {
-        format!("\0{}\0{}\0{}", self.target.db, self.target.key.escape_ascii(), self.session)
+        // No user has a NUL in its name.
+        models::scope_in_space(self.target.db, &self.target.key, &format!("\0{}", self.session))
     }
 
     fn finish(self, outcome: Result<Value, Error>) {
@@ -415,7 +416,7 @@ impl Task for Steps {
                 let tenant =
                     making.run.as_ref().and_then(|run| run.job.as_ref()).map_or("", |job| job.user()).to_owned();
                 // A summary is made of what is told once: nothing else will begin so.
-                let scope = making.run.as_ref().map_or_else(String::new, |run| run.scope());
+                let scope = making.run.as_ref().map(|run| run.scope());
                 let owner = Box::new(Writing { name, making: Some(making) });
                 engine.submit(Request { generation: *generation, tenant, scope, priority: LOW, owner });
             }

@@ -140,6 +140,13 @@ pub(super) static COMMANDS: &[Command] = &[
                 Kind::Int(16, TOKENS),
                 "Tokens of prompt and answer (engram.max-context)",
             ),
+            Arg::option(
+                "kv",
+                "KV",
+                "format",
+                Kind::Choice(&["bf16", "q8"]),
+                "How keys and values of its texts are held: two bytes a number, or one (engram.kv-format)",
+            ),
             Arg::flag("embedding", "EMBEDDING", "As the text encoder, in the place of the one there is"),
             Arg::option(
                 "dim",

@@ -88,7 +88,8 @@ fn a_folder_and_a_gguf_hold_the_same_numbers() {
     for (name, _) in FAMILIES {
         let (published, gguf_source) = (Source::open(&folder(name)).unwrap(), Source::open(&gguf(name)).unwrap());
         let content = Content::read(&mut fs::File::open(gguf(name)).unwrap()).unwrap();
-        let (mut compared, arena) = (0, Arena::new(0).unwrap());
+        let progress = Progress::default();
+        let (mut compared, loader) = (0, Loader::new(0, &progress, None).unwrap());
         for (tensor, info) in &content.tensor_infos {
             // These two are a folder's config.json and files of their own.
             if tensor == "rope_freqs.weight" || tensor.starts_with("dense_") {
@@ -104,7 +105,7 @@ fn a_folder_and_a_gguf_hold_the_same_numbers() {
                 }
                 [rows, cols] => {
                     let [a, b] =
-                        [&published, &gguf_source].map(|source| source.matrix(tensor, rows, cols, &arena).unwrap());
+                        [&published, &gguf_source].map(|source| source.matrix(tensor, rows, cols, &loader).unwrap());
                     let (mut x, mut y) = (vec![0.0; cols], vec![0.0; cols]);
                     for row in 0..rows {
                         a.row(row, &mut x).unwrap();
