@@ -204,7 +204,6 @@ impl Gemma {
             if progress.cancelled.load(Ordering::Relaxed) {
                 return Err(Error::new("loading was cancelled"));
             }
-            matrix.populate();
             progress.done.fetch_add(matrix.bytes() as u64, Ordering::Relaxed);
             Ok(matrix)
         };

@@ -18,18 +18,12 @@ pub(super) trait Wide: Copy {
     fn store(self, to: &mut [f32; LANES]);
     /// `self × b + c` with one rounding.
     fn fma(self, b: Self, c: Self) -> Self;
-    /// The tree of [`Lanes::sum`].
-    fn sum(self) -> f32;
     /// Sixteen f32, little endian.
     fn of_f32(from: &[u8; 4 * LANES]) -> Self;
     /// Sixteen half-precision numbers.
     fn of_f16(from: &[u8; 2 * LANES]) -> Self;
     /// Sixteen upper halves of f32.
     fn of_bf16(from: &[u8; 2 * LANES]) -> Self;
-    /// Asks for these bytes before they are needed, where the CPU can be asked.
-    fn prefetch(bytes: &[u8]) {
-        let _ = bytes;
-    }
 }
 
 impl Wide for Lanes {
@@ -65,11 +59,6 @@ impl Wide for Lanes {
     #[inline(always)]
     fn fma(self, b: Lanes, c: Lanes) -> Lanes {
         Lanes::fma(self, b, c)
-    }
-
-    #[inline(always)]
-    fn sum(self) -> f32 {
-        Lanes::sum(self)
     }
 
     #[inline(always)]
@@ -119,34 +108,7 @@ pub(super) mod x86 {
     #[derive(Clone, Copy)]
     pub(in super::super) struct V256(__m256, __m256);
 
-    /// One request per cache line, into the second level: the first has too few places for lines on their way.
-    #[inline(always)]
-    fn prefetch(bytes: &[u8]) {
-        let mut at = 0;
-        while at < bytes.len() {
-            // SAFETY: a request for an address inside `bytes`; it reads nothing. Every x86-64 CPU has the instruction.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().add(at).cast()) }
-            at += 64;
-        }
-    }
-
-    /// `a[l] + a[l + 4]`, then `+ 2`, then `+ 1`: the end of the tree of sums.
-    #[inline(always)]
-    fn sum8(a: __m256) -> f32 {
-        // SAFETY: see the module.
-        unsafe {
-            let b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let c = _mm_add_ps(b, _mm_movehl_ps(b, b));
-            _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps::<1>(c, c)))
-        }
-    }
-
     impl Wide for V512 {
-        #[inline(always)]
-        fn prefetch(bytes: &[u8]) {
-            prefetch(bytes);
-        }
-
         #[inline(always)]
         fn zero() -> V512 {
             // SAFETY: see the module.
@@ -181,12 +143,6 @@ pub(super) mod x86 {
         fn fma(self, b: V512, c: V512) -> V512 {
             // SAFETY: see the module.
             V512(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
-        }
-
-        #[inline(always)]
-        fn sum(self) -> f32 {
-            // SAFETY: see the module.
-            sum8(unsafe { _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) })
         }
 
         #[inline(always)]
@@ -245,11 +201,6 @@ pub(super) mod x86 {
 
     impl Wide for V256 {
         #[inline(always)]
-        fn prefetch(bytes: &[u8]) {
-            prefetch(bytes);
-        }
-
-        #[inline(always)]
         fn zero() -> V256 {
             V256::splat(0.0)
         }
@@ -289,12 +240,6 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
-        fn sum(self) -> f32 {
-            // SAFETY: see the module.
-            sum8(unsafe { _mm256_add_ps(self.0, self.1) })
-        }
-
-        #[inline(always)]
         fn of_f32(from: &[u8; 4 * LANES]) -> V256 {
             // SAFETY: see the module; the second half begins 32 bytes on.
             unsafe { V256(_mm256_loadu_ps(from.as_ptr().cast()), _mm256_loadu_ps(from.as_ptr().add(32).cast())) }
@@ -319,6 +264,103 @@ pub(super) mod x86 {
                 let shift = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v));
                 V256(shift(low), shift(high))
             }
+        }
+    }
+}
+
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub(super) mod arm {
+    //! SAFETY of every block here: the type is used only by the path of [`super::super`] whose `#[target_feature]` has what the
+    //! intrinsics need, and that runs only after the CPU was seen to have it. Loads and stores go through references to arrays
+    //! of exactly the size read or written, and need no alignment.
+
+    use std::arch::aarch64::*;
+    use std::arch::asm;
+
+    use super::super::lanes::LANES;
+    use super::Wide;
+
+    const QUADS: usize = 4;
+
+    /// Four registers of four: needs neon.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Quads([float32x4_t; QUADS]);
+
+    impl Quads {
+        #[inline(always)]
+        fn of(quad: impl Fn(usize) -> float32x4_t) -> Quads {
+            Quads([quad(0), quad(1), quad(2), quad(3)])
+        }
+    }
+
+    impl Wide for Quads {
+        #[inline(always)]
+        fn zero() -> Quads {
+            Quads::splat(0.0)
+        }
+
+        #[inline(always)]
+        fn splat(x: f32) -> Quads {
+            // SAFETY: see the module.
+            Quads([unsafe { vdupq_n_f32(x) }; QUADS])
+        }
+
+        #[inline(always)]
+        fn load(from: &[f32; LANES]) -> Quads {
+            // SAFETY: see the module.
+            Quads::of(|i| unsafe { vld1q_f32(from.as_ptr().add(i * QUADS)) })
+        }
+
+        #[inline(always)]
+        fn of_bits(from: &[u32; LANES]) -> Quads {
+            // SAFETY: see the module.
+            Quads::of(|i| unsafe { vreinterpretq_f32_u32(vld1q_u32(from.as_ptr().add(i * QUADS))) })
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [f32; LANES]) {
+            for (i, quad) in self.0.into_iter().enumerate() {
+                // SAFETY: see the module.
+                unsafe { vst1q_f32(to.as_mut_ptr().add(i * QUADS), quad) }
+            }
+        }
+
+        #[inline(always)]
+        fn fma(self, b: Quads, c: Quads) -> Quads {
+            // SAFETY: see the module.
+            Quads::of(|i| unsafe { vfmaq_f32(c.0[i], self.0[i], b.0[i]) })
+        }
+
+        #[inline(always)]
+        fn of_f32(from: &[u8; 4 * LANES]) -> Quads {
+            // SAFETY: see the module.
+            Quads::of(|i| unsafe { vreinterpretq_f32_u8(vld1q_u8(from.as_ptr().add(4 * i * QUADS))) })
+        }
+
+        #[inline(always)]
+        fn of_f16(from: &[u8; 2 * LANES]) -> Quads {
+            // The compiler has no stable function for it.
+            // SAFETY: see the module; the instruction changes nothing but its result.
+            Quads::of(|i| unsafe {
+                let halves = vld1_u8(from.as_ptr().add(2 * i * QUADS));
+                let numbers: float32x4_t;
+                asm!(
+                    "fcvtl {numbers:v}.4s, {halves:v}.4h",
+                    numbers = lateout(vreg) numbers,
+                    halves = in(vreg) halves,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+                numbers
+            })
+        }
+
+        #[inline(always)]
+        fn of_bf16(from: &[u8; 2 * LANES]) -> Quads {
+            // SAFETY: see the module.
+            Quads::of(|i| unsafe {
+                let upper = vreinterpret_u16_u8(vld1_u8(from.as_ptr().add(2 * i * QUADS)));
+                vreinterpretq_f32_u32(vshll_n_u16::<16>(upper))
+            })
         }
     }
 }
