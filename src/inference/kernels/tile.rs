@@ -15,7 +15,7 @@
 //! the first read them from memory, the others find the tile in the second-level cache. The loops are plain: unrolled by hand,
 //! the compiler began to move sums to memory and back.
 //!
-//! Rejected: dot products along the columns (what this replaced: a fifth of the speed for two to eight rows, since a tile of
+//! Rejected: dot products along the columns (what this replaced: less than half the speed for two to eight rows, since a tile of
 //! four rows by four has as many loads as multiplications); activations rounded to bf16 for `vdpbf16ps` (twice the rate and, with
 //! eight bits of an activation left, other answers than the published ones; split into two bf16 they are as slow as f32); the
 //! panels of the encoder (`cells`: its weights become f32 or pairs of bf16 when it loads, which a model that is read from memory
