@@ -5,8 +5,8 @@
 //! answers join and leave at any step, and a prompt delays the others by a piece at most. Between layers the pool's short tasks
 //! get their turn.
 //!
-//! **Who is next.** [`ACTIVE`] answers are in the batch; the others wait: by priority, then the owner with the fewest answers in
-//! the batch and the fewest tokens so far, then in the order of arrival. Prompts get the rows that are left in turn.
+//! **Who is next.** [`ACTIVE`] answers are in the batch; the others wait for a place, by priority and fair shares (`turns`).
+//! Prompts get the rows that are left in turn.
 //!
 //! **What is not read twice.** A text that begins as another did goes on from its keys and values ([`Limits`]), until what it was
 //! made of is gone ([`Engine::forget`]). And an answer
@@ -19,6 +19,8 @@
 //! to the engine (two models would fight for the cores that the pool shares out); preempting an answer for one that is more
 //! urgent (its keys and values would stay in memory all the same).
 
+mod turns;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -29,6 +31,7 @@ use crate::gemma::{BATCH, Gemma, LOGITS, Limits, Part, Stats, Workspace};
 use crate::generation::{Generation, Step};
 use crate::packed::FEW;
 use crate::pool::{Advance, Pool, Priority, Task};
+use turns::{Claim, Turns};
 
 /// Answers in a batch.
 pub const ACTIVE: usize = 16;
@@ -36,8 +39,6 @@ pub const ACTIVE: usize = 16;
 const BESIDE: usize = 32;
 /// Multiplications of a step that only reads prompts, about: what a cancellation or a new answer waits for.
 const WORK: usize = 20_000_000_000;
-/// Owners whose tokens are remembered.
-const KNOWN: usize = 4_096;
 
 /// The other side of an answer.
 pub trait Owner: Send {
@@ -104,13 +105,14 @@ struct State {
     trouble: Option<Error>,
     /// How scopes begin of which nothing is kept any more, from the next step on.
     forgotten: Vec<String>,
-    /// Tokens of each tenant so far.
-    served: HashMap<String, u64>,
+    turns: Turns,
 }
 
 struct Waiting {
     request: Request,
     arrival: u64,
+    /// The step at which it arrived.
+    since: u64,
 }
 
 impl Engine {
@@ -172,7 +174,8 @@ impl Engine {
         let mut state = lock(&self.shared.state);
         let arrival = state.arrivals;
         state.arrivals += 1;
-        state.waiting.push(Waiting { request, arrival });
+        let since = state.turns.now();
+        state.waiting.push(Waiting { request, arrival, since });
         if !std::mem::replace(&mut state.running, true) {
             let (workspace, prefixes) = (state.workspace.take(), state.prefixes.take());
             drop(state);
@@ -260,14 +263,14 @@ impl Steps {
         }
         while self.active.len() < ACTIVE && !asked.is_empty() {
             let active = &self.active;
-            let served = &state.served;
-            let rank = |waiting: &Waiting| {
-                let tenant = &waiting.request.tenant;
-                let here = active.iter().filter(|request| request.tenant == *tenant).count();
-                let tokens = served.get(tenant).copied().unwrap_or(0);
-                (std::cmp::Reverse(waiting.request.priority), here, tokens, waiting.arrival)
-            };
-            let Some(next) = (0..asked.len()).min_by_key(|i| rank(&asked[*i])) else { break };
+            let claims = asked.iter().map(|Waiting { request, arrival, since }| Claim {
+                tenant: &request.tenant,
+                priority: request.priority,
+                here: active.iter().filter(|other| other.tenant == request.tenant).count(),
+                arrival: *arrival,
+                since: *since,
+            });
+            let Some(next) = state.turns.next(claims) else { break };
             self.active.push(asked.swap_remove(next).request);
         }
         state.waiting = asked;
@@ -366,13 +369,7 @@ impl Steps {
         for n in ended.into_iter().rev() {
             drop(self.active.remove(n));
         }
-        let mut state = lock(&self.shared.state);
-        if state.served.len() > KNOWN {
-            state.served.clear();
-        }
-        for (tenant, tokens) in tokens {
-            *state.served.entry(tenant).or_default() += tokens;
-        }
+        lock(&self.shared.state).turns.step(tokens);
     }
 
     /// Ends all answers of the batch with an error.

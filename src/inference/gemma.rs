@@ -201,8 +201,7 @@ impl Gemma {
         progress.total.store(total, Ordering::Relaxed);
         // What the tensors take of the file is what has been done; the header is small beside it.
         let loader = Loader::new(source.arena_bytes()?, progress, options.pool.as_deref())?;
-        let read = |matrix: Matrix| loader.populate(&matrix).map(|()| matrix);
-        let table = |name: &str| source.table(name, vocabulary, config.width, &loader).and_then(read);
+        let table = |name: &str| source.table(name, vocabulary, config.width, &loader);
         let width = config.width;
         let embedding = match config.family {
             // Only rows of it are read.
@@ -216,16 +215,14 @@ impl Gemma {
                 let all = config.layers * own;
                 Some(OwnInputs {
                     table: source.mapped_table(OWN_INPUTS, vocabulary, all)?,
-                    projection: source.matrix("per_layer_model_proj.weight", all, width, &loader).and_then(read)?,
+                    projection: source.matrix("per_layer_model_proj.weight", all, width, &loader)?,
                     norm: source.gain("per_layer_proj_norm.weight", own)?,
                 })
             }
         };
         let mut layers = Vec::with_capacity(config.layers);
         for (i, shape) in config.shapes.iter().enumerate() {
-            let matrix = |name: &str, rows, cols| {
-                source.matrix(&format!("blk.{i}.{name}.weight"), rows, cols, &loader).and_then(read)
-            };
+            let matrix = |name: &str, rows, cols| source.matrix(&format!("blk.{i}.{name}.weight"), rows, cols, &loader);
             let gain = |name: &str, len| source.gain(&format!("blk.{i}.{name}.weight"), len);
             let (q, kv) = (config.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
             let own = shape.kv_source == i;
@@ -259,10 +256,7 @@ impl Gemma {
         }
         let projection = match config.projection {
             None => None,
-            Some(inner) => Some([
-                source.dense(2, inner, width, &loader).and_then(read)?,
-                source.dense(3, width, inner, &loader).and_then(read)?,
-            ]),
+            Some(inner) => Some([source.dense(2, inner, width, &loader)?, source.dense(3, width, inner, &loader)?]),
         };
         let output_norm = source.gain("output_norm.weight", width)?;
         let quantization = quantization(&layers);

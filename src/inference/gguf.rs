@@ -1,8 +1,8 @@
 //! GGUF model files: metadata and tensors, checked against the file before anything relies on them.
 //!
 //! The header is read by this crate ([`header`]); every tensor's extent is checked against the file's length when it is asked for. Metadata stays where it
-//! lies in the mapped file: a vocabulary never becomes a quarter of a million strings on the server's heap. Plain weights are never copied either: a
-//! [`Matrix`] points into the mapped file; quantised ones are packed, and their part of the file let go.
+//! lies in the mapped file: a vocabulary never becomes a quarter of a million strings on the server's heap. Weights are packed, and their part of the
+//! file is let go.
 
 mod header;
 
@@ -122,8 +122,7 @@ impl Gguf {
         Ok(all)
     }
 
-    /// The tensor as a matrix of exactly this shape, packed if it is quantised, else used where it lies in the
-    /// file.
+    /// The tensor as a matrix of exactly this shape, packed.
     pub fn matrix(&self, tensor: &str, rows: usize, cols: usize, loader: &Loader<'_>) -> Result<Matrix, Error> {
         let found = &*self.info(tensor)?.sizes;
         if found != [rows, cols] {
@@ -139,7 +138,7 @@ impl Gguf {
             .map_err(|e| e.at(format_args!("tensor {tensor}")))
     }
 
-    /// The same, used where they lie in the file however they are encoded: for single rows, not for products.
+    /// The same, used where they lie in the file: for single rows, not for products.
     pub fn mapped_rows(&self, tensor: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
         let (range, format) = self.rows(tensor, rows, cols)?;
         Matrix::table(&self.file, range, format, rows, cols).map_err(|e| e.at(format_args!("tensor {tensor}")))

@@ -1,11 +1,10 @@
 //! The arithmetic of all models: one source, compiled for every kind of CPU, chosen once at run time.
 //!
-//! **Order.** A sum of products always runs the same way: sixteen running sums, lane `l` taking the elements `l`, `l + 16`,
-//! `l + 32` … in order with one fused multiply-add each, the end padded with zeros, and one fixed tree over the lanes at the
-//! end ([`Lanes::sum`]). Which other rows or columns are computed beside it (the tile), how many rows there are and which
-//! CPU path runs change nothing about that order. So a row's result is bit-equal whatever the batch, and the paths are
-//! bit-equal with each other. Half-precision weights become f32 values first, in registers for one row and in
-//! scratch for several; both see the same values. Quantised weights are another matter: [`crate::packed`].
+//! **Order.** Every sum has a fixed order: which other rows or columns are computed beside it, how many rows there are and which
+//! CPU path runs change nothing about it. So a row's result is bit-equal whatever the batch, and the paths are bit-equal with each
+//! other. Products with weights run from the first column to the last (`tile`); norms and softmax have sixteen running sums, lane
+//! `l` taking the elements `l`, `l + 16`, `l + 32` … in order, the end padded, and one fixed tree over the lanes at the end
+//! ([`Lanes::sum`]). Quantised weights are another matter: [`crate::packed`].
 //!
 //! **Form.** The bodies are `#[inline(always)]` and are compiled again under `#[target_feature]` for each path below. What
 //! goes to memory is plain Rust over arrays of sixteen f32 ([`Lanes`]), which the compiler vectorises; the tiles, whose sums
@@ -30,13 +29,15 @@ pub use cells::{Finish, PANEL, Panels, padded, place};
 pub use lanes::{LANES, Lanes};
 pub use rows::Format;
 pub(crate) use rows::f16 as half;
+pub use tile::{TILE, Tiles, tiles_bytes};
+pub(crate) use tile::{pack as pack_tiles, unpack_row};
 
 /// The functions of one path. Slices that do not fit together panic; [`crate::product`] and the models check shapes when
 /// they load.
 pub struct Kernels {
     /// The path's name: `avx512`, `avx2`, `neon` or `baseline`.
     pub name: &'static str,
-    product: ProductFn,
+    product: unsafe fn(Tiles<'_>),
     decode_row: unsafe fn(Format, &[u8], &mut [f32]),
     exp_sum: unsafe fn(&[f32], f32) -> f32,
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
@@ -63,9 +64,6 @@ pub struct AttentionKernels {
 
 /// Weights, factors of what was summed before, numbers per position, page, and the sums.
 type MixFn = unsafe fn(&[u32], &[f32], usize, &[u32], &mut [f32]);
-
-/// Rows, how many, weights, where the products go, and scratch.
-type ProductFn = unsafe fn(&[f32], usize, Encoded<'_>, &mut [f32], &mut [f32]);
 
 /// The scores of a query, those that count, scale, cap, how far it is, and where the weights go.
 type WeighFn = unsafe fn(&mut [f32], Range<usize>, f32, f32, &mut Running, &mut [u32]) -> f32;
@@ -96,17 +94,6 @@ pub struct Strided<'a, T = f32> {
     pub rows: usize,
 }
 
-/// A matrix as it lies in a file: rows of `cols` numbers without gaps.
-#[derive(Clone, Copy)]
-pub struct Encoded<'a> {
-    /// How its numbers are written.
-    pub format: Format,
-    /// Whole rows; their number is the matrix's.
-    pub data: &'a [u8],
-    /// Numbers per row.
-    pub cols: usize,
-}
-
 impl<'a, T> Strided<'a, T> {
     #[inline(always)]
     fn row(&self, i: usize, len: usize) -> &'a [T] {
@@ -115,10 +102,19 @@ impl<'a, T> Strided<'a, T> {
 }
 
 impl Kernels {
-    /// `y[i * rows + j] = x_i · w_j` for `m` rows of `x` and all rows of `w`. `scratch` needs [`scratch_len`] numbers.
-    pub fn product(&self, x: &[f32], m: usize, w: Encoded<'_>, y: &mut [f32], scratch: &mut [f32]) {
-        // SAFETY: a `Kernels` is only handed out by `available`, after the CPU was seen to have the path's features.
-        unsafe { (self.product)(x, m, w, y, scratch) }
+    /// The products of all rows of `x` with all rows of the weights.
+    ///
+    /// # Safety
+    /// `y` must be valid for writes at the places of all products, and nobody else may use them meanwhile.
+    ///
+    /// # Panics
+    /// When the lengths do not fit together.
+    pub unsafe fn product(&self, job: Tiles<'_>) {
+        assert!(job.cols > 0 && job.x.len().is_multiple_of(job.cols));
+        assert_eq!(tiles_bytes(job.format, job.rows, job.cols), Some(job.data.len()));
+        // SAFETY: a `Kernels` is only handed out by `available`, after the CPU was seen to have the path's features; the
+        // lengths fit; the rest is the caller's promise.
+        unsafe { (self.product)(job) }
     }
 
     /// The numbers of one encoded row, exactly as the products see them.
@@ -252,11 +248,6 @@ impl EncoderKernels {
     }
 }
 
-/// How much scratch [`Kernels::product`] needs for rows of `cols` numbers.
-pub const fn scratch_len(cols: usize) -> usize {
-    tile::MOST_COLUMNS * cols
-}
-
 /// The best path for this CPU.
 pub fn kernels() -> &'static Kernels {
     static BEST: OnceLock<&'static Kernels> = OnceLock::new();
@@ -282,7 +273,7 @@ pub fn available() -> Vec<&'static Kernels> {
             paths.push(&avx2::TABLE);
         }
     }
-    #[cfg(target_arch = "aarch64")]
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
     if std::arch::is_aarch64_feature_detected!("neon") {
         paths.push(&neon::TABLE);
     }
@@ -331,7 +322,7 @@ pub fn for_encoders() -> Vec<&'static EncoderKernels> {
             "avx512" => paths.push(&avx512::cells::TABLE),
             #[cfg(target_arch = "x86_64")]
             "avx2" => paths.push(&avx2::cells::TABLE),
-            #[cfg(target_arch = "aarch64")]
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             "neon" => paths.push(&neon::cells::TABLE),
             _ => paths.push(&baseline::cells::TABLE),
         }
@@ -420,10 +411,10 @@ macro_rules! attention_path {
     };
 }
 
-/// Compiles the bodies once more, under the given target features and with tiles of `$m` rows by `$n` columns, and attention for
-/// `$queries` queries at once.
+/// Compiles the bodies once more, under the given target features, with products of up to `$pair` rows with two tiles or `$most`
+/// with one, and attention for `$queries` queries at once.
 macro_rules! path {
-    ($path:ident, $wide:ty, $m:literal, $n:literal, $queries:literal, $tall:literal, $($feature:literal)?) => {
+    ($path:ident, $wide:ty, $pair:literal, $most:literal, $queries:literal, $tall:literal, $($feature:literal)?) => {
         mod $path {
             /// The same path for encoders.
             pub(super) mod cells {
@@ -434,7 +425,7 @@ macro_rules! path {
                 attention_path!(stringify!($path), cells::Apart<$wide>, $queries, $($feature)?);
             }
 
-            use super::{Encoded, Format, Kernels, attention as bent, rows, tile, vector};
+            use super::{Format, Kernels, Tiles, attention as bent, rows, tile, vector};
 
             pub(super) static TABLE: Kernels = Kernels {
                 name: stringify!($path),
@@ -451,8 +442,9 @@ macro_rules! path {
             };
 
             $(#[target_feature(enable = $feature)])?
-            fn product(x: &[f32], m: usize, w: Encoded<'_>, y: &mut [f32], scratch: &mut [f32]) {
-                tile::product::<$wide, $m, $n>(x, m, w, y, scratch);
+            unsafe fn product(job: Tiles<'_>) {
+                // SAFETY: the promise of the table's only caller, `Kernels::product`.
+                unsafe { tile::product::<$wide, $pair, $most>(job) }
             }
             $(#[target_feature(enable = $feature)])?
             fn decode_row(f: Format, row: &[u8], out: &mut [f32]) {
@@ -495,7 +487,7 @@ macro_rules! path {
 }
 
 #[cfg(target_arch = "x86_64")]
-path!(avx512, crate::kernels::wide::x86::V512, 4, 4, 6, 8, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
+path!(avx512, crate::kernels::wide::x86::V512, 12, 12, 6, 8, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16 {
     pub(super) mod cells {
@@ -516,11 +508,11 @@ mod avx512bf16 {
     }
 }
 #[cfg(target_arch = "x86_64")]
-path!(avx2, crate::kernels::wide::x86::V256, 2, 2, 1, 2, "avx2,fma,f16c");
-#[cfg(target_arch = "aarch64")]
-path!(neon, crate::kernels::Lanes, 2, 2, 1, 2, "neon");
+path!(avx2, crate::kernels::wide::x86::V256, 2, 6, 1, 2, "avx2,fma,f16c");
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+path!(neon, crate::kernels::wide::arm::Quads, 3, 6, 1, 2, "neon");
 // Fused multiply-add is the C library's here, correct and slow: this path is for CPUs before 2013 and for the tests.
-path!(baseline, crate::kernels::Lanes, 1, 2, 1, 1,);
+path!(baseline, crate::kernels::Lanes, 1, 1, 1, 1,);
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! How weights come from files into memory.
 //!
-//! Quantised matrices are packed piece by piece: the pages of a piece of the file are asked for, packed into the [`Arena`], and
+//! Matrices are packed piece by piece: the pages of a piece of the file are asked for, packed into the [`Arena`], and
 //! let go again a few pieces later, so that a file never is in this process's memory beside what is made of it. The pieces of a
 //! matrix are shared with the threads of a pool that have nothing else to do, and between a few of them the pool's short tasks get
 //! their turn and a cancellation is seen. What bounds it is memory: every byte of a model is read once, cleared once by the
@@ -12,14 +12,15 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::Error;
-use crate::memory::{Arena, MappedFile};
-use crate::packed::{Packed, Quant, SHARE};
+use crate::memory::{Arena, MappedFile, Piece};
 use crate::pool::Pool;
-use crate::product::Matrix;
 use crate::team::Lead;
 
+/// Bytes of a share, about: those of a large page, so that two threads seldom ask the system for the same one.
+const SHARE: usize = 2 << 20;
 /// Shares of a matrix between two looks at what else there is to do: some tens of milliseconds of one thread.
 const AT_ONCE: usize = 8;
 
@@ -52,72 +53,52 @@ impl<'a> Loader<'a> {
         self.arena.bytes()
     }
 
-    /// Packs the matrix that lies in `range` of a file.
+    /// The tiles of the matrix that lies in `range` of a file: as many rows as a tile has are `tile.0` bytes there and `tile.1` bytes
+    /// packed, which `pack` makes of those for whole tiles, the last of which may lack rows.
     pub fn pack(
         &self,
-        quant: Quant,
-        rows: usize,
-        cols: usize,
         file: &MappedFile,
         range: Range<usize>,
-    ) -> Result<Packed, Error> {
-        let from = file.get(range.clone()).unwrap_or_default();
-        let room = self.arena.take(Packed::bytes_for(quant, rows, cols).unwrap_or(usize::MAX))?;
-        Packed::pack_with(quant, rows, cols, from, room, |shares| {
-            let mut at = range.start;
-            for shares in shares.chunks(AT_ONCE) {
-                self.check()?;
-                let places: Vec<Range<usize>> = shares
-                    .iter()
-                    .map(|share| {
-                        let start = at;
-                        at += share.bytes();
-                        start..at
-                    })
-                    .collect();
-                let lead = match self.pool {
-                    Some(pool) => pool.lead(),
-                    None => Lead::alone(),
-                };
-                lead.run(shares.len(), &|n, _| {
-                    file.populate(places[n].clone());
-                    shares[n].pack();
-                });
-                drop(lead);
-                let all = places.first().map_or(at, |first| first.start)..at;
-                file.release(all.clone());
-                self.advance(all.len());
-            }
-            Ok(())
-        })
-    }
-
-    /// Reads the pages of a matrix that stays where it lies in its file; one that was packed is done.
-    pub fn populate(&self, matrix: &Matrix) -> Result<(), Error> {
-        let Some((file, range)) = matrix.in_place() else { return Ok(()) };
-        let mut start = range.start;
-        while start < range.end {
+        tile: (usize, usize),
+        pack: &(dyn Fn(&[u8], &mut [u8]) + Sync),
+    ) -> Result<Piece, Error> {
+        let (from, to) = (tile.0.max(1), tile.1.max(1));
+        let bytes = file.get(range.clone()).unwrap_or_default();
+        let mut room = self.arena.take(bytes.len().div_ceil(from).saturating_mul(to))?;
+        let tiles = (SHARE / to).max(1);
+        // A share has one taker: nobody waits for the lock.
+        let shares: Vec<(&[u8], Mutex<&mut [u8]>)> =
+            bytes.chunks(tiles * from).zip(room.chunks_mut(tiles * to).map(Mutex::new)).collect();
+        let mut at = range.start;
+        for shares in shares.chunks(AT_ONCE) {
             self.check()?;
-            let end = range.end.min(start + AT_ONCE * SHARE);
-            file.populate(start..end);
-            self.advance(end - start);
-            start = end;
+            let lead = match self.pool {
+                Some(pool) => pool.lead(),
+                None => Lead::alone(),
+            };
+            lead.run(shares.len(), &|n, _| {
+                let (bytes, room) = &shares[n];
+                let start = at + n * tiles * from;
+                file.populate(start..start + bytes.len());
+                pack(bytes, &mut room.lock().unwrap_or_else(PoisonError::into_inner));
+            });
+            drop(lead);
+            let done: usize = shares.iter().map(|(bytes, _)| bytes.len()).sum();
+            file.release(at..at + done);
+            at += done;
+            self.progress.done.fetch_add(done as u64, Ordering::Relaxed);
+            if let Some(pool) = self.pool {
+                pool.run_urgent();
+            }
         }
-        Ok(())
+        drop(shares);
+        Ok(room)
     }
 
     fn check(&self) -> Result<(), Error> {
         match self.progress.cancelled.load(Ordering::Relaxed) {
             true => Err(Error::new("loading was cancelled")),
             false => Ok(()),
-        }
-    }
-
-    /// So many bytes more are done.
-    fn advance(&self, bytes: usize) {
-        self.progress.done.fetch_add(bytes as u64, Ordering::Relaxed);
-        if let Some(pool) = self.pool {
-            pool.run_urgent();
         }
     }
 }

@@ -38,7 +38,7 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 pub use layout::Quant;
 pub use rows::{Meta, Rows};
@@ -53,9 +53,6 @@ pub const FEW: usize = 8;
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 2 * FEW;
 
-/// Bytes of a [`Share`], about: those of a large page, so that two threads seldom ask the system for the same one.
-pub const SHARE: usize = 2 << 20;
-
 /// A block whose largest number is not above this counts as zeros: 127 divided by it would be infinite.
 const LEAST: f32 = 1e-30;
 
@@ -64,33 +61,17 @@ pub fn read_row(quant: Quant, row: &[u8], out: &mut [f32]) -> Option<()> {
     (quant.row_bytes(out.len())? == row.len()).then(|| layout::read_row(quant, row, out))
 }
 
+/// Packs whole rows as they lie in a GGUF file into `to`, which is zeroed and has the length of whole tiles.
+pub fn pack_tiles(quant: Quant, cols: usize, from: &[u8], to: &mut [u8]) {
+    layout::pack(quant, cols, from, to);
+}
+
 /// A matrix of quantised weights in tiles.
 pub struct Packed {
     quant: Quant,
     rows: usize,
     cols: usize,
     data: Piece,
-}
-
-/// Some rows of a matrix that is being packed, for one thread.
-pub struct Share<'a> {
-    quant: Quant,
-    cols: usize,
-    from: &'a [u8],
-    /// Nobody waits for it: a share has one taker.
-    to: Mutex<&'a mut [u8]>,
-}
-
-impl Share<'_> {
-    /// Its bytes in the file, behind those of the shares before it.
-    pub fn bytes(&self) -> usize {
-        self.from.len()
-    }
-
-    /// Packs it.
-    pub fn pack(&self) {
-        layout::pack(self.quant, self.cols, self.from, &mut self.to.lock().unwrap_or_else(PoisonError::into_inner));
-    }
 }
 
 /// The functions of one path.
@@ -167,36 +148,23 @@ impl Packed {
     }
 
     /// Packs `rows × cols` numbers as they lie in a GGUF file into `room`, which has [`Packed::bytes_for`] bytes.
-    pub fn pack(quant: Quant, rows: usize, cols: usize, from: &[u8], room: Piece) -> Result<Packed, Error> {
-        Packed::pack_with(quant, rows, cols, from, room, |shares| {
-            shares.iter().for_each(Share::pack);
-            Ok(())
-        })
-    }
-
-    /// The same, where `run` has every share packed, in any order and on any threads.
-    pub fn pack_with(
-        quant: Quant,
-        rows: usize,
-        cols: usize,
-        from: &[u8],
-        mut room: Piece,
-        run: impl FnOnce(&[Share<'_>]) -> Result<(), Error>,
-    ) -> Result<Packed, Error> {
+    pub fn pack(quant: Quant, rows: usize, cols: usize, from: &[u8], mut room: Piece) -> Result<Packed, Error> {
         let (name, found) = (quant.name(), from.len());
         let wanted = quant.row_bytes(cols).and_then(|row| row.checked_mul(rows));
         if wanted != Some(found) || Packed::bytes_for(quant, rows, cols) != Some(room.len()) {
             return Err(Error::new(format!("{rows} × {cols} in {name} are not {found} bytes")));
         }
-        let tile = quant.tile_bytes(cols / layout::BLOCK).unwrap_or_default().max(1);
-        let tiles = (SHARE / tile).max(1);
-        // The bytes in the file that so many tiles are made of.
-        let bytes = quant.row_bytes(cols).unwrap_or_default().saturating_mul(tiles * TILE).max(1);
-        let shares = from.chunks(bytes).zip(room.chunks_mut(tiles * tile));
-        let shares: Vec<Share<'_>> = shares.map(|(from, to)| Share { quant, cols, from, to: Mutex::new(to) }).collect();
-        run(&shares)?;
-        drop(shares);
-        Ok(Packed { quant, rows, cols, data: room })
+        pack_tiles(quant, cols, from, &mut room);
+        Packed::new(quant, rows, cols, room)
+    }
+
+    /// The matrix whose tiles, as [`pack_tiles`] makes them, are `data`.
+    pub fn new(quant: Quant, rows: usize, cols: usize, data: Piece) -> Result<Packed, Error> {
+        if Packed::bytes_for(quant, rows, cols) != Some(data.len()) {
+            let (name, found) = (quant.name(), data.len());
+            return Err(Error::new(format!("{rows} × {cols} in {name} are not {found} bytes in tiles")));
+        }
+        Ok(Packed { quant, rows, cols, data })
     }
 
     /// How many rows.

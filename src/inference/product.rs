@@ -1,15 +1,15 @@
 //! The one seam for products with weights: every linear layer of a language model is a [`Matrix`], what it is multiplied with an
-//! [`Input`], and [`Matrix::multiply`] the only way to use them. Quantised weights are packed for integer products
-//! ([`crate::packed`]); plain ones stay where their file is mapped and are multiplied in f32 ([`crate::kernels`]). The models
-//! do not see the difference.
+//! [`Input`], and [`Matrix::multiply`] the only way to use them. All weights are packed into tiles when they are read, and their
+//! part of the file is let go: quantised ones for integer products ([`crate::packed`]), plain ones for products in f32
+//! ([`crate::kernels`]). The models do not see the difference.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::kernels::{self, Encoded, kernels, scratch_len};
+use crate::kernels::{self, Tiles, kernels, pack_tiles, tiles_bytes, unpack_row};
 use crate::loading::Loader;
-use crate::memory::{MappedFile, MappedVec};
+use crate::memory::{MappedFile, MappedVec, Piece};
 use crate::packed::{self, Packed, Quant, Rows, path};
 use crate::team::Shared;
 
@@ -47,11 +47,16 @@ impl Format {
         }
     }
 
-    /// The bytes that a matrix takes in an [`Arena`](crate::memory::Arena); 0 for one that stays in its file.
+    /// The bytes that a matrix takes in an [`Arena`](crate::memory::Arena). `None` when `cols` is no whole number of blocks, or they
+    /// are too many.
     pub fn arena_bytes(self, rows: usize, cols: usize) -> Option<usize> {
+        self.tiles_bytes(rows, cols)?.checked_next_multiple_of(64)
+    }
+
+    fn tiles_bytes(self, rows: usize, cols: usize) -> Option<usize> {
         match self {
-            Format::Plain(_) => Some(0),
-            Format::Quant(quant) => Packed::bytes_for(quant, rows, cols)?.checked_next_multiple_of(64),
+            Format::Plain(plain) => tiles_bytes(plain, rows, cols),
+            Format::Quant(quant) => Packed::bytes_for(quant, rows, cols),
         }
     }
 }
@@ -64,18 +69,16 @@ pub struct Matrix {
 }
 
 enum Data {
-    File(kernels::Format, Arc<MappedFile>, Range<usize>),
-    Own(MappedVec<u8>),
-    Packed(Packed),
+    Plain(kernels::Format, Piece),
+    Quant(Packed),
     /// Rows to be read one by one, not multiplied with.
-    Table(Quant, Arc<MappedFile>, Range<usize>),
+    Table(Format, Arc<MappedFile>, Range<usize>),
 }
 
-/// Rows of a matrix that are computed together: those of a tile of packed weights.
-pub const TILE: usize = 16;
+pub use crate::kernels::TILE;
 
 impl Matrix {
-    /// The matrix that lies in `range` of a mapped file, row after row: packed if it is quantised, else used in place.
+    /// The matrix that lies in `range` of a mapped file, row after row, packed.
     pub fn in_file(
         file: &Arc<MappedFile>,
         range: Range<usize>,
@@ -84,16 +87,23 @@ impl Matrix {
         cols: usize,
         loader: &Loader<'_>,
     ) -> Result<Matrix, Error> {
-        let quant = match format {
-            Format::Plain(plain) => return Matrix::plain_in_file(file, range, plain, rows, cols),
-            Format::Quant(quant) => quant,
-        };
         checked(file, &range, format, rows, cols)?;
-        Ok(Matrix { rows, cols, data: Data::Packed(loader.pack(quant, rows, cols, file, range)?) })
+        let many = || Error::new(format!("{rows} × {cols} are more bytes than an address space has"));
+        let from = format.row_bytes(cols).and_then(|row| row.checked_mul(TILE)).ok_or_else(many)?;
+        let to = format.tiles_bytes(TILE, cols).ok_or_else(many)?;
+        let room = loader.pack(file, range, (from, to), &|from, to| match format {
+            Format::Plain(plain) => pack_tiles(plain, cols, from, to),
+            Format::Quant(quant) => packed::pack_tiles(quant, cols, from, to),
+        })?;
+        let data = match format {
+            Format::Plain(plain) => Data::Plain(plain, room),
+            Format::Quant(quant) => Data::Quant(Packed::new(quant, rows, cols, room)?),
+        };
+        Ok(Matrix { rows, cols, data })
     }
 
-    /// The matrix that lies in `range` of a mapped file, used in place however it is encoded: its rows can be read, and where
-    /// they are quantised nothing can be multiplied with it.
+    /// The matrix that lies in `range` of a mapped file, used in place: its rows can be read, and nothing can be multiplied
+    /// with it.
     pub fn table(
         file: &Arc<MappedFile>,
         range: Range<usize>,
@@ -101,35 +111,8 @@ impl Matrix {
         rows: usize,
         cols: usize,
     ) -> Result<Matrix, Error> {
-        match format {
-            Format::Plain(plain) => Matrix::plain_in_file(file, range, plain, rows, cols),
-            Format::Quant(quant) => {
-                checked(file, &range, format, rows, cols)?;
-                Ok(Matrix { rows, cols, data: Data::Table(quant, Arc::clone(file), range) })
-            }
-        }
-    }
-
-    /// The matrix of plain numbers that lies in `range` of a mapped file, row after row, used in place.
-    pub fn plain_in_file(
-        file: &Arc<MappedFile>,
-        range: Range<usize>,
-        format: kernels::Format,
-        rows: usize,
-        cols: usize,
-    ) -> Result<Matrix, Error> {
-        checked(file, &range, Format::Plain(format), rows, cols)?;
-        Ok(Matrix { rows, cols, data: Data::File(format, Arc::clone(file), range) })
-    }
-
-    /// A copy of f32 values, row after row.
-    pub fn from_f32(values: &[f32], rows: usize, cols: usize) -> Result<Matrix, Error> {
-        check(Format::Plain(kernels::Format::F32), rows, cols, size_of_val(values))?;
-        let mut data = MappedVec::zeroed(size_of_val(values))?;
-        for (to, value) in data.chunks_exact_mut(4).zip(values) {
-            to.copy_from_slice(&value.to_le_bytes());
-        }
-        Ok(Matrix { rows, cols, data: Data::Own(data) })
+        checked(file, &range, format, rows, cols)?;
+        Ok(Matrix { rows, cols, data: Data::Table(format, Arc::clone(file), range) })
     }
 
     /// How many rows: the length of a product.
@@ -145,98 +128,82 @@ impl Matrix {
     /// How its numbers are encoded.
     pub fn format(&self) -> Format {
         match &self.data {
-            Data::File(format, ..) => Format::Plain(*format),
-            Data::Own(_) => Format::Plain(kernels::Format::F32),
-            Data::Packed(packed) => Format::Quant(packed.quant()),
-            Data::Table(quant, ..) => Format::Quant(*quant),
+            Data::Plain(plain, _) => Format::Plain(*plain),
+            Data::Quant(packed) => Format::Quant(packed.quant()),
+            Data::Table(format, ..) => *format,
         }
     }
 
     /// The size of its data in bytes.
     pub fn bytes(&self) -> usize {
         match &self.data {
-            Data::File(_, _, range) | Data::Table(_, _, range) => range.len(),
-            Data::Own(data) => data.len(),
-            Data::Packed(packed) => packed.bytes(),
-        }
-    }
-
-    /// Where it lies, if its products read it in its file.
-    pub fn in_place(&self) -> Option<(&MappedFile, Range<usize>)> {
-        match &self.data {
-            Data::File(_, file, range) => Some((file, range.clone())),
-            _ => None,
-        }
-    }
-
-    /// The numbers of a plain matrix.
-    fn plain(&self) -> Option<(kernels::Format, &[u8])> {
-        match &self.data {
-            Data::File(format, file, range) => Some((*format, file.get(range.clone())?)),
-            Data::Own(data) => Some((kernels::Format::F32, data)),
-            Data::Packed(_) | Data::Table(..) => None,
+            Data::Plain(_, data) => data.len(),
+            Data::Quant(packed) => packed.bytes(),
+            Data::Table(_, _, range) => range.len(),
         }
     }
 
     /// `y[i * stride + j] = x_i · row_j` for the rows `x_i` of the input and `j` in `rows`, which begins at a multiple of
-    /// [`TILE`]. `scratch` holds at least [`Matrix::scratch_len`] numbers. Each result has the same bits whatever the input's
-    /// other rows are, and whichever rows of the matrix are computed with it.
+    /// [`TILE`] and ends there or with the matrix. Each result has the same bits whatever the input's other rows are, and whichever
+    /// rows of the matrix are computed with it.
     ///
     /// # Safety
     /// `y` must be valid for writes at all those places (it may itself lie before them), and nobody else may use them meanwhile.
     ///
     /// # Panics
-    /// When the shapes do not fit or the scratch is too short.
-    pub unsafe fn multiply(&self, rows: Range<usize>, x: &Input, y: *mut f32, stride: usize, scratch: &mut [f32]) {
+    /// When the shapes do not fit.
+    pub unsafe fn multiply(&self, rows: Range<usize>, x: &Input, y: *mut f32, stride: usize) {
         assert!(rows.start.is_multiple_of(TILE) && rows.start <= rows.end && rows.end <= self.rows);
         assert!(x.cols == self.cols, "{} numbers for a matrix of {} columns", x.cols, self.cols);
         if rows.is_empty() || x.len == 0 {
             return;
         }
-        if let Data::Packed(packed) = &self.data {
-            assert!(rows.end == self.rows || rows.end.is_multiple_of(TILE));
-            // SAFETY: the caller's promise.
-            unsafe { packed.multiply(path(), rows.start / TILE..rows.end.div_ceil(TILE), &x.quant, y, stride) };
-            return;
-        }
-        let Some((format, data)) = self.plain() else { panic!("a table is not multiplied with") };
-        let Some(bytes) = format.row_bytes(self.cols) else { return };
-        let (scratch, out) = scratch.split_at_mut(scratch_len(self.cols));
-        // In pieces whose products stay in the cache until they are written to their places.
-        for first in (rows.start..rows.end).step_by(TILE) {
-            let count = TILE.min(rows.end - first);
-            let w = Encoded { format, data: &data[first * bytes..(first + count) * bytes], cols: self.cols };
-            let out = &mut out[..x.len * count];
-            kernels().product(&x.plain[..x.len * self.cols], x.len, w, out, scratch);
-            for (i, row) in out.chunks_exact(count).enumerate() {
+        assert!(rows.end == self.rows || rows.end.is_multiple_of(TILE));
+        match &self.data {
+            Data::Plain(format, data) => {
+                let Some(bytes) = tiles_bytes(*format, TILE, self.cols) else { return };
+                let job = Tiles {
+                    format: *format,
+                    data: &data[rows.start / TILE * bytes..rows.end.div_ceil(TILE) * bytes],
+                    cols: self.cols,
+                    rows: rows.len(),
+                    x: &x.plain[..x.len * self.cols],
+                    y: y.wrapping_add(rows.start),
+                    stride,
+                };
                 // SAFETY: the caller's promise.
-                unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), y.wrapping_add(i * stride + first), count) };
+                unsafe { kernels().product(job) };
             }
-        }
-    }
-
-    /// How much scratch [`Matrix::multiply`] needs for up to `most` rows of input.
-    pub fn scratch_len(&self, most: usize) -> usize {
-        match self.data {
-            Data::Packed(_) => 0,
-            _ => scratch_len(self.cols) + most * TILE,
+            Data::Quant(packed) => {
+                let tiles = rows.start / TILE..rows.end.div_ceil(TILE);
+                // SAFETY: the caller's promise.
+                unsafe { packed.multiply(path(), tiles, &x.quant, y, stride) };
+            }
+            Data::Table(..) => panic!("a table is not multiplied with"),
         }
     }
 
     /// The numbers of row `index`, as the file has them. `None` when there is no such row.
     pub fn row(&self, index: usize, out: &mut [f32]) -> Option<()> {
-        if let Data::Packed(packed) = &self.data {
-            return packed.row(index, out);
+        if index >= self.rows {
+            return None;
         }
-        if let Data::Table(quant, file, range) = &self.data {
-            let bytes = quant.row_bytes(self.cols)?;
-            let row = file.get(range.clone())?.get(index.checked_mul(bytes)?..)?.get(..bytes)?;
-            return packed::read_row(*quant, row, out.get_mut(..self.cols)?);
+        let out = out.get_mut(..self.cols)?;
+        match &self.data {
+            Data::Plain(format, data) => {
+                let bytes = tiles_bytes(*format, TILE, self.cols)?;
+                unpack_row(*format, data.get(index / TILE * bytes..)?.get(..bytes)?, index % TILE, out);
+            }
+            Data::Quant(packed) => packed.row(index, out)?,
+            Data::Table(format, file, range) => {
+                let bytes = format.row_bytes(self.cols)?;
+                let row = file.get(range.clone())?.get(index.checked_mul(bytes)?..)?.get(..bytes)?;
+                match format {
+                    Format::Plain(plain) => kernels().decode_row(*plain, row, out),
+                    Format::Quant(quant) => packed::read_row(*quant, row, out)?,
+                }
+            }
         }
-        let (format, data) = self.plain()?;
-        let bytes = format.row_bytes(self.cols)?;
-        let row = data.get(index.checked_mul(bytes)?..)?.get(..bytes)?;
-        kernels().decode_row(format, row, out.get_mut(..self.cols)?);
         Some(())
     }
 }
@@ -373,32 +340,38 @@ fn check(format: Format, rows: usize, cols: usize, found: usize) -> Result<(), E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf::tests::file_of;
+    use crate::loading::Progress;
 
     #[test]
     fn multiplies_and_gives_rows() {
-        let values: Vec<f32> = (0..12).map(|i| i as f32).collect();
-        let m = Matrix::from_f32(&values, 3, 4).unwrap();
+        let bytes: Vec<u8> = (0..12).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let format = Format::Plain(kernels::Format::F32);
+        let progress = Progress::default();
+        let loader = Loader::new(format.arena_bytes(3, 4).unwrap(), &progress, None).unwrap();
+        let file = Arc::new(MappedFile::open(file_of(&bytes).path()).unwrap());
+        let m = Matrix::in_file(&file, 0..bytes.len(), format, 3, 4, &loader).unwrap();
         let mut x = Input::new(2, 4, [&m]).unwrap();
         x.reset(2, 4);
         x.set(0, &[1.0, 0.0, 0.0, 0.0]);
         x.set(1, &[0.0, 1.0, 1.0, 0.0]);
         let mut y = [0.0; 6];
         // SAFETY: two rows of three products fit into `y`.
-        unsafe { m.multiply(0..3, &x, y.as_mut_ptr(), 3, &mut vec![0.0; m.scratch_len(2)]) };
+        unsafe { m.multiply(0..3, &x, y.as_mut_ptr(), 3) };
         assert_eq!(y, [0.0, 4.0, 8.0, 3.0, 11.0, 19.0]);
         let mut row = [0.0; 4];
         assert_eq!(m.row(2, &mut row), Some(()));
         assert_eq!(row, [8.0, 9.0, 10.0, 11.0]);
         assert_eq!(m.row(3, &mut row), None);
-        assert_eq!((m.rows(), m.cols(), m.format().name(), m.bytes()), (3, 4, "F32", 48));
+        assert_eq!((m.rows(), m.cols(), m.format().name(), m.bytes()), (3, 4, "F32", 256));
     }
 
     #[test]
     fn shapes_that_do_not_fit_are_refused() {
         let message =
-            |values: &[f32], rows, cols| Matrix::from_f32(values, rows, cols).map(|_| ()).unwrap_err().to_string();
-        assert_eq!(message(&[0.0; 5], 2, 3), "2 × 3 in F32 are 24 bytes, found 20");
-        assert_eq!(message(&[], 0, 3), "a matrix of 0 × 3 is empty");
+            |rows, cols, found| check(Format::Plain(kernels::Format::F32), rows, cols, found).unwrap_err().to_string();
+        assert_eq!(message(2, 3, 20), "2 × 3 in F32 are 24 bytes, found 20");
+        assert_eq!(message(0, 3, 0), "a matrix of 0 × 3 is empty");
         let quant = Format::Quant(Quant::Q8_0);
         assert!(check(quant, 2, 33, 70).unwrap_err().to_string().contains("whole blocks of 32"));
         let plain = Format::Plain(kernels::Format::F16);

@@ -1,4 +1,4 @@
-//! Safetensors files: tensors by name, checked against the file before anything relies on them, used where the file is mapped.
+//! Safetensors files: tensors by name, checked against the file before anything relies on them.
 //!
 //! A file is a u64 length, a JSON header of that length (name, type, shape and extent of every tensor) and the data. The
 //! `safetensors` crate, through candle-core, reads the header and checks what a hostile one could use: extents must agree
@@ -23,8 +23,9 @@ use serde::Deserialize;
 use crate::Error;
 use crate::folder::{json, stays_inside};
 use crate::kernels::{Format, kernels};
+use crate::loading::Loader;
 use crate::memory::{MappedFile, MappedVec};
-use crate::product::Matrix;
+use crate::product::{self, Matrix};
 
 /// A header of a model of the family has 200 bytes for each of at most some thousand tensors.
 const MAX_HEADER: u64 = 16 << 20;
@@ -130,8 +131,50 @@ impl Safetensors {
         file.map(|bytes| (format, bytes)).ok_or_else(|| Error::new(format!("the tensor {name} is outside its file")))
     }
 
-    /// The first `rows` rows of a tensor that has at least as many, each of `cols` numbers, used where they lie in the file.
-    pub(crate) fn leading_rows(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
+    /// The bytes that the matrices below the prefix together take in an [`Arena`](crate::memory::Arena), but for those of `except`.
+    pub(crate) fn arena_bytes(&self, except: &[&str]) -> usize {
+        let matrices = self.tensors.iter().filter_map(|(name, tensor)| {
+            let name = name.strip_prefix(self.prefix).filter(|name| !except.contains(name));
+            match (name, tensor.shape.as_slice(), &tensor.format) {
+                // What does not fit is refused by name when it is read.
+                (Some(_), &[rows, cols], Ok(format)) => product::Format::Plain(*format).arena_bytes(rows, cols),
+                _ => None,
+            }
+        });
+        matrices.fold(0, usize::saturating_add)
+    }
+
+    /// The tensor as a matrix of exactly this shape, packed.
+    pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize, loader: &Loader<'_>) -> Result<Matrix, Error> {
+        self.find(name, &[Some(rows), Some(cols)])?;
+        self.leading_rows(name, rows, cols, loader)
+    }
+
+    /// The first `rows` rows of a tensor that has at least as many, each of `cols` numbers, likewise.
+    pub(crate) fn leading_rows(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        loader: &Loader<'_>,
+    ) -> Result<Matrix, Error> {
+        let (file, range, format) = self.rows(name, rows, cols)?;
+        Matrix::in_file(file, range, format, rows, cols, loader)
+            .map_err(|error| error.at(format_args!("the tensor {name}")))
+    }
+
+    /// The same, used where they lie in the file: for single rows, not for products.
+    pub(crate) fn mapped_rows(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
+        let (file, range, format) = self.rows(name, rows, cols)?;
+        Matrix::table(file, range, format, rows, cols).map_err(|error| error.at(format_args!("the tensor {name}")))
+    }
+
+    fn rows(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<(&Arc<MappedFile>, Range<usize>, product::Format), Error> {
         let (format, tensor) = self.find(name, &[None, Some(cols)])?;
         if tensor.shape.first().is_none_or(|most| *most < rows) {
             return Err(Error::new(format!(
@@ -144,14 +187,7 @@ impl Safetensors {
         let bytes =
             bytes.ok_or_else(|| Error::new(format!("the tensor {name} has less bytes than its shape needs")))?;
         let start = tensor.range.start;
-        Matrix::plain_in_file(file, start..start + bytes, format, rows, cols)
-            .map_err(|error| error.at(format_args!("the tensor {name}")))
-    }
-
-    /// The tensor as a matrix of exactly this shape, used where it lies in the file.
-    pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
-        self.find(name, &[Some(rows), Some(cols)])?;
-        self.leading_rows(name, rows, cols)
+        Ok((file, start..start + bytes, product::Format::Plain(format)))
     }
 
     /// The tensor as `len` plain numbers, copied.

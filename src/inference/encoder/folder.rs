@@ -211,7 +211,9 @@ const WORDS: &str = "embeddings.word_embeddings.weight";
 
 fn weights(tensors: &Safetensors, shape: Shape, kernels: &EncoderKernels) -> Result<Weights, Error> {
     let Shape { width, inner, vocabulary, positions: rows, .. } = shape;
-    let words = tensors.matrix(WORDS, vocabulary, width)?;
+    // Exactly so many rows, of which each text reads a few.
+    tensors.bytes(WORDS, &[Some(vocabulary), Some(width)])?;
+    let words = tensors.mapped_rows(WORDS, vocabulary, width)?;
     let one = |name: String, shape: &[usize]| stacked(tensors, &[name], shape);
     let mut positions = one("embeddings.position_embeddings.weight".into(), &[rows, width])?;
     let (format, types) = tensors.bytes("embeddings.token_type_embeddings.weight", &[None, Some(width)])?;

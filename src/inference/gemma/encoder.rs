@@ -108,7 +108,6 @@ pub struct Scratch {
     normed: Input,
     inner: Input,
     products: MappedVec<f32>,
-    product: MappedVec<f32>,
 }
 
 impl Encoder {
@@ -194,7 +193,6 @@ impl Encoder {
             normed: Input::new(CHUNK, up.cols(), [up])?,
             inner: Input::new(CHUNK, down.cols(), [down])?,
             products: MappedVec::zeroed(CHUNK * up.rows().max(down.rows()))?,
-            product: MappedVec::zeroed(up.scratch_len(CHUNK).max(down.scratch_len(CHUNK)))?,
         })
     }
 
@@ -292,7 +290,7 @@ impl Encoder {
                 self.model.info().name
             )));
         }
-        let Scratch { work, cache, normed, inner, products, product } = scratch;
+        let Scratch { work, cache, normed, inner, products } = scratch;
         let rows = work.whole(&window.0, cache)?;
         let (mut mean, mut one) = (vec![0.0; config.width], vec![0.0; config.width]);
         let count = rows.len() / config.width;
@@ -313,7 +311,7 @@ impl Encoder {
                     let from: &[f32] = if std::ptr::eq(matrix, up) { rows } else { products };
                     from.chunks_exact(matrix.cols()).take(count).enumerate().for_each(|(i, row)| input.set(i, row));
                     // SAFETY: `products` has room for a chunk of rows of either layer, and is borrowed here alone.
-                    unsafe { matrix.multiply(0..matrix.rows(), input, products.as_mut_ptr(), matrix.rows(), product) };
+                    unsafe { matrix.multiply(0..matrix.rows(), input, products.as_mut_ptr(), matrix.rows()) };
                 }
                 all.extend(products.chunks_exact(down.rows()).take(count).flat_map(|row| &row[..self.dim]));
             }

@@ -128,19 +128,13 @@ pub struct Workspace {
     own_input: Input,
     /// Cosines and sines per row, for each kind of rotation that there is.
     turns: Vec<Turns>,
-    /// One for each thread.
-    scratch: Vec<Scratch>,
-    /// How long the two parts of one are.
-    scratch_len: (usize, usize),
+    /// What each thread needs for itself.
+    scratch: Vec<MappedVec<f32>>,
+    /// How long one is.
+    scratch_len: usize,
     /// What blocks of queries found in each segment, where segments are divided among threads: sums, the largest score, and the
     /// sum of weights, query by query.
     found: MappedVec<f32>,
-}
-
-/// What one thread needs for itself, for what is done here and for products.
-struct Scratch {
-    own: MappedVec<f32>,
-    product: MappedVec<f32>,
 }
 
 /// The rows that one part of a batch has.
@@ -208,13 +202,10 @@ impl Workspace {
         let qkv = c.most(|shape| (c.heads + 2 * shape.kv_heads) * shape.head_dim);
         let group = c.most(|shape| c.heads / shape.kv_heads);
         let rows = |width: usize| MappedVec::zeroed(most * width);
-        let matrices = layers.iter().flat_map(Layer::matrices).chain([model.output()]);
-        let matrices = matrices.chain(model.own_inputs().map(|own| &own.projection));
-        let product = matrices.map(|matrix| matrix.scratch_len(most)).fold(0, usize::max);
         // See `Block`; gate and up of a piece; a normed row.
         let layout = model.layout();
         let attention = queries(layout.format()).max(group) * Block::each(dim) + layout.scratch_len(dim);
-        let own = attention.max(2 * most * INNER).max(c.width).max(dim);
+        let scratch_len = attention.max(2 * most * INNER).max(c.width).max(dim);
         let mut turns: Vec<Turns> = Vec::new();
         for shape in &c.shapes {
             if turns.iter().all(|turns| !turns.is(shape)) {
@@ -238,7 +229,7 @@ impl Workspace {
             own_input: Input::new(most, own_inputs, of_own)?,
             turns,
             scratch: Vec::new(),
-            scratch_len: (own, product),
+            scratch_len,
             found: MappedVec::zeroed(0)?,
             most: (most, wanted),
             model,
@@ -249,8 +240,7 @@ impl Workspace {
     pub fn bytes(&self) -> u64 {
         let vectors = [&self.x, &self.qkv, &self.branch, &self.logits, &self.own, &self.own_gated];
         let inputs = [&self.normed, &self.mixed, &self.inner, &self.head, &self.own_input];
-        let scratch = self.scratch.iter().flat_map(|scratch| [&scratch.own, &scratch.product]);
-        vectors.into_iter().chain(scratch).map(MappedVec::bytes).sum::<u64>()
+        vectors.into_iter().chain(&self.scratch).map(MappedVec::bytes).sum::<u64>()
             + inputs.into_iter().map(Input::bytes).sum::<u64>()
     }
 
@@ -306,8 +296,7 @@ impl Workspace {
         pause: &dyn Fn(),
     ) -> Result<(), Error> {
         while self.scratch.len() < lead.members() {
-            let (own, product) = self.scratch_len;
-            self.scratch.push(Scratch { own: MappedVec::zeroed(own)?, product: MappedVec::zeroed(product)? });
+            self.scratch.push(MappedVec::zeroed(self.scratch_len)?);
         }
         self.embed(tokens, &rows)?;
         let model = Arc::clone(&self.model);
@@ -445,11 +434,10 @@ impl Pass<'_> {
         let (each, all) = (own.norm.len(), own.table.cols());
         self.input_of_stream();
         let work = &mut *self.work;
-        let scratch = scratch(&mut work.scratch);
         let to = Shared::of(&mut work.own);
-        products(self.lead, self.total, &[(&own.projection, 0)], &|matrix, rows, at, member| {
+        products(self.lead, self.total, &[(&own.projection, 0)], &|matrix, rows, at| {
             // SAFETY: see `Pass`.
-            unsafe { matrix.multiply(rows, &work.normed, to.at(at), all, scratch[member].product()) };
+            unsafe { matrix.multiply(rows, &work.normed, to.at(at), all) };
         });
         let (mut brought, mut normed) = (vec![0.0; all], vec![0.0; each]);
         for (row, &token) in work.own.chunks_exact_mut(all).zip(tokens) {
@@ -485,11 +473,10 @@ impl Pass<'_> {
         self.input_of_stream();
         let work = &mut *self.work;
         let all = work.own.len() / work.most.0;
-        let owned = scratch(&mut work.scratch);
         let to = Shared::of(&mut work.own_gated);
-        products(self.lead, total, &[(&own.gate, 0)], &|matrix, rows, at, member| {
+        products(self.lead, total, &[(&own.gate, 0)], &|matrix, rows, at| {
             // SAFETY: see `Pass`.
-            unsafe { matrix.multiply(rows, &work.normed, to.at(at), each, owned[member].product()) };
+            unsafe { matrix.multiply(rows, &work.normed, to.at(at), each) };
         });
         work.own_input.reset(total, each);
         for row in 0..total {
@@ -554,9 +541,9 @@ impl Pass<'_> {
         let keys = layer.k.as_ref().map(|matrix| (matrix, q));
         let values = layer.v.as_ref().map(|matrix| (matrix, q + kv));
         let targets: Vec<(&Matrix, usize)> = [(&layer.q, 0)].into_iter().chain(keys).chain(values).collect();
-        products(self.lead, total, &targets, &|matrix, rows, at, member| {
+        products(self.lead, total, &targets, &|matrix, rows, at| {
             // SAFETY: see `Pass`; the products of row `i` go to its `stride` numbers from column `at` on.
-            unsafe { matrix.multiply(rows, &work.normed, qkv.at(at), stride, scratch[member].product()) };
+            unsafe { matrix.multiply(rows, &work.normed, qkv.at(at), stride) };
         });
         let Some(turns) = work.turns.iter().find(|turns| turns.is(shape)) else { return };
         let (layout, parts, ones) = (self.model.layout(), &self.rows, self.model.ones());
@@ -708,15 +695,14 @@ impl Pass<'_> {
         let work = &mut *self.work;
         let width = self.model.config().width;
         let to = Shared::of(&mut work.branch);
-        let scratch = scratch(&mut work.scratch);
         let from = match branch {
             Branch::Attention => &work.mixed,
             Branch::FeedForward => &work.inner,
             Branch::Own => &work.own_input,
         };
-        products(self.lead, self.total, &[(matrix, 0)], &|matrix, rows, at, member| {
+        products(self.lead, self.total, &[(matrix, 0)], &|matrix, rows, at| {
             // SAFETY: see `Pass`.
-            unsafe { matrix.multiply(rows, from, to.at(at), width, scratch[member].product()) };
+            unsafe { matrix.multiply(rows, from, to.at(at), width) };
         });
     }
 
@@ -736,10 +722,9 @@ impl Pass<'_> {
                 // base is moved back by what `multiply` counts from the matrix's first row.
                 unsafe {
                     let (gate, up) = scratch[member].own(2 * total * INNER).split_at_mut(total * INNER);
-                    let rest = scratch[member].product();
                     let back = |to: &mut [f32]| to.as_mut_ptr().wrapping_sub(columns.start);
-                    layer.gate.multiply(columns.clone(), &work.normed, back(gate), INNER, rest);
-                    layer.up.multiply(columns.clone(), &work.normed, back(up), INNER, rest);
+                    layer.gate.multiply(columns.clone(), &work.normed, back(gate), INNER);
+                    layer.up.multiply(columns.clone(), &work.normed, back(up), INNER);
                     for (row, (gate, up)) in gate.chunks_exact_mut(INNER).zip(up.chunks_exact(INNER)).enumerate() {
                         k.gelu_tanh_times(&mut gate[..count], &up[..count]);
                         to.set(row, columns.start, &gate[..count]);
@@ -765,9 +750,9 @@ impl Pass<'_> {
         }
         let (logits, stride) = (Shared::of(&mut work.logits), model.output().rows());
         let count = self.total;
-        products(self.lead, count, &[(model.output(), 0)], &|matrix, rows, at, member| {
+        products(self.lead, count, &[(model.output(), 0)], &|matrix, rows, at| {
             // SAFETY: see `Pass`.
-            unsafe { matrix.multiply(rows.clone(), &work.head, logits.at(at), stride, scratch[member].product()) };
+            unsafe { matrix.multiply(rows.clone(), &work.head, logits.at(at), stride) };
             if let Some(cap) = c.final_cap {
                 for i in 0..count {
                     // SAFETY: see `Pass`; these products have just been made here.
@@ -926,19 +911,10 @@ enum Branch {
 const MOST_QUERIES: usize = if QUERIES_OF_PACKED > GROUP { QUERIES_OF_PACKED } else { GROUP };
 
 /// One thread's scratch, for the closures of a region.
-struct Own {
-    own: Shared<f32>,
-    product: Shared<f32>,
-    len: (usize, usize),
-}
+struct Own(Shared<f32>, usize);
 
-fn scratch(all: &mut [Scratch]) -> Vec<Own> {
-    let one = |scratch: &mut Scratch| Own {
-        len: (scratch.own.len(), scratch.product.len()),
-        own: Shared::of(&mut scratch.own),
-        product: Shared::of(&mut scratch.product),
-    };
-    all.iter_mut().map(one).collect()
+fn scratch(all: &mut [MappedVec<f32>]) -> Vec<Own> {
+    all.iter_mut().map(|scratch| Own(Shared::of(scratch), scratch.len())).collect()
 }
 
 impl Own {
@@ -951,22 +927,9 @@ impl Own {
         reason = "it stands for a pointer; that the places are the caller's alone is its promise"
     )]
     unsafe fn own(&self, len: usize) -> &mut [f32] {
-        assert!(len <= self.len.0);
+        assert!(len <= self.1);
         // SAFETY: the length was just compared; the rest is the caller's promise.
-        unsafe { self.own.slice(0, len) }
-    }
-
-    /// What products need.
-    ///
-    /// # Safety
-    /// As for [`Own::own`].
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "it stands for a pointer; that the places are the caller's alone is its promise"
-    )]
-    unsafe fn product(&self) -> &mut [f32] {
-        // SAFETY: as above.
-        unsafe { self.product.slice(0, self.len.1) }
+        unsafe { self.0.slice(0, len) }
     }
 }
 
@@ -995,8 +958,8 @@ fn cut(all: usize, bytes: usize, lead: &Lead<'_>) -> Vec<Range<usize>> {
     .collect()
 }
 
-/// What multiplies: called with a matrix, some of its rows, the place of the products with its first row, and the member.
-type Multiply<'a> = dyn Fn(&Matrix, Range<usize>, usize, usize) + Sync + 'a;
+/// What multiplies: called with a matrix, some of its rows, and the place of the products with its first row.
+type Multiply<'a> = dyn Fn(&Matrix, Range<usize>, usize) + Sync + 'a;
 
 /// Calls `work` with some rows of a matrix, and the place where the products with the matrix's first row go, until all rows of
 /// all matrices are done.
@@ -1021,8 +984,8 @@ fn products(lead: &Lead<'_>, total: usize, targets: &[(&Matrix, usize)], work: &
             first += pairs(matrix);
         }
     }
-    lead.run(pieces.len(), &|piece, member| {
+    lead.run(pieces.len(), &|piece, _| {
         let (matrix, rows, at) = &pieces[piece];
-        work(matrix, rows.clone(), *at, member);
+        work(matrix, rows.clone(), *at);
     });
 }

@@ -94,6 +94,9 @@ const LAYER_NAMES: [(&str, &str); 17] = [
     ("layer_output_scale.weight", "layer_scalar"),
 ];
 
+/// The modules of a folder that are the linear layers behind the mean of the positions.
+const DENSE: [usize; 2] = [2, 3];
+
 /// What stands before the names of the text model's tensors: in text models, encoders, and models of several kinds of input.
 const PREFIXES: [&str; 4] = ["model.", "", "language_model.model.", "model.language_model."];
 
@@ -193,19 +196,27 @@ impl Source {
 
     /// The bytes that its matrices take in an [`Arena`](crate::memory::Arena).
     pub(crate) fn arena_bytes(&self) -> Result<usize, Error> {
+        // The table of which only rows are read.
+        let mapped = if self.family == Family::Embedding { WORDS } else { OWN_INPUTS };
         match &self.kind {
-            Kind::Gguf(gguf) => {
-                gguf.arena_bytes(if self.family == Family::Embedding { &[WORDS] } else { &[OWN_INPUTS] })
+            Kind::Gguf(gguf) => gguf.arena_bytes(&[mapped]),
+            Kind::Folder(folder) => {
+                let mut all = folder.tensors.arena_bytes(&[&known(mapped)?]);
+                if self.family == Family::Embedding {
+                    for number in DENSE {
+                        all = all.saturating_add(folder.dense(number)?.0.arena_bytes(&[]));
+                    }
+                }
+                Ok(all)
             }
-            Kind::Folder(_) => Ok(0),
         }
     }
 
-    /// The tensor as a matrix of exactly this shape, packed if it is quantised, else used where it lies.
+    /// The tensor as a matrix of exactly this shape, packed.
     pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize, loader: &Loader<'_>) -> Result<Matrix, Error> {
         match &self.kind {
             Kind::Gguf(gguf) => gguf.matrix(name, rows, cols, loader),
-            Kind::Folder(folder) => folder.tensors.matrix(&known(name)?, rows, cols),
+            Kind::Folder(folder) => folder.tensors.matrix(&known(name)?, rows, cols, loader),
         }
     }
 
@@ -213,15 +224,15 @@ impl Source {
     pub(crate) fn table(&self, name: &str, rows: usize, cols: usize, loader: &Loader<'_>) -> Result<Matrix, Error> {
         match &self.kind {
             Kind::Gguf(gguf) => gguf.leading_rows(name, rows, cols, loader),
-            Kind::Folder(folder) => folder.tensors.leading_rows(&known(name)?, rows, cols),
+            Kind::Folder(folder) => folder.tensors.leading_rows(&known(name)?, rows, cols, loader),
         }
     }
 
-    /// The same, used where it lies however it is encoded: for a table of which single rows are read.
+    /// The same, used where it lies: for a table of which single rows are read.
     pub(crate) fn mapped_table(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
         match &self.kind {
             Kind::Gguf(gguf) => gguf.mapped_rows(name, rows, cols),
-            Kind::Folder(folder) => folder.tensors.leading_rows(&known(name)?, rows, cols),
+            Kind::Folder(folder) => folder.tensors.mapped_rows(&known(name)?, rows, cols),
         }
     }
 
@@ -230,13 +241,8 @@ impl Source {
         match &self.kind {
             Kind::Gguf(gguf) => gguf.matrix(&format!("dense_{number}.weight"), rows, cols, loader),
             Kind::Folder(folder) => {
-                let modules = modules(&folder.dir)?;
-                let Some((_, dir)) = modules.get(number) else {
-                    return Err(Error::new(format!("modules.json: there is no module {number}")));
-                };
-                let place = dir.file_name().unwrap_or_default().to_string_lossy();
-                let tensors = Safetensors::file(&dir.join("model.safetensors"));
-                tensors.and_then(|tensors| tensors.matrix("linear.weight", rows, cols)).map_err(|e| e.at(place))
+                let (tensors, place) = folder.dense(number)?;
+                tensors.matrix("linear.weight", rows, cols, loader).map_err(|e| e.at(place))
             }
         }
     }
@@ -304,6 +310,17 @@ impl Folder {
     pub(crate) fn beside<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let path = self.dir.join(name);
         if path.exists() { json(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// The tensors of linear layer `number`, and where they are.
+    fn dense(&self, number: usize) -> Result<(Safetensors, String), Error> {
+        let modules = modules(&self.dir)?;
+        let Some((_, dir)) = modules.get(number) else {
+            return Err(Error::new(format!("modules.json: there is no module {number}")));
+        };
+        let place = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let tensors = Safetensors::file(&dir.join("model.safetensors")).map_err(|e| e.at(&place))?;
+        Ok((tensors, place))
     }
 
     /// The inner width of the two layers behind the mean that sentence-transformers' files describe.

@@ -191,9 +191,8 @@ fn every_format_loads_and_decodes_as_candle_does() {
             input.reset(2, cols);
             (0..2).for_each(|i| input.set(i, &x[i * cols..(i + 1) * cols]));
             let mut y = vec![0.0; 2 * matrix.rows()];
-            let scratch = &mut vec![0.0; matrix.scratch_len(2)];
             // SAFETY: `y` has room for two rows of products.
-            unsafe { matrix.multiply(0..matrix.rows(), &input, y.as_mut_ptr(), matrix.rows(), scratch) };
+            unsafe { matrix.multiply(0..matrix.rows(), &input, y.as_mut_ptr(), matrix.rows()) };
             let x = Tensor::from_vec(x, (2, matrix.cols()), &Device::Cpu).unwrap();
             let want: Vec<f32> = x.matmul(&reference.t().unwrap()).unwrap().flatten_all().unwrap().to_vec1().unwrap();
             assert!(y.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-2), "{name} {tensor}");

@@ -1,4 +1,4 @@
-//! Rows of weights as they lie in a file, read 32 numbers at a time.
+//! Plain numbers as they lie in a file.
 //!
 //! All reads go through bytes in little-endian order, so no alignment of the file is needed.
 
@@ -43,76 +43,57 @@ impl Format {
     }
 }
 
-/// Numbers per step of a dot product.
-pub(super) const BLOCK: usize = 32;
-
-/// A row of numbers, read in steps of [`BLOCK`].
-pub(super) trait Row: Copy {
-    /// The numbers `at .. at + 32`; `at` is a multiple of 32.
-    fn pair<V: Wide>(self, at: usize) -> [V; 2];
-    /// The numbers from `at` to the end, fewer than 32, then zeros.
-    fn end<V: Wide>(self, at: usize) -> [V; 2];
+/// How plain numbers are read: sixteen at a time, or one by one.
+pub(super) trait Number {
+    /// The bytes of one number.
+    type One: Copy;
+    /// The bytes of sixteen.
+    type Sixteen: Copy;
+    /// Sixteen numbers each, and the bytes of those that are left.
+    fn sixteens(bytes: &[u8]) -> (&[Self::Sixteen], &[u8]);
+    /// One number each.
+    fn ones(bytes: &[u8]) -> &[Self::One];
+    /// Sixteen numbers as f32.
+    fn wide<V: Wide>(bytes: &Self::Sixteen) -> V;
+    /// One number as f32.
+    fn one(bytes: &Self::One) -> f32;
 }
 
-impl Row for &[f32] {
-    #[inline(always)]
-    fn pair<V: Wide>(self, at: usize) -> [V; 2] {
-        let (low, high) = halves::<f32, LANES>(&self[at..at + BLOCK]);
-        [V::load(low), V::load(high)]
-    }
+/// Numbers of `$bytes` bytes each; sixteen are read by `$wide`, one by `$one`.
+macro_rules! number {
+    ($name:ident, $bytes:literal, $wide:ident, $one:expr) => {
+        pub(super) struct $name;
 
-    #[inline(always)]
-    fn end<V: Wide>(self, at: usize) -> [V; 2] {
-        padded(&self[at..]).as_slice().pair(0)
-    }
-}
+        impl Number for $name {
+            type One = [u8; $bytes];
+            type Sixteen = [u8; $bytes * LANES];
 
-/// The two halves of a slice of `2 × N` elements.
-#[inline(always)]
-fn halves<T, const N: usize>(both: &[T]) -> (&[T; N], &[T; N]) {
-    match both.as_chunks::<N>().0 {
-        [low, high] => (low, high),
-        _ => unreachable!("a step has two halves"),
-    }
-}
-
-/// The last numbers of a row and zeros.
-#[inline(always)]
-fn padded(rest: &[f32]) -> [f32; BLOCK] {
-    let mut all = [0.0; BLOCK];
-    all[..rest.len()].copy_from_slice(rest);
-    all
-}
-
-/// A row of plain numbers of `$width` bytes each; the last ones are made f32 by `$decode`, one by one.
-macro_rules! plain_row {
-    ($name:ident, $width:literal, $wide:ident, $decode:expr) => {
-        #[derive(Clone, Copy)]
-        pub(super) struct $name<'a>(pub &'a [u8]);
-
-        impl Row for $name<'_> {
             #[inline(always)]
-            fn pair<V: Wide>(self, at: usize) -> [V; 2] {
-                let step = &self.0[at * $width..(at + BLOCK) * $width];
-                let (low, high) = halves::<u8, { LANES * $width }>(step);
-                [V::$wide(low), V::$wide(high)]
+            fn sixteens(bytes: &[u8]) -> (&[Self::Sixteen], &[u8]) {
+                bytes.as_chunks()
             }
 
             #[inline(always)]
-            fn end<V: Wide>(self, at: usize) -> [V; 2] {
-                let mut all = [0.0; BLOCK];
-                for (x, bytes) in all.iter_mut().zip(self.0[at * $width..].as_chunks::<$width>().0) {
-                    *x = $decode(*bytes);
-                }
-                all.as_slice().pair(0)
+            fn ones(bytes: &[u8]) -> &[Self::One] {
+                bytes.as_chunks().0
+            }
+
+            #[inline(always)]
+            fn wide<V: Wide>(bytes: &Self::Sixteen) -> V {
+                V::$wide(bytes)
+            }
+
+            #[inline(always)]
+            fn one(bytes: &Self::One) -> f32 {
+                $one(*bytes)
             }
         }
     };
 }
 
-plain_row!(F32Row, 4, of_f32, f32::from_le_bytes);
-plain_row!(F16Row, 2, of_f16, |b| f16(u16::from_le_bytes(b)));
-plain_row!(Bf16Row, 2, of_bf16, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16));
+number!(F32, 4, of_f32, f32::from_le_bytes);
+number!(F16, 2, of_f16, |b| f16(u16::from_le_bytes(b)));
+number!(Bf16, 2, of_bf16, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16));
 
 /// Half precision to single, exact, subnormal numbers, infinities and NaN included.
 #[inline(always)]
@@ -129,30 +110,20 @@ pub(crate) fn f16(half: u16) -> f32 {
 #[inline(always)]
 pub(super) fn decode<V: Wide>(format: Format, row: &[u8], out: &mut [f32]) {
     match format {
-        Format::F32 => decode_as::<V, _>(F32Row(row), out),
-        Format::F16 => decode_as::<V, _>(F16Row(row), out),
-        Format::BF16 => decode_as::<V, _>(Bf16Row(row), out),
+        Format::F32 => decode_as::<V, F32>(row, out),
+        Format::F16 => decode_as::<V, F16>(row, out),
+        Format::BF16 => decode_as::<V, Bf16>(row, out),
     }
 }
 
 #[inline(always)]
-pub(super) fn decode_as<V: Wide, R: Row>(row: R, out: &mut [f32]) {
-    let mut at = 0;
-    let (lanes, rest) = out.as_chunks_mut::<LANES>();
-    for two in lanes.chunks_exact_mut(2) {
-        let [a, b] = row.pair::<V>(at);
-        a.store(&mut two[0]);
-        b.store(&mut two[1]);
-        at += BLOCK;
+fn decode_as<V: Wide, N: Number>(row: &[u8], out: &mut [f32]) {
+    let (sixteens, rest) = N::sixteens(row);
+    let (lanes, end) = out.as_chunks_mut::<LANES>();
+    for (to, from) in lanes.iter_mut().zip(sixteens) {
+        N::wide::<V>(from).store(to);
     }
-    let odd = lanes.len() % 2;
-    if odd + rest.len() > 0 {
-        let mut end = [0.0; BLOCK];
-        let [a, b] = row.end::<V>(at);
-        for (half, to) in [a, b].into_iter().zip(end.as_chunks_mut::<LANES>().0) {
-            half.store(to);
-        }
-        let left = &mut out[at..];
-        left.copy_from_slice(&end[..left.len()]);
+    for (to, from) in end.iter_mut().zip(N::ones(rest)) {
+        *to = N::one(from);
     }
 }

@@ -1,5 +1,7 @@
 //! Every path against plain loops, and against each other bit for bit.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Numbers in −1..1 from a fixed recurrence.
@@ -32,21 +34,6 @@ fn every_path_gives_the_bits_of_the_baseline() {
     let paths = available();
     assert_eq!(paths.last().map(|p| p.name), Some("baseline"));
     let base = paths[paths.len() - 1];
-    for format in Format::ALL {
-        for (m, rows, cols) in [(1, 7, 64), (3, 9, 96), (9, 5, 160), (4, 4, 32), (5, 13, 352)] {
-            let x = numbers(m as u32, m * cols);
-            let w = encoded(format, rows, cols);
-            let run = |k: &Kernels| {
-                let mut y = vec![0.0; m * rows];
-                k.product(&x, m, Encoded { format, data: &w, cols }, &mut y, &mut vec![0.0; scratch_len(cols)]);
-                bits(&y)
-            };
-            let want = run(base);
-            for path in &paths {
-                assert_eq!(run(path), want, "{} {format:?} {m}x{rows}x{cols}", path.name);
-            }
-        }
-    }
     for n in [1, 15, 16, 17, 31, 48, 130] {
         let x: Vec<f32> = numbers(3, n).iter().map(|v| v * 9.0).collect();
         let (g, o) = (numbers(4, n), numbers(5, n));
@@ -184,25 +171,48 @@ fn what_a_query_sees_does_not_depend_on_the_others() {
     assert_eq!(bits(&together[..2 * 64]), bits(&fewer));
 }
 
+/// Rows of encoded numbers in tiles.
+fn packed(format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut tiles = vec![0; tiles_bytes(format, rows, cols).unwrap()];
+    pack_tiles(format, cols, bytes, &mut tiles);
+    tiles
+}
+
+/// The products of the rows of `x` with all rows of the weights, and nothing else written.
+fn product(k: &Kernels, format: Format, x: &[f32], cols: usize, tiles: &[u8], rows: usize) -> Vec<f32> {
+    let (m, stride) = (x.len() / cols, rows + 3);
+    let mut y = vec![7.0; m * stride];
+    // SAFETY: there is room for `m` rows of products, and this is the only thread.
+    unsafe { k.product(Tiles { format, data: tiles, cols, rows, x, y: y.as_mut_ptr(), stride }) };
+    assert!(y.chunks_exact(stride).all(|y| y[rows..] == [7.0; 3]));
+    y.chunks_exact(stride).flat_map(|y| &y[..rows]).copied().collect()
+}
+
+/// The widths of the family, and some that are none.
+const WIDTHS: [usize; 11] = [1, 3, 5, 37, 63, 96, 640, 1152, 2048, 2560, 6912];
+
 #[test]
-fn a_row_is_the_same_in_any_batch() {
-    let cols = 32 * 5;
+fn every_path_gives_the_bits_of_the_definition_for_any_number_of_rows() {
     for format in Format::ALL {
-        let w = encoded(format, 11, cols);
-        let x = numbers(1, 9 * cols);
-        let mut scratch = vec![0.0; scratch_len(cols)];
-        let mut together = vec![0.0; 9 * 11];
-        kernels().product(&x, 9, Encoded { format, data: &w, cols }, &mut together, &mut scratch);
-        for i in 0..9 {
-            let mut alone = vec![0.0; 11];
-            kernels().product(
-                &x[i * cols..(i + 1) * cols],
-                1,
-                Encoded { format, data: &w, cols },
-                &mut alone,
-                &mut scratch,
-            );
-            assert_eq!(bits(&alone), bits(&together[i * 11..(i + 1) * 11]), "{format:?} row {i}");
+        for cols in WIDTHS {
+            let rows = if cols % 32 == 5 { 3 } else { 51 };
+            let most = if cols > 3000 { 14 } else { 26 };
+            let (x, bytes) = (numbers(1, most * cols), encoded(format, rows, cols));
+            let tiles = packed(format, rows, cols, &bytes);
+            let mut row = vec![0.0; cols];
+            let mut want = vec![0.0; most * rows];
+            for (j, bytes) in bytes.chunks_exact(format.row_bytes(cols).unwrap()).enumerate() {
+                kernels().decode_row(format, bytes, &mut row);
+                for (i, x) in x.chunks_exact(cols).enumerate() {
+                    want[i * rows + j] = row.iter().zip(x).fold(0.0, |sum, (w, x)| w.mul_add(*x, sum));
+                }
+            }
+            for path in available() {
+                for m in (1..=13).chain([most]) {
+                    let got = product(path, format, &x[..m * cols], cols, &tiles, rows);
+                    assert!(bits(&got) == bits(&want[..m * rows]), "{} {format:?} {m} x {rows} x {cols}", path.name);
+                }
+            }
         }
     }
 }
@@ -210,19 +220,56 @@ fn a_row_is_the_same_in_any_batch() {
 #[test]
 fn products_agree_with_plain_loops_in_f64() {
     for format in Format::ALL {
-        for cols in [5, 32, 63, 96, 224] {
+        for cols in WIDTHS {
             let (x, w) = (numbers(1, 3 * cols), encoded(format, 6, cols));
-            let mut y = vec![0.0; 18];
-            kernels().product(&x, 3, Encoded { format, data: &w, cols }, &mut y, &mut vec![0.0; scratch_len(cols)]);
+            let y = product(kernels(), format, &x, cols, &packed(format, 6, cols, &w), 6);
             let row_bytes = format.row_bytes(cols).unwrap();
             for i in 0..3 {
                 for j in 0..6 {
                     let mut row = vec![0.0; cols];
                     kernels().decode_row(format, &w[j * row_bytes..][..row_bytes], &mut row);
                     let want: f64 = (0..cols).map(|k| f64::from(x[i * cols + k]) * f64::from(row[k])).sum();
-                    assert!((f64::from(y[i * 6 + j]) - want).abs() < 1e-4, "{format:?} {cols}");
+                    let close = 1e-6 * cols as f64 + 1e-6;
+                    assert!((f64::from(y[i * 6 + j]) - want).abs() < close, "{format:?} {cols}");
                 }
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Any bytes as weights, and any shape: the rows are those that were packed, and every path agrees.
+    #[test]
+    fn any_weights_do_no_harm(kind in 0..3usize, rows in 1usize..40, cols in 1usize..90, m in 1usize..16, seed: u64) {
+        let format = Format::ALL[kind];
+        let mut state = seed | 1;
+        let mut byte = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        };
+        let row_bytes = format.row_bytes(cols).unwrap();
+        let bytes: Vec<u8> = (0..rows * row_bytes).map(|_| byte()).collect();
+        let tiles = packed(format, rows, cols, &bytes);
+        let same = |a: &[f32], b: &[f32]| {
+            a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
+        };
+        let (mut from_file, mut from_tile) = (vec![0.0; cols], vec![0.0; cols]);
+        for (j, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
+            let tile = tiles.len() / rows.div_ceil(TILE);
+            unpack_row(format, &tiles[j / TILE * tile..][..tile], j % TILE, &mut from_tile);
+            for path in available() {
+                path.decode_row(format, bytes, &mut from_file);
+                prop_assert!(same(&from_file, &from_tile), "row {j}");
+            }
+        }
+        let x = numbers(seed as u32, m * cols);
+        let want = product(&baseline::TABLE, format, &x, cols, &tiles, rows);
+        for path in available() {
+            prop_assert!(same(&product(path, format, &x, cols, &tiles, rows), &want), "{}", path.name);
         }
     }
 }

@@ -18,8 +18,6 @@ pub(super) trait Wide: Copy {
     fn store(self, to: &mut [f32; LANES]);
     /// `self × b + c` with one rounding.
     fn fma(self, b: Self, c: Self) -> Self;
-    /// The tree of [`Lanes::sum`].
-    fn sum(self) -> f32;
     /// Sixteen f32, little endian.
     fn of_f32(from: &[u8; 4 * LANES]) -> Self;
     /// Sixteen half-precision numbers.
@@ -67,11 +65,6 @@ impl Wide for Lanes {
     #[inline(always)]
     fn fma(self, b: Lanes, c: Lanes) -> Lanes {
         Lanes::fma(self, b, c)
-    }
-
-    #[inline(always)]
-    fn sum(self) -> f32 {
-        Lanes::sum(self)
     }
 
     #[inline(always)]
@@ -137,17 +130,6 @@ pub(super) mod x86 {
         }
     }
 
-    /// `a[l] + a[l + 4]`, then `+ 2`, then `+ 1`: the end of the tree of sums.
-    #[inline(always)]
-    fn sum8(a: __m256) -> f32 {
-        // SAFETY: see the module.
-        unsafe {
-            let b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let c = _mm_add_ps(b, _mm_movehl_ps(b, b));
-            _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps::<1>(c, c)))
-        }
-    }
-
     impl Wide for V512 {
         #[inline(always)]
         fn prefetch<T>(numbers: &[T]) {
@@ -188,12 +170,6 @@ pub(super) mod x86 {
         fn fma(self, b: V512, c: V512) -> V512 {
             // SAFETY: see the module.
             V512(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
-        }
-
-        #[inline(always)]
-        fn sum(self) -> f32 {
-            // SAFETY: see the module.
-            sum8(unsafe { _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) })
         }
 
         #[inline(always)]
@@ -306,12 +282,6 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
-        fn sum(self) -> f32 {
-            // SAFETY: see the module.
-            sum8(unsafe { _mm256_add_ps(self.0, self.1) })
-        }
-
-        #[inline(always)]
         fn of_f32(from: &[u8; 4 * LANES]) -> V256 {
             // SAFETY: see the module; the second half begins 32 bytes on.
             unsafe { V256(_mm256_loadu_ps(from.as_ptr().cast()), _mm256_loadu_ps(from.as_ptr().add(32).cast())) }
@@ -348,6 +318,113 @@ pub(super) mod x86 {
                 let mask = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
                 let upper = |cells| _mm256_castsi256_ps(_mm256_and_si256(cells, mask));
                 (V256(lower(first), lower(second)), V256(upper(first), upper(second)))
+            }
+        }
+    }
+}
+
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub(super) mod arm {
+    //! SAFETY of every block here: the type is used only by the path of [`super::super`] whose `#[target_feature]` has what the
+    //! intrinsics need, and that runs only after the CPU was seen to have it. Loads and stores go through references to arrays
+    //! of exactly the size read or written, and need no alignment.
+
+    use std::arch::aarch64::*;
+    use std::arch::asm;
+
+    use super::super::lanes::LANES;
+    use super::Wide;
+
+    const QUADS: usize = 4;
+
+    /// Four registers of four: needs neon.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Quads([float32x4_t; QUADS]);
+
+    impl Quads {
+        #[inline(always)]
+        fn of(quad: impl Fn(usize) -> float32x4_t) -> Quads {
+            Quads([quad(0), quad(1), quad(2), quad(3)])
+        }
+    }
+
+    impl Wide for Quads {
+        #[inline(always)]
+        fn zero() -> Quads {
+            Quads::splat(0.0)
+        }
+
+        #[inline(always)]
+        fn splat(x: f32) -> Quads {
+            // SAFETY: see the module.
+            Quads([unsafe { vdupq_n_f32(x) }; QUADS])
+        }
+
+        #[inline(always)]
+        fn load(from: &[f32; LANES]) -> Quads {
+            // SAFETY: see the module.
+            Quads::of(|i| unsafe { vld1q_f32(from.as_ptr().add(i * QUADS)) })
+        }
+
+        #[inline(always)]
+        fn of_bits(from: &[u32; LANES]) -> Quads {
+            // SAFETY: see the module.
+            Quads::of(|i| unsafe { vreinterpretq_f32_u32(vld1q_u32(from.as_ptr().add(i * QUADS))) })
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [f32; LANES]) {
+            for (i, quad) in self.0.into_iter().enumerate() {
+                // SAFETY: see the module.
+                unsafe { vst1q_f32(to.as_mut_ptr().add(i * QUADS), quad) }
+            }
+        }
+
+        #[inline(always)]
+        fn fma(self, b: Quads, c: Quads) -> Quads {
+            // SAFETY: see the module.
+            Quads::of(|i| unsafe { vfmaq_f32(c.0[i], self.0[i], b.0[i]) })
+        }
+
+        #[inline(always)]
+        fn of_f32(from: &[u8; 4 * LANES]) -> Quads {
+            // SAFETY: see the module.
+            Quads::of(|i| unsafe { vreinterpretq_f32_u8(vld1q_u8(from.as_ptr().add(4 * i * QUADS))) })
+        }
+
+        #[inline(always)]
+        fn of_f16(from: &[u8; 2 * LANES]) -> Quads {
+            // The compiler has no stable function for it.
+            // SAFETY: see the module; the instruction changes nothing but its result.
+            Quads::of(|i| unsafe {
+                let halves = vld1_u8(from.as_ptr().add(2 * i * QUADS));
+                let numbers: float32x4_t;
+                asm!(
+                    "fcvtl {numbers:v}.4s, {halves:v}.4h",
+                    numbers = lateout(vreg) numbers,
+                    halves = in(vreg) halves,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+                numbers
+            })
+        }
+
+        #[inline(always)]
+        fn of_bf16(from: &[u8; 2 * LANES]) -> Quads {
+            // SAFETY: see the module.
+            Quads::of(|i| unsafe {
+                let upper = vreinterpret_u16_u8(vld1_u8(from.as_ptr().add(2 * i * QUADS)));
+                vreinterpretq_f32_u32(vshll_n_u16::<16>(upper))
+            })
+        }
+
+        #[inline(always)]
+        fn of_halves(from: &[u32; LANES]) -> (Quads, Quads) {
+            // SAFETY: see the module.
+            unsafe {
+                let cells = |i: usize| vld1q_u32(from.as_ptr().add(i * QUADS));
+                let upper = |i| vreinterpretq_f32_u32(vandq_u32(cells(i), vdupq_n_u32(0xffff_0000)));
+                (Quads::of(|i| vreinterpretq_f32_u32(vshlq_n_u32::<16>(cells(i)))), Quads::of(upper))
             }
         }
     }
