@@ -359,7 +359,7 @@ fn generations_advance_evenly_and_the_server_answers_meanwhile() {
     wait_until("all have begun", || tokens(&mut client).iter().all(|tokens| *tokens > 0));
     let before = tokens(&mut client);
     // A short one that comes later does not wait for the long ones, nor do they for it.
-    let reply = client.ok("GEMMA.GENERATE hi TEMPERATURE 0 MAXTOKENS 30");
+    let reply = client.ok("GEMMA.GENERATE hello TEMPERATURE 0 MAXTOKENS 30");
     assert_eq!(reply.field("tokens").int(), 30);
     let after = tokens(&mut client);
     assert!(after[..12].iter().all(|tokens| *tokens < 480), "the long ones are still at work: {after:?}");
