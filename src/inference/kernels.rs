@@ -62,8 +62,8 @@ pub struct AttentionKernels {
     unpack: unsafe fn(&[u8], &mut [u32]),
 }
 
-/// Weights, factors of what was summed before, numbers per position, page, and the sums.
-type MixFn = unsafe fn(&[u32], &[f32], usize, &[u32], &mut [f32]);
+/// Weights, factors of what was summed before, numbers per position, this page and the next, and the sums.
+type MixFn = unsafe fn(&[u32], &[f32], usize, &[u32], &[u32], &mut [f32]);
 
 /// The scores of a query, those that count, scale, cap, how far it is, and where the weights go.
 type WeighFn = unsafe fn(&mut [f32], Range<usize>, f32, f32, &mut Running, &mut [u32]) -> f32;
@@ -202,10 +202,11 @@ impl AttentionKernels {
         unsafe { (self.weigh)(scores, valid, scale, cap, state, weights) }
     }
 
-    /// `sums_i = factors_i × sums_i + Σ_t weights[i][t] · v_t` over the [`PAGE`] positions of a page.
-    pub fn mix(&self, weights: &[u32], factors: &[f32], d: usize, page: &[u32], sums: &mut [f32]) {
+    /// `sums_i = factors_i × sums_i + Σ_t weights[i][t] · v_t` over the [`PAGE`] positions of a page. `next` is the page whose
+    /// scores will be wanted then, or empty.
+    pub fn mix(&self, weights: &[u32], factors: &[f32], d: usize, page: &[u32], next: &[u32], sums: &mut [f32]) {
         // SAFETY: as in `pack`.
-        unsafe { (self.mix)(weights, factors, d, page, sums) }
+        unsafe { (self.mix)(weights, factors, d, page, next, sums) }
     }
 
     /// Joins the sums of one query over a [`SEGMENT`] with those over the segments before it.
@@ -397,8 +398,8 @@ macro_rules! attention_path {
             attention::weigh::<$cell>(scores, valid, scale, cap, state, weights)
         }
         $(#[target_feature(enable = $feature)])?
-        fn mix(weights: &[u32], factors: &[f32], d: usize, page: &[u32], sums: &mut [f32]) {
-            attention::mix::<$cell, $queries>(weights, factors, d, page, sums);
+        fn mix(weights: &[u32], factors: &[f32], d: usize, page: &[u32], next: &[u32], sums: &mut [f32]) {
+            attention::mix::<$cell, $queries>(weights, factors, d, page, next, sums);
         }
         $(#[target_feature(enable = $feature)])?
         fn join(sums: &mut [f32], state: &mut Running, more: &[f32], segment: Running) {

@@ -872,7 +872,8 @@ impl Heads<'_> {
         let (d, count) = (self.d, block.rows.len() * self.group);
         let seen = self.seen_by(block.part, &block.rows);
         let first = (segment * PAGES).max(seen.start / PAGE);
-        let last = ((segment + 1) * PAGES).min((seen.end - 1) / PAGE + 1);
+        let held = (seen.end - 1) / PAGE + 1;
+        let last = ((segment + 1) * PAGES).min(held);
         own.segment.fill(0.0);
         own.found = [Running::START; MOST_QUERIES];
         let mut factors = [1.0f32; MOST_QUERIES];
@@ -888,7 +889,13 @@ impl Heads<'_> {
                 let seen = self.seen(block.part, block.rows.start + n / self.group);
                 *factor = self.k.weigh(scores, here(seen.start)..here(seen.end), self.scale, self.cap, state, weights);
             }
-            self.k.mix(own.weights, &factors[..count], d, cells, own.segment);
+            // SAFETY: as above.
+            let next = if page + 1 < held {
+                unsafe { self.layout.coming(places, self.index, block.head, page + 1) }
+            } else {
+                &[]
+            };
+            self.k.mix(own.weights, &factors[..count], d, cells, next, own.segment);
         }
     }
 }

@@ -343,6 +343,24 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// The cells of a head in page number `page` that will be read soon, as far as they are there and need no unpacking.
+    ///
+    /// # Safety
+    /// As for [`Layout::read`].
+    pub(super) unsafe fn coming<'a>(&self, places: &'a Places, layer: usize, head: usize, page: usize) -> &'a [u32] {
+        let place = self.layers[layer];
+        let (pages, first) = &places.pages[usize::from(place.local)];
+        match pages.get(page - first) {
+            Some(page) if self.format == KvFormat::Bf16 => {
+                // SAFETY: as in `read`.
+                cells(unsafe { page.slice(place.start + 2 * head * place.part, 2 * place.part) })
+            }
+            _ => &[],
+        }
+    }
+}
+
 /// What a byte of 1 stands for in a group of numbers, and its inverse. Where one of them is no number, neither is the scale: so
 /// broken weights stay visible, as in the other format.
 fn scale(group: &[f32]) -> (half::bf16, f32) {

@@ -31,8 +31,12 @@ pub const PAGE: usize = 64;
 pub const SEGMENT: usize = 4 * PAGE;
 /// Registers of one row of [`PAGE`] scores.
 const WIDTH: usize = PAGE / LANES;
-/// How far ahead of a product its page is asked for, in bytes: past the 4 KB in which the CPU reads ahead by itself.
-const AHEAD: usize = 2048;
+/// How far ahead of the scores keys are asked for, in cells.
+const AHEAD: usize = 512;
+/// Queries up to which memory is what they wait for: then keys and values are asked for, the values of a page while it is
+/// scored, the keys of the next while it is mixed. The CPU by itself reads ahead no further than 4 KB, and not across the
+/// rows of values at all.
+const FEW: usize = 4;
 
 /// How far one query is: the largest score, and the sum of the weights relative to it.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +52,11 @@ impl Running {
     pub const START: Running = Running { largest: f32::NEG_INFINITY, sum: 0.0 };
 }
 
-/// Asks for the line `AHEAD` of the cells at `at`.
+/// Asks for the 256 bytes at a place, if they are there.
 #[inline(always)]
-fn ask_ahead<V: Wide>(page: &[u32], at: usize) {
-    const CELLS: usize = AHEAD / 4;
-    if let Some(line) = page.get(at + CELLS..at + CELLS + PAGE) {
-        V::prefetch(line);
+fn ask<V: Wide>(cells: &[u32], at: usize) {
+    if let Some(cells) = cells.get(at..at + PAGE) {
+        V::prefetch(cells);
     }
 }
 
@@ -93,7 +96,10 @@ fn some_scores<C: Cell, const N: usize>(q: &[u32], each: usize, page: &[u32], to
     }
     let mut sums = [[C::Wide::zero(); WIDTH]; N];
     for (j, keys) in page.chunks_exact(PAGE).take(each).enumerate() {
-        ask_ahead::<C::Wide>(page, j * PAGE);
+        if N <= FEW {
+            ask::<C::Wide>(page, j * PAGE + AHEAD);
+            ask::<C::Wide>(page, (each + j) * PAGE);
+        }
         for n in 0..N {
             let q = rows[n][j];
             for w in 0..WIDTH {
@@ -232,7 +238,14 @@ pub(super) fn tanh(x: f32) -> f32 {
 
 /// `sums_i = factor_i × sums_i + Σ_t weights[i][t] · v_t`, `d` numbers each, over all positions of a page.
 #[inline(always)]
-pub(super) fn mix<C: Cell, const N: usize>(weights: &[u32], factors: &[f32], d: usize, page: &[u32], sums: &mut [f32]) {
+pub(super) fn mix<C: Cell, const N: usize>(
+    weights: &[u32],
+    factors: &[f32],
+    d: usize,
+    page: &[u32],
+    next: &[u32],
+    sums: &mut [f32],
+) {
     const EACH: usize = PAGE / 2;
     let values = &page[d * EACH..2 * d * EACH];
     assert!(sums.len() >= factors.len() * d && weights.len() >= factors.len() * EACH);
@@ -240,10 +253,10 @@ pub(super) fn mix<C: Cell, const N: usize>(weights: &[u32], factors: &[f32], d: 
     while i < factors.len() {
         let (weights, left, sums) = (&weights[i * EACH..], &factors[i..], &mut sums[i * d..]);
         i += match left.len() {
-            count if count >= N => some_mix::<C, N>(weights, left, d, values, sums),
-            count if count >= 4 && N > 4 => some_mix::<C, 4>(weights, left, d, values, sums),
-            count if count >= 2 && N > 2 => some_mix::<C, 2>(weights, left, d, values, sums),
-            _ => some_mix::<C, 1>(weights, left, d, values, sums),
+            count if count >= N => some_mix::<C, N>(weights, left, d, (values, next), sums),
+            count if count >= 4 && N > 4 => some_mix::<C, 4>(weights, left, d, (values, next), sums),
+            count if count >= 2 && N > 2 => some_mix::<C, 2>(weights, left, d, (values, next), sums),
+            _ => some_mix::<C, 1>(weights, left, d, (values, next), sums),
         };
     }
 }
@@ -253,7 +266,7 @@ fn some_mix<C: Cell, const N: usize>(
     weights: &[u32],
     factors: &[f32],
     d: usize,
-    values: &[u32],
+    (values, next): (&[u32], &[u32]),
     sums: &mut [f32],
 ) -> usize {
     let mut rows: [&[u32]; N] = [&[]; N];
@@ -262,12 +275,12 @@ fn some_mix<C: Cell, const N: usize>(
     }
     let mut c = 0;
     while c + PAGE <= d {
-        columns::<C, N, WIDTH>(&rows, factors, d, values, c, sums);
+        columns::<C, N, WIDTH>(&rows, factors, d, (values, next), c, sums);
         c += PAGE;
     }
     // The rest sixteen columns at a time, then column by column: the order over the positions is the same.
     while c + LANES <= d {
-        columns::<C, N, 1>(&rows, factors, d, values, c, sums);
+        columns::<C, N, 1>(&rows, factors, d, (values, &[]), c, sums);
         c += LANES;
     }
     let halves = |cell: u32| (f32::from_bits(cell << 16), f32::from_bits(cell & 0xffff_0000));
@@ -291,7 +304,7 @@ fn columns<C: Cell, const N: usize, const W: usize>(
     rows: &[&[u32]; N],
     factors: &[f32],
     d: usize,
-    values: &[u32],
+    (values, next): (&[u32], &[u32]),
     c: usize,
     sums: &mut [f32],
 ) {
@@ -305,6 +318,10 @@ fn columns<C: Cell, const N: usize, const W: usize>(
     }
     for t in 0..PAGE / 2 {
         let values = &values[t * d + c..t * d + c + W * LANES];
+        if N <= FEW {
+            // As many steps as there are, as many lines have the keys.
+            ask::<C::Wide>(next, (c / 2 + t) * PAGE);
+        }
         for n in 0..N {
             let weight = rows[n][t];
             for w in 0..W {

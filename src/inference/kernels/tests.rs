@@ -99,7 +99,7 @@ fn attend(
             let (scores, weights) = (&mut scores[n * PAGE..][..PAGE], &mut weights[n * PAGE / 2..][..PAGE / 2]);
             factors[n] = k.weigh(scores, here(from)..here(to), 0.3, cap, &mut found[n], weights);
         }
-        k.mix(&weights, &factors, d, &cells, &mut more);
+        k.mix(&weights, &factors, d, &cells, &[], &mut more);
         for (n, (sums, more)) in sums.chunks_exact_mut(d).zip(more.chunks_exact(d)).enumerate() {
             k.join(sums, &mut states[n], more, found[n]);
         }
