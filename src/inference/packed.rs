@@ -33,6 +33,7 @@ mod avx512;
 mod layout;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod neon;
+mod planes;
 mod rows;
 mod scalar;
 #[cfg(test)]
@@ -41,6 +42,7 @@ mod tests;
 use std::sync::OnceLock;
 
 pub use layout::Quant;
+pub use planes::{GROUP, Planes, Sketch};
 pub use rows::{Meta, Rows};
 
 use crate::Error;
@@ -75,6 +77,8 @@ pub struct Path {
     pub name: &'static str,
     tiles: unsafe fn(Tiles<'_>),
     quantise: unsafe fn(&[f32], &mut [i8], &mut [Meta]),
+    /// [`planes::join`].
+    join: unsafe fn(usize, &[u8], &[u8], &mut [u8]),
 }
 
 impl Path {
@@ -86,6 +90,12 @@ impl Path {
         assert!(quants.len() == from.len() && meta.len() * layout::BLOCK == from.len());
         // SAFETY: a `Path` is only handed out by `available`, after the CPU was seen to have its features.
         unsafe { (self.quantise)(from, quants, meta) }
+    }
+
+    /// Joins the planes of a tile of so many blocks per row.
+    fn join(&self, blocks: usize, coarse: &[u8], fine: &[u8], whole: &mut [u8]) {
+        // SAFETY: as in `quantise`.
+        unsafe { (self.join)(blocks, coarse, fine, whole) }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::Error;
 use crate::kernels::{self, Encoded, kernels, scratch_len};
 use crate::memory::{Arena, MappedFile, MappedVec};
-use crate::packed::{self, Packed, Quant, Rows, path};
+use crate::packed::{self, Packed, Planes, Quant, Rows, path};
 use crate::team::Shared;
 
 /// How the numbers of a matrix are encoded.
@@ -66,6 +66,7 @@ enum Data {
     File(kernels::Format, Arc<MappedFile>, Range<usize>),
     Own(MappedVec<u8>),
     Packed(Packed),
+    Planes(Planes),
     /// Rows to be read one by one, not multiplied with.
     Table(Quant, Arc<MappedFile>, Range<usize>),
 }
@@ -94,6 +95,24 @@ impl Matrix {
         let packed = Packed::pack(quant, rows, cols, bytes, arena.take(room)?)?;
         file.release(range);
         Ok(Matrix { rows, cols, data: Data::Packed(packed) })
+    }
+
+    /// The same in [`Planes`], where it is encoded so that it can be.
+    pub fn in_planes(
+        file: &Arc<MappedFile>,
+        range: Range<usize>,
+        format: Format,
+        rows: usize,
+        cols: usize,
+        arena: &Arena,
+    ) -> Result<Matrix, Error> {
+        let room = Packed::bytes_for(Quant::Q8_0, rows, cols);
+        let (Format::Quant(Quant::Q8_0), Some(room)) = (format, room) else {
+            return Matrix::in_file(file, range, format, rows, cols, arena);
+        };
+        let planes = Planes::pack(rows, cols, checked(file, &range, format, rows, cols)?, arena.take(room)?)?;
+        file.release(range);
+        Ok(Matrix { rows, cols, data: Data::Planes(planes) })
     }
 
     /// The matrix that lies in `range` of a mapped file, used in place however it is encoded: its rows can be read, and where
@@ -152,6 +171,7 @@ impl Matrix {
             Data::File(format, ..) => Format::Plain(*format),
             Data::Own(_) => Format::Plain(kernels::Format::F32),
             Data::Packed(packed) => Format::Quant(packed.quant()),
+            Data::Planes(_) => Format::Quant(Quant::Q8_0),
             Data::Table(quant, ..) => Format::Quant(*quant),
         }
     }
@@ -162,6 +182,7 @@ impl Matrix {
             Data::File(_, _, range) | Data::Table(_, _, range) => range.len(),
             Data::Own(data) => data.len(),
             Data::Packed(packed) => packed.bytes(),
+            Data::Planes(planes) => planes.bytes(),
         }
     }
 
@@ -177,8 +198,13 @@ impl Matrix {
         match &self.data {
             Data::File(format, file, range) => Some((*format, file.get(range.clone())?)),
             Data::Own(data) => Some((kernels::Format::F32, data)),
-            Data::Packed(_) | Data::Table(..) => None,
+            Data::Packed(_) | Data::Planes(_) | Data::Table(..) => None,
         }
+    }
+
+    /// Its planes, where it lies in them.
+    pub(crate) fn planes(&self) -> Option<&Planes> {
+        if let Data::Planes(planes) = &self.data { Some(planes) } else { None }
     }
 
     /// `y[i * stride + j] = x_i · row_j` for the rows `x_i` of the input and `j` in `rows`, which begins at a multiple of
@@ -202,6 +228,12 @@ impl Matrix {
             unsafe { packed.multiply(path(), rows.start / TILE..rows.end.div_ceil(TILE), &x.quant, y, stride) };
             return;
         }
+        if let Data::Planes(planes) = &self.data {
+            let tiles = rows.start / TILE..rows.end.div_ceil(TILE);
+            // SAFETY: the caller's promise.
+            unsafe { planes.exact(path(), tiles, &x.quant, 0..x.len, y, stride, scratch) };
+            return;
+        }
         let Some((format, data)) = self.plain() else { panic!("a table is not multiplied with") };
         let Some(bytes) = format.row_bytes(self.cols) else { return };
         let (scratch, out) = scratch.split_at_mut(scratch_len(self.cols));
@@ -220,8 +252,9 @@ impl Matrix {
 
     /// How much scratch [`Matrix::multiply`] needs for up to `most` rows of input.
     pub fn scratch_len(&self, most: usize) -> usize {
-        match self.data {
+        match &self.data {
             Data::Packed(_) => 0,
+            Data::Planes(planes) => planes.scratch_len(),
             _ => scratch_len(self.cols) + most * TILE,
         }
     }
@@ -230,6 +263,9 @@ impl Matrix {
     pub fn row(&self, index: usize, out: &mut [f32]) -> Option<()> {
         if let Data::Packed(packed) = &self.data {
             return packed.row(index, out);
+        }
+        if let Data::Planes(planes) = &self.data {
+            return planes.row(index, out);
         }
         if let Data::Table(quant, file, range) = &self.data {
             let bytes = quant.row_bytes(self.cols)?;
@@ -272,6 +308,11 @@ impl Input {
     /// Bytes that it takes.
     pub fn bytes(&self) -> u64 {
         self.plain.bytes() + self.quant.bytes()
+    }
+
+    /// The rows in bytes, where a quantised matrix is multiplied with them.
+    pub(crate) fn quantised(&self) -> &Rows {
+        &self.quant
     }
 
     /// Begins anew with `len` rows of `cols` numbers; each must be set before it is used.

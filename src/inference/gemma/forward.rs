@@ -19,12 +19,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::config::{GROUP, LayerShape, Rope};
+use super::head::{Head, Logits};
 use super::kv::{KvCache, Places};
 use super::source::Family;
 use super::{Gemma, Layer, OwnInput, OwnInputs};
 use crate::Error;
 use crate::kernels::{Kernels, PAGE, Running, kernels};
 use crate::memory::MappedVec;
+use crate::packed::path;
 use crate::product::{Input, Matrix, TILE};
 use crate::team::{Lead, Shared};
 
@@ -100,11 +102,13 @@ pub struct Part<'a> {
     pub tokens: &'a [u32],
     /// Of how many of the last tokens the logits are wanted.
     pub logits: usize,
+    /// Whether all of them must be exact; if not, [`Logits::reach`] makes exact what is.
+    pub exact: bool,
 }
 
 /// The activations of a batch, made for a model and used again and again.
 pub struct Workspace {
-    model: Arc<Gemma>,
+    pub(super) model: Arc<Gemma>,
     /// Rows that a batch may have, and those whose logits may be wanted.
     most: (usize, usize),
     x: MappedVec<f32>,
@@ -114,8 +118,9 @@ pub struct Workspace {
     normed: Input,
     mixed: Input,
     inner: Input,
-    head: Input,
-    logits: MappedVec<f32>,
+    pub(super) head: Input,
+    pub(super) logits: MappedVec<f32>,
+    pub(super) likely: Head,
     /// What the tokens bring for every layer, where they do.
     own: MappedVec<f32>,
     /// What a layer makes of it.
@@ -124,15 +129,21 @@ pub struct Workspace {
     /// Cosines and sines per row, for each kind of rotation that there is.
     turns: Vec<Turns>,
     /// One for each thread.
-    scratch: Vec<Scratch>,
+    pub(super) scratch: Vec<Scratch>,
     /// How long the two parts of one are.
     scratch_len: (usize, usize),
 }
 
 /// What one thread needs for itself, for what is done here and for products.
-struct Scratch {
+pub(super) struct Scratch {
     own: MappedVec<f32>,
     product: MappedVec<f32>,
+}
+
+/// A row of a batch whose logits are wanted.
+struct Wanted {
+    row: usize,
+    exact: bool,
 }
 
 /// The rows that one part of a batch has.
@@ -224,6 +235,7 @@ impl Workspace {
             inner: Input::new(most, ffn, layers.iter().map(|layer| &layer.down))?,
             head: Input::new(wanted, c.width, [model.output()])?,
             logits: MappedVec::zeroed(wanted * model.output().rows())?,
+            likely: Head::new(&model, wanted)?,
             own: rows(c.layers * own_inputs)?,
             own_gated: rows(own_inputs)?,
             own_input: Input::new(most, own_inputs, of_own)?,
@@ -242,12 +254,23 @@ impl Workspace {
         let scratch = self.scratch.iter().flat_map(|scratch| [&scratch.own, &scratch.product]);
         vectors.into_iter().chain(scratch).map(MappedVec::bytes).sum::<u64>()
             + inputs.into_iter().map(Input::bytes).sum::<u64>()
+            + self.likely.bytes()
     }
 
     /// The logits of the last batch: row `row` of those that were wanted, in the order of the parts and their tokens.
     pub fn logits(&self, row: usize) -> &[f32] {
-        let rows = self.model.output().rows();
-        &self.logits[row * rows..(row + 1) * rows]
+        let (rows, place) = (self.model.output().rows(), self.likely.place(row));
+        &self.logits[place * rows..(place + 1) * rows]
+    }
+
+    /// The same row, to choose from.
+    pub fn of_row<'a>(&'a mut self, row: usize, lead: &'a Lead<'a>) -> Logits<'a> {
+        Logits::new(self, row, lead)
+    }
+
+    /// Tiles of the head that were made exact for choices so far.
+    pub fn reached(&self) -> u64 {
+        self.likely.computed()
     }
 
     /// Appends the tokens of all parts to their texts, at most [`BATCH`] together, and computes the logits that are wanted, at
@@ -264,8 +287,10 @@ impl Workspace {
             next += part.tokens.len();
         }
         let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens.iter().copied()).collect();
-        let last: Vec<usize> =
-            rows.iter().zip(parts.iter()).flat_map(|(rows, part)| rows.rows.end - part.logits..rows.rows.end).collect();
+        let wanted = rows.iter().zip(parts.iter()).flat_map(|(rows, part)| {
+            (rows.rows.end - part.logits..rows.rows.end).map(|row| Wanted { row, exact: part.exact })
+        });
+        let last: Vec<Wanted> = wanted.collect();
         self.pass(&tokens, &rows, &last, lead, pause)?;
         for part in parts {
             part.sequence.len += part.tokens.len();
@@ -291,7 +316,7 @@ impl Workspace {
         &mut self,
         tokens: &[u32],
         rows: &[Rows],
-        last: &[usize],
+        last: &[Wanted],
         lead: &Lead<'_>,
         pause: &dyn Fn(),
     ) -> Result<(), Error> {
@@ -322,7 +347,7 @@ impl Workspace {
         if total > self.most.0 || wanted > self.most.1 {
             return Err(Error::new(format!("{total} tokens and {wanted} logits are more than a batch has room for")));
         }
-        for Part { sequence, tokens, logits } in parts {
+        for Part { sequence, tokens, logits, .. } in parts {
             if !Arc::ptr_eq(&sequence.model, &self.model) {
                 return Err(Error::new("a sequence of another model"));
             }
@@ -669,31 +694,45 @@ impl Pass<'_> {
     }
 
     /// The logits of some rows.
-    fn logits(&mut self, rows: &[usize]) {
+    fn logits(&mut self, rows: &[Wanted]) {
         let (k, c, model) = (self.k, self.model.config(), self.model);
         let work = &mut *self.work;
         work.head.reset(rows.len(), c.width);
+        let whole = work.likely.arrange(rows.iter().map(|wanted| wanted.exact));
         let scratch = scratch(&mut work.scratch);
         let (x, to) = (&work.x, work.head.writer());
         // SAFETY: see `Pass`; there is no other thread here.
         let normed = unsafe { scratch[0].own(c.width) };
-        for (i, row) in rows.iter().enumerate() {
+        for (i, Wanted { row, .. }) in rows.iter().enumerate() {
             k.rms_norm(&x[row * c.width..(row + 1) * c.width], model.output_norm(), c.epsilon, normed);
             // SAFETY: see `Pass`.
-            unsafe { to.set(i, 0, normed) };
+            unsafe { to.set(work.likely.place(i), 0, normed) };
         }
         let (logits, stride) = (Shared::of(&mut work.logits), model.output().rows());
-        let count = rows.len();
-        products(self.lead, count, &[(model.output(), 0)], &|matrix, rows, at, member| {
+        let (planes, x) = (model.output().planes(), &work.head);
+        products(self.lead, whole, &[(model.output(), 0)], &|matrix, rows, at, member| {
             // SAFETY: see `Pass`.
-            unsafe { matrix.multiply(rows.clone(), &work.head, logits.at(at), stride, scratch[member].product()) };
+            unsafe {
+                let (to, scratch) = (logits.at(at), scratch[member].product());
+                match planes {
+                    None => matrix.multiply(rows.clone(), x, to, stride, scratch),
+                    Some(planes) => {
+                        let tiles = rows.start / TILE..rows.end.div_ceil(TILE);
+                        planes.exact(path(), tiles, x.quantised(), 0..whole, to, stride, scratch);
+                    }
+                }
+            }
             if let Some(cap) = c.final_cap {
-                for i in 0..count {
+                for i in 0..whole {
                     // SAFETY: see `Pass`; these products have just been made here.
                     k.bend(unsafe { logits.slice(i * stride + rows.start, rows.len()) }, cap);
                 }
             }
         });
+        if let Some(planes) = planes.filter(|_| whole < rows.len()) {
+            let rough = whole..rows.len();
+            work.likely.rough(planes, work.head.quantised(), rough, &mut work.logits, c.final_cap, self.lead);
+        }
     }
 }
 
@@ -709,13 +748,13 @@ enum Branch {
 const MOST_QUERIES: usize = if QUERIES > GROUP { QUERIES } else { GROUP };
 
 /// One thread's scratch, for the closures of a region.
-struct Own {
+pub(super) struct Own {
     own: Shared<f32>,
     product: Shared<f32>,
     len: (usize, usize),
 }
 
-fn scratch(all: &mut [Scratch]) -> Vec<Own> {
+pub(super) fn scratch(all: &mut [Scratch]) -> Vec<Own> {
     let one = |scratch: &mut Scratch| Own {
         len: (scratch.own.len(), scratch.product.len()),
         own: Shared::of(&mut scratch.own),
@@ -747,7 +786,7 @@ impl Own {
         clippy::mut_from_ref,
         reason = "it stands for a pointer; that the places are the caller's alone is its promise"
     )]
-    unsafe fn product(&self) -> &mut [f32] {
+    pub(super) unsafe fn product(&self) -> &mut [f32] {
         // SAFETY: as above.
         unsafe { self.product.slice(0, self.len.1) }
     }
@@ -763,7 +802,7 @@ fn by_rows(lead: &Lead<'_>, total: usize, work: &(dyn Fn(Range<usize>, usize) + 
 
 /// How many of `all` equal pieces one thread takes at a time: enough pieces are left for threads of different speed to end
 /// together.
-fn per_piece(all: usize) -> usize {
+pub(super) fn per_piece(all: usize) -> usize {
     const PIECES: usize = 24;
     all.div_ceil(PIECES).max(1)
 }

@@ -208,10 +208,18 @@ impl Source {
         }
     }
 
-    /// The first `rows` rows of a table that may have more of them: those that no piece of the tokenizer has are nobody's.
-    pub(crate) fn table(&self, name: &str, rows: usize, cols: usize, arena: &Arena) -> Result<Matrix, Error> {
+    /// The first `rows` rows of a table that may have more of them: those that no piece of the tokenizer has are nobody's. In planes,
+    /// where they can be and are at least `planes_from`.
+    pub(crate) fn table(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        planes_from: usize,
+        arena: &Arena,
+    ) -> Result<Matrix, Error> {
         match &self.kind {
-            Kind::Gguf(gguf) => gguf.leading_rows(name, rows, cols, arena),
+            Kind::Gguf(gguf) => gguf.head(name, rows, cols, planes_from, arena),
             Kind::Folder(folder) => folder.tensors.leading_rows(&known(name)?, rows, cols),
         }
     }

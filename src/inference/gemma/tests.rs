@@ -44,7 +44,7 @@ const CHUNK: usize = LOGITS;
 
 /// Appends tokens and gives the logits after each.
 pub(crate) fn extend(sequence: &mut Sequence, work: &mut Workspace, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Error> {
-    let part = Part { sequence, tokens, logits: tokens.len() };
+    let part = Part { sequence, tokens, logits: tokens.len(), exact: true };
     work.append(&mut [part], &Lead::alone(), &|| {})?;
     Ok((0..tokens.len()).map(|row| work.logits(row).to_vec()).collect())
 }
