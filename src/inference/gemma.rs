@@ -224,9 +224,8 @@ impl Gemma {
         let arena = Arena::new(source.arena_bytes()?)?;
         let width = config.width;
         let has_head = source.has("output.weight");
-        let table = |name: &str, planes_from| {
-            source.table(name, vocabulary, width, planes_from, &arena).and_then(advance)
-        };
+        let table =
+            |name: &str, planes_from| source.table(name, vocabulary, width, planes_from, &arena).and_then(advance);
         let embedding = match config.family {
             // Only rows of it are read.
             Family::Embedding => source.mapped_table(WORDS, vocabulary, width)?,

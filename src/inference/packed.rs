@@ -18,6 +18,8 @@
 //! has 31; with all scales of a tile before all its weights, 12–16, and 18–20 with prefetches). Nothing is rounded:
 //! [`Packed::row`] gives the numbers that the file holds, and the bytes are as many as in the file.
 //!
+//! A head, of whose many products few matter, may lie in two planes instead ([`Planes`]).
+//!
 //! **Paths.** `avx512vnni`, `avx2vnni`, `avx2`, `neon` (with dot products) and `scalar`, chosen at run time. For up to
 //! [`FEW`] rows of `x` a tile is read once, from memory; for more, one or two tiles stay in the first- and second-level cache
 //! while all rows pass.

@@ -136,8 +136,8 @@ pub struct Workspace {
 
 /// What one thread needs for itself, for what is done here and for products.
 pub(super) struct Scratch {
-    own: MappedVec<f32>,
-    product: MappedVec<f32>,
+    pub(super) own: MappedVec<f32>,
+    pub(super) product: MappedVec<f32>,
 }
 
 /// A row of a batch whose logits are wanted.
@@ -235,7 +235,7 @@ impl Workspace {
             inner: Input::new(most, ffn, layers.iter().map(|layer| &layer.down))?,
             head: Input::new(wanted, c.width, [model.output()])?,
             logits: MappedVec::zeroed(wanted * model.output().rows())?,
-            likely: Head::new(&model, wanted)?,
+            likely: Head::new(model.output().planes(), wanted)?,
             own: rows(c.layers * own_inputs)?,
             own_gated: rows(own_inputs)?,
             own_input: Input::new(most, own_inputs, of_own)?,

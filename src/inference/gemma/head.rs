@@ -23,7 +23,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Gemma;
 use super::forward::{Own, Workspace, per_piece, scratch};
 use crate::Error;
 use crate::kernels::kernels;
@@ -122,9 +121,9 @@ struct Lists {
 }
 
 impl Head {
-    /// For up to `wanted` rows.
-    pub(super) fn new(model: &Gemma, wanted: usize) -> Result<Head, Error> {
-        let each = model.output().planes().map_or(0, |planes| planes.groups() * GROUP);
+    /// For up to `wanted` rows of a head, which may lie in planes.
+    pub(super) fn new(planes: Option<&Planes>, wanted: usize) -> Result<Head, Error> {
+        let each = planes.map_or(0, |planes| planes.groups() * GROUP);
         Ok(Head {
             places: Vec::new(),
             whole: 0,
@@ -408,3 +407,6 @@ fn among(within: Option<&[u32]>, tile: usize) -> u32 {
         Some(set) => set.get(tile / PER_WORD).map_or(0, |word| word >> (tile % PER_WORD * TILE) & ALL),
     }
 }
+
+#[cfg(test)]
+mod tests;

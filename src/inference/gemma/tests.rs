@@ -25,6 +25,13 @@ pub(crate) fn model(name: &str) -> Arc<Gemma> {
     Arc::new(Gemma::load(&path, &LoadOptions::default(), &Progress::default()).unwrap())
 }
 
+/// The same with its head in planes, if it is quantised so.
+pub(crate) fn model_in_planes(name: &str) -> Arc<Gemma> {
+    let path = tests_dir().join("models").join(name);
+    let source = source::Source::open(&path).unwrap();
+    Arc::new(Gemma::read(&source, &path, &LoadOptions::default(), &Progress::default(), 1).unwrap())
+}
+
 /// What these bytes load as.
 fn loaded(bytes: &[u8]) -> Result<Gemma, Error> {
     let file = file_of(bytes);

@@ -95,7 +95,8 @@ impl Planes {
             }
             layout::pack(Quant::Q8_0, cols, rows, &mut tile);
             split(blocks, &tile, coarse, fine);
-            for (block, widths) in widths[n / GROUP * blocks * GROUP..].chunks_exact_mut(GROUP).take(blocks).enumerate() {
+            for (block, widths) in widths[n / GROUP * blocks * GROUP..].chunks_exact_mut(GROUP).take(blocks).enumerate()
+            {
                 let mut scales = [0f32; TILE];
                 let place = Quant::Q4_0.place(block).scales;
                 kernels().decode_row(kernels::Format::F16, &coarse[place..place + 2 * TILE], &mut scales);
@@ -249,7 +250,9 @@ impl Planes {
         stride: usize,
     ) {
         let blocks = self.blocks();
-        assert!(x.cols() == self.cols && quant.tile_bytes(blocks).is_some_and(|bytes| data.len() == tiles.len() * bytes));
+        assert!(
+            x.cols() == self.cols && quant.tile_bytes(blocks).is_some_and(|bytes| data.len() == tiles.len() * bytes)
+        );
         let first = tiles.start * TILE;
         let job = Tiles {
             quant,
