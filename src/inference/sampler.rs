@@ -68,6 +68,8 @@ const STRONGEST_BIAS: f32 = 100.0;
 pub const MOST_ALTERNATIVES: usize = 20;
 /// Generated tokens that the repetition penalty looks back on.
 const PENALTY_WINDOW: usize = 64;
+/// Likeliest tokens that are exact in the sum that probabilities are told by, where others are rough.
+const SUMMED: usize = 16;
 /// Likeliest tokens up to which they are looked for among rough logits.
 const MOST_REACHED: usize = 256;
 
@@ -169,7 +171,16 @@ impl Sampler {
     ) -> Choice {
         let recent = &history[history.len().saturating_sub(PENALTY_WINDOW)..];
         let penalised = recent.iter().copied().filter(|_| s.repeat != 1.0);
-        logits.reach(s.keep_of(recent.len()), penalised.chain(s.bias.iter().map(|(token, _)| *token)), allowed);
+        let named = penalised.chain(s.bias.iter().map(|(token, _)| *token));
+        let keep = s.keep_of(recent.len());
+        // Probabilities are told of the whole vocabulary, whatever is allowed.
+        match allowed {
+            None => logits.reach(keep.max(SUMMED), named, None),
+            Some(_) => {
+                logits.reach(SUMMED, named, None);
+                logits.reach(keep, [], allowed);
+            }
+        }
         self.choose(logits.values(), history, s, allowed)
     }
 

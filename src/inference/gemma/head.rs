@@ -14,8 +14,9 @@
 //! every tile that is made exact is held against it, and where errors are larger than they should be, all bounds grow with
 //! them: eight times what was seen in the mean, or twice the largest. Bent logits (a cap) lie closer together, so the same bound is good for them.
 //!
-//! **The others** keep their rough logits, for the sum that probabilities are told by. A rough logit has an error of the deviation `σ` and
-//! expectation 0, its exponential is too large by `exp(σ²/2)` in the mean: `σ²/2` is subtracted from all.
+//! **The others** keep their rough logits, for the sum that probabilities are told by. A rough logit has an error of expectation 0 and
+//! some deviation `σ`, so its exponential is too large by `exp(σ²/2)` in the mean: `σ²/2` is subtracted from all. What is left are the
+//! errors of tokens with a large share of the sum, so the sampler asks for some of the likeliest in any case.
 //!
 //! Rejected: exact logits for all as soon as several texts share a batch (rows would depend on the batch); the set of a grammar
 //! before the product (the choice itself needs it only afterwards, and there it is known for tokens that were guessed, too).
@@ -194,7 +195,7 @@ impl Head {
                         spreads.slice(row * each + group * GROUP, GROUP).copy_from_slice(&spread);
                         let logits = logits.slice(row * stride + first, STRETCH.min(stride - first));
                         for (logits, spread) in logits.chunks_mut(TILE).zip(spread) {
-                            let shift = excess(spread);
+                            let shift = planes.excess(spread);
                             logits.iter_mut().for_each(|logit| *logit -= shift);
                         }
                         if let Some(cap) = cap {
@@ -205,11 +206,6 @@ impl Head {
             }
         });
     }
-}
-
-/// By how much the exponential of a rough logit is too large, in the mean and as a logarithm.
-fn excess(spread: f32) -> f32 {
-    if spread.is_finite() { spread * spread / 2.0 } else { 0.0 }
 }
 
 impl Seen {
@@ -334,7 +330,7 @@ impl Row<'_> {
 
     /// Lists the tiles that may have a logit as large as `least` and are not exact.
     fn list(&mut self, least: f32, factor: f32, within: Option<&[u32]>) {
-        let bound = |spread: f32| factor * spread + excess(spread);
+        let bound = |spread: f32| factor * spread + self.planes.excess(spread);
         // Where there is a NaN, nothing is certain: it must not be below.
         let below = |logit: f32, spread: f32| logit + bound(spread) < least;
         let mut tiles = std::mem::take(&mut self.lists.tiles);

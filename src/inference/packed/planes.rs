@@ -43,6 +43,8 @@ pub struct Planes {
     data: Piece,
     /// For each group of tiles and each block the largest squared scale in each of the tiles.
     widths: MappedVec<f32>,
+    /// The mean of all squared scales, as a share of the mean of those.
+    typical: f32,
 }
 
 /// What a coarse product needs of rows of `x`, beside their bytes.
@@ -87,6 +89,7 @@ impl Planes {
         let tiles = rows.div_ceil(TILE);
         let mut widths = MappedVec::zeroed(tiles.div_ceil(GROUP) * blocks * GROUP)?;
         let mut tile = vec![0; whole];
+        let (mut all, mut largest) = (0f64, 0f64);
         let (coarse_plane, fine_plane) = room.split_at_mut(tiles * coarse);
         let planes = coarse_plane.chunks_exact_mut(coarse).zip(fine_plane.chunks_exact_mut(whole - coarse));
         for (n, (rows, (coarse, fine))) in from.chunks(TILE * row_bytes).zip(planes).enumerate() {
@@ -103,9 +106,12 @@ impl Planes {
                 // What is no number is no bound.
                 let wider = |most: f32, d: &f32| if d.is_finite() { most.max(d * d) } else { f32::INFINITY };
                 widths[n % GROUP] = scales.iter().fold(0.0, wider);
+                all += scales.iter().map(|d| f64::from(d * d)).sum::<f64>() / TILE as f64;
+                largest += f64::from(widths[n % GROUP]);
             }
         }
-        Ok(Planes { rows, cols, data: room, widths })
+        let typical = (all / largest) as f32;
+        Ok(Planes { rows, cols, data: room, widths, typical: if typical.is_finite() { typical } else { 0.0 } })
     }
 
     /// How many rows.
@@ -268,6 +274,12 @@ impl Planes {
         // SAFETY: a `Path` is only handed out by `available`, after the CPU was seen to have its features; the slices have the
         // lengths that `Tiles` says, by the check and the slicing above; `y` by the caller's promise.
         unsafe { (path.tiles)(job) }
+    }
+
+    /// By how much the exponential of a coarse product is too large in the mean, as a logarithm, in a tile with this spread: half the variance of
+    /// a typical row.
+    pub fn excess(&self, spread: f32) -> f32 {
+        if spread.is_finite() { spread * spread * self.typical / 2.0 } else { 0.0 }
     }
 
     /// The deviation that no row's coarse product with row `row` of the sketch exceeds, for each tile of a group; infinite where there
