@@ -30,6 +30,7 @@ use pieces::Walk;
 pub use schema::{ACCEPTED, ANNOTATIONS};
 
 use crate::Error;
+use crate::gemma::Logits;
 use crate::sampler::{Choice, Sampler, Sampling};
 use crate::tokenizer::Tokenizer;
 
@@ -109,7 +110,7 @@ impl Constraint {
         &mut self,
         tokenizer: &Tokenizer,
         sampler: &mut Sampler,
-        logits: &[f32],
+        logits: &mut Logits<'_>,
         history: &[u32],
         sampling: &Sampling,
         left: usize,
@@ -120,7 +121,7 @@ impl Constraint {
             let fits = |bytes: &[u8], pieces: &Pieces| bytes.len() < left || pieces.spell(bytes).len() < left;
             let attempts = if fits(&self.completion, &self.pieces) { ATTEMPTS } else { 0 };
             for _ in 0..attempts {
-                let choice = sampler.choose(logits, history, sampling, Some(&self.set));
+                let choice = sampler.choose_of(logits, history, sampling, Some(&self.set));
                 if self.pieces.ends().contains(&choice.token) {
                     return Ok(choice);
                 }
@@ -155,7 +156,7 @@ impl Constraint {
         if let Some(word) = self.set.get_mut(token as usize / 32) {
             *word |= 1 << (token % 32);
         }
-        Ok(sampler.choose(logits, history, sampling, Some(&self.set)))
+        Ok(sampler.choose_of(logits, history, sampling, Some(&self.set)))
     }
 
     /// Sets the pieces that may follow.

@@ -323,7 +323,8 @@ impl Steps {
         // What is guessed costs little as long as the weights are read for it anyway.
         let ahead = if reading == 0 { (FEW / decoding.max(1)).max(1) } else { 1 };
         let started = Instant::now();
-        let lead = self.pool.lead();
+        let pool = Arc::clone(&self.pool);
+        let lead = pool.lead();
         let mut parts: Vec<Part<'_>> = Vec::with_capacity(self.active.len());
         let mut taken = Vec::with_capacity(self.active.len());
         let (mut wanted, mut total) = (0, 0);
@@ -340,10 +341,8 @@ impl Steps {
             wanted += part.logits;
             parts.push(part);
         }
-        let pool = &self.pool;
         let appended = work.append(&mut parts, &lead, &|| pool.run_urgent());
         drop(parts);
-        drop(lead);
         if let Err(error) = appended {
             // Mostly for want of memory: what is only kept for later goes.
             self.prefixes.clear();
@@ -355,7 +354,7 @@ impl Steps {
         for (n, row) in taken {
             let Request { generation, owner, tenant, .. } = &mut self.active[n];
             let reading = generation.is_reading();
-            let step = generation.appended(|i| work.logits(row + i), spent);
+            let step = generation.appended(work, row, &lead, spent);
             *tokens.entry(tenant.clone()).or_default() += rows[n].max(1) as u64;
             let is_over = !matches!(step, Ok(Step::Running));
             owner.stepped(generation, step);
@@ -366,6 +365,7 @@ impl Steps {
                 keep(&mut self.prefixes, &self.active[n], is_over);
             }
         }
+        drop(lead);
         for n in ended.into_iter().rev() {
             drop(self.active.remove(n));
         }

@@ -6,6 +6,7 @@
 mod config;
 mod encoder;
 mod forward;
+mod head;
 mod kv;
 pub(crate) mod prefix;
 mod source;
@@ -20,6 +21,7 @@ use crate::constraint::Pieces;
 use crate::loading::Loader;
 pub use crate::loading::Progress;
 use crate::memory::MappedVec;
+use crate::packed::Planes;
 use crate::pool::Pool;
 use crate::product::Matrix;
 use crate::tokenizer::Tokenizer;
@@ -28,6 +30,7 @@ use source::{Family, Source};
 
 pub use encoder::{Encoder, Prompts, Scratch};
 pub use forward::{BATCH, LOGITS, Part, Sequence, Workspace};
+pub use head::Logits;
 pub(crate) use kv::KvCache;
 pub use kv::KvFormat;
 pub use prefix::{Limits, Stats};
@@ -39,6 +42,9 @@ pub(crate) const OWN_INPUTS: &str = "per_layer_token_embd.weight";
 
 /// The embedding.
 pub(crate) const WORDS: &str = "token_embd.weight";
+
+/// Rows from which a head is worth two planes: with fewer, all that is saved is less than a scan of the products takes.
+const HEAD_ROWS: usize = 32_768;
 
 /// What may be chosen when a model is loaded.
 #[derive(Clone, Default)]
@@ -176,10 +182,17 @@ impl Gemma {
             let why = "the model makes embeddings and no text: load it with EMBEDDING, or name it with engram.embedder";
             return Err(Error::new(why).at(path.display()));
         }
-        Gemma::read(&source, path, options, progress).map_err(|e| e.at(path.display()))
+        Gemma::read(&source, path, options, progress, HEAD_ROWS).map_err(|e| e.at(path.display()))
     }
 
-    fn read(source: &Source, path: &Path, options: &LoadOptions, progress: &Progress) -> Result<Gemma, Error> {
+    /// Loads it with its head in planes from so many rows on.
+    fn read(
+        source: &Source,
+        path: &Path,
+        options: &LoadOptions,
+        progress: &Progress,
+        planes_from: usize,
+    ) -> Result<Gemma, Error> {
         let config = Config::read(source)?;
         let tokenizer = match &options.tokenizer {
             Some(path) => Tokenizer::from_file(path)?,
@@ -201,14 +214,16 @@ impl Gemma {
         progress.total.store(total, Ordering::Relaxed);
         // What the tensors take of the file is what has been done; the header is small beside it.
         let loader = Loader::new(source.arena_bytes()?, progress, options.pool.as_deref())?;
-        let table = |name: &str| source.table(name, vocabulary, config.width, &loader);
         let width = config.width;
+        let has_head = source.has("output.weight");
+        let table = |name: &str, planes_from| source.table(name, vocabulary, width, planes_from, &loader);
         let embedding = match config.family {
             // Only rows of it are read.
             Family::Embedding => source.mapped_table(WORDS, vocabulary, width)?,
-            _ => table(WORDS)?,
+            // Where it is not the head as well, only rows of it are read.
+            _ => table(WORDS, if has_head { usize::MAX } else { planes_from })?,
         };
-        let output = if source.has("output.weight") { Some(table("output.weight")?) } else { None };
+        let output = if has_head { Some(table("output.weight", planes_from)?) } else { None };
         let own_inputs = match config.layer_input {
             None => None,
             Some(own) => {
@@ -275,7 +290,10 @@ impl Gemma {
             context,
             trained_context: config.context,
             file_bytes: total,
-            mapped_bytes: norms + output_norm.bytes() + loader.bytes(),
+            mapped_bytes: norms
+                + output_norm.bytes()
+                + loader.bytes()
+                + output.as_ref().unwrap_or(&embedding).planes().map_or(0, Planes::extra_bytes),
             kv_bytes_per_token: layout.bytes_per_token(),
             kv_format: layout.format(),
         };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::constraint::{Constraint, Grammar};
-use crate::gemma::{BATCH, Gemma, KvCache, Part, Sequence, Workspace};
+use crate::gemma::{BATCH, Gemma, KvCache, Logits, Part, Sequence, Workspace};
 use crate::sampler::{Sampler, Sampling};
 use crate::team::Lead;
 use lookup::Lookup;
@@ -178,7 +178,7 @@ impl Generation {
             }
             (&self.pending[..], self.pending.len())
         };
-        Part { sequence: &mut self.sequence, tokens, logits }
+        Part { sequence: &mut self.sequence, tokens, logits, exact: self.sampling.needs_all() }
     }
 
     /// Tokens that the answer may have.
@@ -213,15 +213,21 @@ impl Generation {
         self.prompt.len() - self.read
     }
 
-    /// Goes on after a [`part`](Generation::part) was appended, which took `spent`: the logits that it asked for lead to the
-    /// next token.
-    pub fn appended<'l>(&mut self, logits: impl Fn(usize) -> &'l [f32], spent: Duration) -> Result<Step, Error> {
+    /// Goes on after a [`part`](Generation::part) was appended, which took `spent`: the logits that it asked for, from row `row`
+    /// of the workspace on, lead to the next token.
+    pub fn appended(
+        &mut self,
+        work: &mut Workspace,
+        row: usize,
+        lead: &Lead<'_>,
+        spent: Duration,
+    ) -> Result<Step, Error> {
         if let Some(finish) = self.finish {
             return Ok(Step::Done(finish));
         }
         let started = Instant::now();
         let decoding = !self.is_reading();
-        let result = self.advance(logits);
+        let result = self.advance(work, row, lead);
         *(if decoding { &mut self.timings.decode } else { &mut self.timings.prefill }) += spent + started.elapsed();
         result.map(|()| self.finish.map_or(Step::Running, Step::Done))
     }
@@ -233,11 +239,12 @@ impl Generation {
         }
         let started = Instant::now();
         let most = if self.is_reading() { BATCH } else { 1 };
-        work.append(&mut [self.part(most)], &Lead::alone(), &|| {})?;
-        self.appended(|row| work.logits(row), started.elapsed())
+        let lead = Lead::alone();
+        work.append(&mut [self.part(most)], &lead, &|| {})?;
+        self.appended(work, 0, &lead, started.elapsed())
     }
 
-    fn advance<'l>(&mut self, logits: impl Fn(usize) -> &'l [f32]) -> Result<(), Error> {
+    fn advance(&mut self, work: &mut Workspace, row: usize, lead: &Lead<'_>) -> Result<(), Error> {
         if self.is_reading() {
             self.read = self.sequence.len();
             if self.is_reading() {
@@ -247,11 +254,11 @@ impl Generation {
         let before = self.sequence.len();
         let guessed = self.pending.len().saturating_sub(1);
         let mut right = 0;
-        self.choose(logits(0))?;
+        self.choose(&mut work.of_row(row, lead))?;
         // What was guessed stands as long as it is what is chosen.
         while right < guessed && self.finish.is_none() && self.pending.get(right + 1) == self.generated.last() {
             right += 1;
-            self.choose(logits(right))?;
+            self.choose(&mut work.of_row(row + right, lead))?;
         }
         self.sequence.truncate(before - (guessed - right));
         if let Some(lookup) = &mut self.lookup {
@@ -262,13 +269,11 @@ impl Generation {
     }
 
     /// Chooses the next token.
-    fn choose(&mut self, logits: &[f32]) -> Result<(), Error> {
+    fn choose(&mut self, logits: &mut Logits<'_>) -> Result<(), Error> {
         let room = self.room();
         let tokenizer = self.model.tokenizer();
-        // The model may have more rows than the vocabulary has pieces; the rest mean nothing.
-        let logits = &logits[..logits.len().min(tokenizer.vocabulary_size())];
         let choice = match &mut self.constraint {
-            None => self.sampler.choose(logits, &self.generated, &self.sampling, None),
+            None => self.sampler.choose_of(logits, &self.generated, &self.sampling, None),
             Some(constraint) => {
                 let left = room.saturating_sub(self.generated.len());
                 constraint.choose(tokenizer, &mut self.sampler, logits, &self.generated, &self.sampling, left)?
@@ -277,7 +282,7 @@ impl Generation {
         if self.text.says(choice.token) {
             self.said.push(choice.token);
             self.log_probabilities.push(choice.log_probability);
-            self.sampler.likeliest(logits, self.sampling.alternatives, &mut self.likeliest);
+            self.sampler.likeliest_of(logits, self.sampling.alternatives, &mut self.likeliest);
         }
         self.generated.push(choice.token);
         if let Some(lookup) = &mut self.lookup {

@@ -138,6 +138,24 @@ impl Gguf {
             .map_err(|e| e.at(format_args!("tensor {tensor}")))
     }
 
+    /// The same in planes, where the format can be and there are at least `planes_from` of them: a head, of whose many products few
+    /// matter.
+    pub fn head(
+        &self,
+        tensor: &str,
+        rows: usize,
+        cols: usize,
+        planes_from: usize,
+        loader: &Loader<'_>,
+    ) -> Result<Matrix, Error> {
+        if rows < planes_from {
+            return self.leading_rows(tensor, rows, cols, loader);
+        }
+        let (range, format) = self.rows(tensor, rows, cols)?;
+        Matrix::in_planes(&self.file, range, format, rows, cols, loader)
+            .map_err(|e| e.at(format_args!("tensor {tensor}")))
+    }
+
     /// The same, used where they lie in the file: for single rows, not for products.
     pub fn mapped_rows(&self, tensor: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
         let (range, format) = self.rows(tensor, rows, cols)?;

@@ -63,27 +63,48 @@ impl<'a> Loader<'a> {
         pack: &(dyn Fn(&[u8], &mut [u8]) + Sync),
     ) -> Result<Piece, Error> {
         let (from, to) = (tile.0.max(1), tile.1.max(1));
-        let bytes = file.get(range.clone()).unwrap_or_default();
-        let mut room = self.arena.take(bytes.len().div_ceil(from).saturating_mul(to))?;
+        let mut room = self.room(range.len().div_ceil(from).saturating_mul(to))?;
         let tiles = (SHARE / to).max(1);
         // A share has one taker: nobody waits for the lock.
-        let shares: Vec<(&[u8], Mutex<&mut [u8]>)> =
-            bytes.chunks(tiles * from).zip(room.chunks_mut(tiles * to).map(Mutex::new)).collect();
+        let shares: Vec<Mutex<&mut [u8]>> = room.chunks_mut(tiles * to).map(Mutex::new).collect();
+        self.each(file, range, tiles * from, &|n, bytes| {
+            if let Some(share) = shares.get(n) {
+                pack(bytes, &mut share.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+        })?;
+        drop(shares);
+        Ok(room)
+    }
+
+    /// Room for `bytes` bytes.
+    pub fn room(&self, bytes: usize) -> Result<Piece, Error> {
+        self.arena.take(bytes)
+    }
+
+    /// Calls `work` with the number and the bytes of each share of so many bytes of a range of a file, once, on any thread.
+    pub fn each(
+        &self,
+        file: &MappedFile,
+        range: Range<usize>,
+        share: usize,
+        work: &(dyn Fn(usize, &[u8]) + Sync),
+    ) -> Result<(), Error> {
+        let share = share.max(1);
+        let all: Vec<&[u8]> = file.get(range.clone()).unwrap_or_default().chunks(share).collect();
         let mut at = range.start;
-        for shares in shares.chunks(AT_ONCE) {
+        for (turn, shares) in all.chunks(AT_ONCE).enumerate() {
             self.check()?;
             let lead = match self.pool {
                 Some(pool) => pool.lead(),
                 None => Lead::alone(),
             };
             lead.run(shares.len(), &|n, _| {
-                let (bytes, room) = &shares[n];
-                let start = at + n * tiles * from;
-                file.populate(start..start + bytes.len());
-                pack(bytes, &mut room.lock().unwrap_or_else(PoisonError::into_inner));
+                let start = at + n * share;
+                file.populate(start..start + shares[n].len());
+                work(turn * AT_ONCE + n, shares[n]);
             });
             drop(lead);
-            let done: usize = shares.iter().map(|(bytes, _)| bytes.len()).sum();
+            let done: usize = shares.iter().map(|bytes| bytes.len()).sum();
             file.release(at..at + done);
             at += done;
             self.progress.done.fetch_add(done as u64, Ordering::Relaxed);
@@ -91,8 +112,7 @@ impl<'a> Loader<'a> {
                 pool.run_urgent();
             }
         }
-        drop(shares);
-        Ok(room)
+        Ok(())
     }
 
     fn check(&self) -> Result<(), Error> {

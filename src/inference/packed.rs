@@ -18,6 +18,8 @@
 //! has 31; with all scales of a tile before all its weights, 12–16, and 18–20 with prefetches). Nothing is rounded:
 //! [`Packed::row`] gives the numbers that the file holds, and the bytes are as many as in the file.
 //!
+//! A head, of whose many products few matter, may lie in two planes instead ([`Planes`]).
+//!
 //! **Paths.** `avx512vnni`, `avx2vnni`, `avx2`, `neon` (with dot products) and `scalar`, chosen at run time. For up to
 //! [`FEW`] rows of `x` a tile is read once, from memory; for more, one or two tiles stay in the first- and second-level cache
 //! while all rows pass.
@@ -33,14 +35,16 @@ mod avx512;
 mod layout;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod neon;
+mod planes;
 mod rows;
 mod scalar;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::OnceLock;
 
 pub use layout::Quant;
+pub use planes::{GROUP, Planes, Sketch};
 pub use rows::{Meta, Rows};
 
 use crate::Error;
@@ -80,6 +84,8 @@ pub struct Path {
     pub name: &'static str,
     tiles: unsafe fn(Tiles<'_>),
     quantise: unsafe fn(&[f32], &mut [i8], &mut [Meta]),
+    /// [`planes::join`].
+    join: unsafe fn(usize, &[u8], &[u8], &mut [u8]),
 }
 
 impl Path {
@@ -91,6 +97,12 @@ impl Path {
         assert!(quants.len() == from.len() && meta.len() * layout::BLOCK == from.len());
         // SAFETY: a `Path` is only handed out by `available`, after the CPU was seen to have its features.
         unsafe { (self.quantise)(from, quants, meta) }
+    }
+
+    /// Joins the planes of a tile of so many blocks per row.
+    fn join(&self, blocks: usize, coarse: &[u8], fine: &[u8], whole: &mut [u8]) {
+        // SAFETY: as in `quantise`.
+        unsafe { (self.join)(blocks, coarse, fine, whole) }
     }
 }
 

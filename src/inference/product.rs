@@ -10,7 +10,7 @@ use crate::Error;
 use crate::kernels::{self, Tiles, kernels, pack_tiles, tiles_bytes, unpack_row};
 use crate::loading::Loader;
 use crate::memory::{MappedFile, MappedVec, Piece};
-use crate::packed::{self, Packed, Quant, Rows, path};
+use crate::packed::{self, Packed, Planes, Quant, Rows, path};
 use crate::team::Shared;
 
 /// How the numbers of a matrix are encoded.
@@ -71,6 +71,7 @@ pub struct Matrix {
 enum Data {
     Plain(kernels::Format, Piece),
     Quant(Packed),
+    Planes(Planes),
     /// Rows to be read one by one, not multiplied with.
     Table(Format, Arc<MappedFile>, Range<usize>),
 }
@@ -102,6 +103,25 @@ impl Matrix {
         Ok(Matrix { rows, cols, data })
     }
 
+    /// The same in [`Planes`], where it is encoded so that it can be.
+    pub fn in_planes(
+        file: &Arc<MappedFile>,
+        range: Range<usize>,
+        format: Format,
+        rows: usize,
+        cols: usize,
+        loader: &Loader<'_>,
+    ) -> Result<Matrix, Error> {
+        let room = Packed::bytes_for(Quant::Q8_0, rows, cols);
+        let (Format::Quant(Quant::Q8_0), Some(room)) = (format, room) else {
+            return Matrix::in_file(file, range, format, rows, cols, loader);
+        };
+        checked(file, &range, format, rows, cols)?;
+        let fill = |share: usize, work: &(dyn Fn(usize, &[u8]) + Sync)| loader.each(file, range, share, work);
+        let planes = Planes::pack(rows, cols, loader.room(room)?, fill)?;
+        Ok(Matrix { rows, cols, data: Data::Planes(planes) })
+    }
+
     /// The matrix that lies in `range` of a mapped file, used in place: its rows can be read, and nothing can be multiplied
     /// with it.
     pub fn table(
@@ -130,6 +150,7 @@ impl Matrix {
         match &self.data {
             Data::Plain(plain, _) => Format::Plain(*plain),
             Data::Quant(packed) => Format::Quant(packed.quant()),
+            Data::Planes(_) => Format::Quant(Quant::Q8_0),
             Data::Table(format, ..) => *format,
         }
     }
@@ -139,8 +160,14 @@ impl Matrix {
         match &self.data {
             Data::Plain(_, data) => data.len(),
             Data::Quant(packed) => packed.bytes(),
+            Data::Planes(planes) => planes.bytes(),
             Data::Table(_, _, range) => range.len(),
         }
+    }
+
+    /// Its planes, where it lies in them.
+    pub(crate) fn planes(&self) -> Option<&Planes> {
+        if let Data::Planes(planes) = &self.data { Some(planes) } else { None }
     }
 
     /// `y[i * stride + j] = x_i · row_j` for the rows `x_i` of the input and `j` in `rows`, which begins at a multiple of
@@ -179,6 +206,7 @@ impl Matrix {
                 // SAFETY: the caller's promise.
                 unsafe { packed.multiply(path(), tiles, &x.quant, y, stride) };
             }
+            Data::Planes(_) => panic!("planes need scratch: who has some multiplies with them"),
             Data::Table(..) => panic!("a table is not multiplied with"),
         }
     }
@@ -195,6 +223,7 @@ impl Matrix {
                 unpack_row(*format, data.get(index / TILE * bytes..)?.get(..bytes)?, index % TILE, out);
             }
             Data::Quant(packed) => packed.row(index, out)?,
+            Data::Planes(planes) => planes.row(index, out)?,
             Data::Table(format, file, range) => {
                 let bytes = format.row_bytes(self.cols)?;
                 let row = file.get(range.clone())?.get(index.checked_mul(bytes)?..)?.get(..bytes)?;
@@ -236,6 +265,11 @@ impl Input {
     /// Bytes that it takes.
     pub fn bytes(&self) -> u64 {
         self.plain.bytes() + self.quant.bytes()
+    }
+
+    /// The rows in bytes, where a quantised matrix is multiplied with them.
+    pub(crate) fn quantised(&self) -> &Rows {
+        &self.quant
     }
 
     /// Begins anew with `len` rows of `cols` numbers; each must be set before it is used.

@@ -7,6 +7,7 @@
 //! settings give the same text, whatever else runs.
 
 use crate::Error;
+use crate::gemma::Logits;
 use crate::kernels::kernels;
 
 /// How an answer is chosen and when it ends.
@@ -67,8 +68,32 @@ const STRONGEST_BIAS: f32 = 100.0;
 pub const MOST_ALTERNATIVES: usize = 20;
 /// Generated tokens that the repetition penalty looks back on.
 const PENALTY_WINDOW: usize = 64;
+/// Likeliest tokens that are exact in the sum that probabilities are told by, where others are rough.
+const SUMMED: usize = 16;
+/// Likeliest tokens up to which they are looked for among rough logits.
+const MOST_REACHED: usize = 256;
 
 impl Sampling {
+    /// So many of the likeliest tokens are drawn from.
+    fn keep(&self) -> usize {
+        match self.temperature {
+            0.0 => 1,
+            _ if self.top_k == 0 => usize::MAX,
+            _ => self.top_k,
+        }
+    }
+
+    /// The same before so many tokens were penalised, each of which may have been one of them, and those with a bias moved.
+    fn keep_of(&self, penalised: usize) -> usize {
+        let penalised = if self.repeat == 1.0 { 0 } else { penalised };
+        self.keep().saturating_add(penalised).saturating_add(self.bias.len())
+    }
+
+    /// Whether a choice may depend on the logits of all tokens, or of so many that it is not worth looking for them.
+    pub(crate) fn needs_all(&self) -> bool {
+        self.keep_of(PENALTY_WINDOW) > MOST_REACHED
+    }
+
     /// Whether every setting is in its range; the error names the first that is not.
     pub fn check(&self) -> Result<(), Error> {
         let range = |name: &str, value: f32, ok: bool, accepted: &str| {
@@ -136,11 +161,33 @@ impl Sampler {
         Sampler { candidates: Vec::new(), weights: Vec::new(), peaks: Vec::new(), sorted: Vec::new(), normaliser: 0.0 }
     }
 
+    /// The next token as [`choose`](Self::choose) finds it, of logits that may be rough: what it depends on is made exact before.
+    pub(crate) fn choose_of(
+        &mut self,
+        logits: &mut Logits<'_>,
+        history: &[u32],
+        s: &Sampling,
+        allowed: Option<&[u32]>,
+    ) -> Choice {
+        let recent = &history[history.len().saturating_sub(PENALTY_WINDOW)..];
+        let penalised = recent.iter().copied().filter(|_| s.repeat != 1.0);
+        let named = penalised.chain(s.bias.iter().map(|(token, _)| *token));
+        let keep = s.keep_of(recent.len());
+        // Probabilities are told of the whole vocabulary, whatever is allowed.
+        match allowed {
+            None => logits.reach(keep.max(SUMMED), named, None),
+            Some(_) => {
+                logits.reach(SUMMED, named, None);
+                logits.reach(keep, [], allowed);
+            }
+        }
+        self.choose(logits.values(), history, s, allowed)
+    }
+
     /// The next token after the `history` of generated ones. `logits` has one entry per piece of the vocabulary, at least one. Where `allowed` is given, a
     /// set with a bit per piece, the others count as if they were not in the vocabulary; it must not be empty.
     pub(crate) fn choose(&mut self, logits: &[f32], history: &[u32], s: &Sampling, allowed: Option<&[u32]>) -> Choice {
-        self.peaks.clear();
-        self.peaks.extend(logits.chunks(STRETCH).map(|stretch| kernels().largest(stretch)));
+        self.look(logits);
         let peak = self.peaks.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let total = f64::from(kernels().exp_sum(logits, peak));
         self.normaliser = f64::from(peak) + total.ln();
@@ -149,14 +196,28 @@ impl Sampler {
         Choice { token, log_probability: self.log_probability(logit) }
     }
 
+    fn look(&mut self, logits: &[f32]) {
+        self.peaks.clear();
+        self.peaks.extend(logits.chunks(STRETCH).map(|stretch| kernels().largest(stretch)));
+    }
+
     fn log_probability(&self, logit: f32) -> f64 {
         (f64::from(logit) - self.normaliser).min(0.0)
+    }
+
+    /// The [likeliest](Self::likeliest) of logits that may be rough.
+    pub(crate) fn likeliest_of(&mut self, logits: &mut Logits<'_>, n: usize, out: &mut Vec<(u32, f64)>) {
+        if n > 0 {
+            logits.reach(n, [], None);
+            self.likeliest(logits.values(), n, out);
+        }
     }
 
     /// Appends the `n` likeliest tokens of the logits last [chosen](Self::choose) from, the likeliest first, with the logarithms of the probabilities
     /// that the model gave them.
     pub(crate) fn likeliest(&mut self, logits: &[f32], n: usize, out: &mut Vec<(u32, f64)>) {
         if n > 0 {
+            self.look(logits);
             let plain = Sampling { top_k: n, ..Sampling::default() };
             self.collect(logits, &[], &plain, None, false);
             out.extend(self.candidates.iter().map(|&(logit, token)| (token, self.log_probability(logit))));
@@ -184,11 +245,7 @@ impl Sampler {
             let logit = logits.get(t as usize).filter(|_| bias > -STRONGEST_BIAS);
             (penalised(t, logit.map_or(f32::NEG_INFINITY, |l| sound(*l) + bias)), t)
         };
-        let keep = match s.temperature {
-            0.0 => 1,
-            _ if s.top_k == 0 => usize::MAX,
-            _ => s.top_k,
-        };
+        let keep = s.keep();
         let may = |t: u32| match allowed {
             None => (t as usize) < logits.len(),
             Some(set) => set.get(t as usize / 32).is_some_and(|word| word >> (t % 32) & 1 == 1),

@@ -232,7 +232,7 @@ fn quoting(report: &mut Report, quick: bool) -> Outcome<()> {
             let part = answer.part(if reading { BATCH } else { FEW });
             let rows = part.tokens.len();
             small_work.append(&mut [part], &Lead::alone(), &|| {})?;
-            done = answer.appended(|row| small_work.logits(row), Duration::ZERO)? != Step::Running;
+            done = answer.appended(&mut small_work, 0, &Lead::alone(), Duration::ZERO)? != Step::Running;
             if !reading {
                 steps.push((rows, answer.tokens() - before));
             }
@@ -249,10 +249,13 @@ fn quoting(report: &mut Report, quick: bool) -> Outcome<()> {
         for _ in 0..if quick { 5 } else { 40 } {
             let began = Instant::now();
             large_work.append(
-                &mut [Part { sequence: &mut sequence, tokens: &text, logits: rows }],
+                &mut [Part { sequence: &mut sequence, tokens: &text, logits: rows, exact: false }],
                 &Lead::alone(),
                 &|| {},
             )?;
+            for row in 0..rows {
+                large_work.of_row(row, &Lead::alone()).reach(1, [], None);
+            }
             times.push(began.elapsed().as_secs_f64());
         }
         *cost = median(&times);

@@ -64,12 +64,16 @@ impl Loaded {
         Ok(Sequence::new(Arc::clone(&self.model), CONTEXT.min(self.model.info().context))?)
     }
 
-    /// Appends tokens, and computes the logits after the last one if they are wanted.
-    fn append(&mut self, sequence: &mut Sequence, tokens: &[u32], lead: &Lead<'_>, logits: bool) -> Outcome<()> {
+    /// Appends tokens, and computes the logits after the last one as far as a choice among the `keep` likeliest needs them, which a
+    /// greedy one with 1 is; 0 is none.
+    fn append(&mut self, sequence: &mut Sequence, tokens: &[u32], lead: &Lead<'_>, keep: usize) -> Outcome<()> {
         let last = tokens.len().div_ceil(BATCH);
         for (n, tokens) in tokens.chunks(BATCH).enumerate() {
-            let logits = usize::from(logits && n + 1 == last);
-            self.work.append(&mut [Part { sequence, tokens, logits }], lead, &|| {})?;
+            let logits = usize::from(keep > 0 && n + 1 == last);
+            self.work.append(&mut [Part { sequence, tokens, logits, exact: false }], lead, &|| {})?;
+        }
+        if keep > 0 {
+            self.work.of_row(0, lead).reach(keep, [], None);
         }
         Ok(())
     }
@@ -84,7 +88,9 @@ impl Bench {
             ["load", "q8"] => self.load(KvFormat::Q8),
             ["memory"] => memory(),
             ["prefill", n] => self.prefill(number(n)?),
-            ["decode", depth, n] => self.decode(number(depth)?, number(n)?),
+            ["decode", depth, n] => self.decode(number(depth)?, number(n)?, 1),
+            // Beyond the protocol: for a choice among the `k` likeliest.
+            ["decode", depth, n, k] => self.decode(number(depth)?, number(n)?, number(k)?),
             ["streams", s, n] => self.streams(number(s)?, number(n)?),
             ["greedy", ids, n] => {
                 let ids = ids.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>()?;
@@ -122,19 +128,21 @@ impl Bench {
         let (loaded, lead) = self.ready()?;
         let mut sequence = loaded.text()?;
         let began = Instant::now();
-        loaded.append(&mut sequence, &tokens, &lead, true)?;
+        loaded.append(&mut sequence, &tokens, &lead, 1)?;
         Ok(seconds(began))
     }
 
-    fn decode(&mut self, depth: usize, n: usize) -> Outcome<Value> {
+    fn decode(&mut self, depth: usize, n: usize, keep: usize) -> Outcome<Value> {
         let (loaded, lead) = self.ready()?;
         let mut sequence = loaded.text()?;
-        loaded.append(&mut sequence, &tokens(0, 0, depth), &lead, false)?;
-        let began = Instant::now();
+        loaded.append(&mut sequence, &tokens(0, 0, depth), &lead, 0)?;
+        let (began, before) = (Instant::now(), loaded.work.reached());
         for token in tokens(0, depth, n) {
-            loaded.append(&mut sequence, &[token], &lead, true)?;
+            loaded.append(&mut sequence, &[token], &lead, keep)?;
         }
-        Ok(seconds(began))
+        let mut reply = seconds(began);
+        reply["tiles_per_token"] = json!((loaded.work.reached() - before) as f64 / n as f64);
+        Ok(reply)
     }
 
     fn streams(&mut self, streams: usize, n: usize) -> Outcome<Value> {
@@ -142,15 +150,19 @@ impl Bench {
         let mut texts = Vec::with_capacity(streams);
         for stream in 0..streams {
             let mut sequence = loaded.text()?;
-            loaded.append(&mut sequence, &tokens(stream, 0, STREAM_DEPTH), &lead, false)?;
+            loaded.append(&mut sequence, &tokens(stream, 0, STREAM_DEPTH), &lead, 0)?;
             texts.push((sequence, tokens(stream, STREAM_DEPTH, n)));
         }
         let began = Instant::now();
         for step in 0..n {
             let parts = texts.iter_mut();
-            let mut parts: Vec<Part<'_>> =
-                parts.map(|(sequence, tokens)| Part { sequence, tokens: &tokens[step..=step], logits: 1 }).collect();
+            let mut parts: Vec<Part<'_>> = parts
+                .map(|(sequence, tokens)| Part { sequence, tokens: &tokens[step..=step], logits: 1, exact: false })
+                .collect();
             loaded.work.append(&mut parts, &lead, &|| {})?;
+            for row in 0..streams {
+                loaded.work.of_row(row, &lead).reach(1, [], None);
+            }
         }
         Ok(seconds(began))
     }
@@ -161,8 +173,8 @@ impl Bench {
         let mut ids: Vec<u32> = Vec::with_capacity(n);
         while ids.len() < n {
             match ids.last() {
-                None => loaded.append(&mut sequence, prompt, &lead, true)?,
-                Some(&last) => loaded.append(&mut sequence, &[last], &lead, true)?,
+                None => loaded.append(&mut sequence, prompt, &lead, 1)?,
+                Some(&last) => loaded.append(&mut sequence, &[last], &lead, 1)?,
             }
             let logits = loaded.work.logits(0);
             // The first of the highest.

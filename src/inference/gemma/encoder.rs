@@ -134,7 +134,7 @@ impl Encoder {
             Kind::Folder(folder) => folder.beside::<Limit>("sentence_bert_config.json")?.and_then(|l| l.max_seq_length),
         };
         let prompts = prompts.map_or_else(|| Prompts::read(&source), Ok)?;
-        let model = Arc::new(Gemma::read(&source, path, &LoadOptions::default(), &Progress::default())?);
+        let model = Arc::new(Gemma::read(&source, path, &LoadOptions::default(), &Progress::default(), usize::MAX)?);
         let (tokenizer, width) = (model.tokenizer(), model.config().width);
         let (Some(bos), Some(eos)) = (tokenizer.bos(), tokenizer.eos()) else {
             return Err(Error::new("the tokenizer names no token that begins a text, or none that ends it"));

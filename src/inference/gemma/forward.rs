@@ -22,12 +22,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::config::{GROUP, LayerShape, Rope};
+use super::head::{Head, Logits};
 use super::kv::{KvCache, KvFormat, Layout, Places};
 use super::source::Family;
 use super::{Gemma, Layer, OwnInput, OwnInputs};
 use crate::Error;
 use crate::kernels::{AttentionKernels, Kernels, PAGE, Running, SEGMENT, attention, kernels};
 use crate::memory::MappedVec;
+use crate::packed::{Planes, path};
 use crate::product::{Input, Matrix, TILE};
 use crate::team::{Lead, Shared};
 
@@ -35,6 +37,8 @@ use crate::team::{Lead, Shared};
 pub const BATCH: usize = 132;
 /// Rows of a batch whose logits may be wanted.
 pub const LOGITS: usize = 32;
+/// Rows up to which rough logits cost less than exact ones: with more, products and not memory are what they wait for.
+const ROUGH: usize = 4;
 /// Queries that meet a page together: twice the rows of the tallest tile, and scores and sums that fit the first-level cache.
 const QUERIES: usize = 12;
 /// The same where pages have to be unpacked first: more queries share that.
@@ -105,11 +109,13 @@ pub struct Part<'a> {
     pub tokens: &'a [u32],
     /// Of how many of the last tokens the logits are wanted.
     pub logits: usize,
+    /// Whether all of them must be exact; if not, [`Logits::reach`] makes exact what is.
+    pub exact: bool,
 }
 
 /// The activations of a batch, made for a model and used again and again.
 pub struct Workspace {
-    model: Arc<Gemma>,
+    pub(super) model: Arc<Gemma>,
     /// Rows that a batch may have, and those whose logits may be wanted.
     most: (usize, usize),
     x: MappedVec<f32>,
@@ -119,8 +125,9 @@ pub struct Workspace {
     normed: Input,
     mixed: Input,
     inner: Input,
-    head: Input,
-    logits: MappedVec<f32>,
+    pub(super) head: Input,
+    pub(super) logits: MappedVec<f32>,
+    pub(super) likely: Head,
     /// What the tokens bring for every layer, where they do.
     own: MappedVec<f32>,
     /// What a layer makes of it.
@@ -129,7 +136,7 @@ pub struct Workspace {
     /// Cosines and sines per row, for each kind of rotation that there is.
     turns: Vec<Turns>,
     /// What each thread needs for itself.
-    scratch: Vec<MappedVec<f32>>,
+    pub(super) scratch: Vec<MappedVec<f32>>,
     /// How long one is.
     scratch_len: usize,
     /// What blocks of queries found in each segment, where segments are divided among threads: sums, the largest score, and the
@@ -205,7 +212,8 @@ impl Workspace {
         // See `Block`; gate and up of a piece; a normed row.
         let layout = model.layout();
         let attention = queries(layout.format()).max(group) * Block::each(dim) + layout.scratch_len(dim);
-        let scratch_len = attention.max(2 * most * INNER).max(c.width).max(dim);
+        let planes = model.output().planes().map_or(0, Planes::scratch_len);
+        let scratch_len = attention.max(2 * most * INNER).max(c.width).max(dim).max(planes);
         let mut turns: Vec<Turns> = Vec::new();
         for shape in &c.shapes {
             if turns.iter().all(|turns| !turns.is(shape)) {
@@ -224,6 +232,7 @@ impl Workspace {
             inner: Input::new(most, ffn, layers.iter().map(|layer| &layer.down))?,
             head: Input::new(wanted, c.width, [model.output()])?,
             logits: MappedVec::zeroed(wanted * model.output().rows())?,
+            likely: Head::new(model.output().planes(), wanted)?,
             own: rows(c.layers * own_inputs)?,
             own_gated: rows(own_inputs)?,
             own_input: Input::new(most, own_inputs, of_own)?,
@@ -242,12 +251,23 @@ impl Workspace {
         let inputs = [&self.normed, &self.mixed, &self.inner, &self.head, &self.own_input];
         vectors.into_iter().chain(&self.scratch).map(MappedVec::bytes).sum::<u64>()
             + inputs.into_iter().map(Input::bytes).sum::<u64>()
+            + self.likely.bytes()
     }
 
     /// The logits of the last batch: row `row` of those that were wanted, in the order of the parts and their tokens.
     pub fn logits(&self, row: usize) -> &[f32] {
-        let rows = self.model.output().rows();
-        &self.logits[row * rows..(row + 1) * rows]
+        let (rows, place) = (self.model.output().rows(), self.likely.place(row));
+        &self.logits[place * rows..(place + 1) * rows]
+    }
+
+    /// The same row, to choose from.
+    pub fn of_row<'a>(&'a mut self, row: usize, lead: &'a Lead<'a>) -> Logits<'a> {
+        Logits::new(self, row, lead)
+    }
+
+    /// Tiles of the head that were made exact for choices so far.
+    pub fn reached(&self) -> u64 {
+        self.likely.computed()
     }
 
     /// Appends the tokens of all parts to their texts, at most [`BATCH`] together, and computes the logits that are wanted, at
@@ -264,7 +284,7 @@ impl Workspace {
             next += part.tokens.len();
         }
         let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens.iter().copied()).collect();
-        let wanted: Vec<usize> = parts.iter().map(|part| part.logits).collect();
+        let wanted: Vec<(usize, bool)> = parts.iter().map(|part| (part.logits, part.exact)).collect();
         self.pass(&tokens, rows, Some(&wanted), lead, pause)?;
         for part in parts {
             part.sequence.len += part.tokens.len();
@@ -291,7 +311,7 @@ impl Workspace {
         &mut self,
         tokens: &[u32],
         rows: Vec<Rows>,
-        wanted: Option<&[usize]>,
+        wanted: Option<&[(usize, bool)]>,
         lead: &Lead<'_>,
         pause: &dyn Fn(),
     ) -> Result<(), Error> {
@@ -319,8 +339,8 @@ impl Workspace {
             pass.rest(index, layer)?;
             pause();
         }
-        if wanted.is_some() {
-            pass.logits();
+        if let Some(wanted) = wanted {
+            pass.logits(wanted.iter().flat_map(|(count, exact)| std::iter::repeat_n(*exact, *count)));
         }
         Ok(())
     }
@@ -332,7 +352,7 @@ impl Workspace {
         if total > self.most.0 || wanted > self.most.1 {
             return Err(Error::new(format!("{total} tokens and {wanted} logits are more than a batch has room for")));
         }
-        for Part { sequence, tokens, logits } in parts {
+        for Part { sequence, tokens, logits, .. } in parts {
             if !Arc::ptr_eq(&sequence.model, &self.model) {
                 return Err(Error::new("a sequence of another model"));
             }
@@ -383,11 +403,11 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// Goes on with the last rows of each text alone, so many of each, from where a layer has its queries.
-    fn keep(&mut self, index: usize, wanted: &[usize]) {
+    fn keep(&mut self, index: usize, wanted: &[(usize, bool)]) {
         let stride = self.stride(index);
         let work = &mut *self.work;
         let mut next = 0;
-        for (part, &wanted) in self.rows.iter_mut().zip(wanted) {
+        for (part, &(wanted, _)) in self.rows.iter_mut().zip(wanted) {
             let skipped = part.rows.len() - wanted;
             for (to, from) in (next..).zip(part.rows.start + skipped..part.rows.end) {
                 let half = work.turns.iter_mut().flat_map(|turns| [&mut turns.cos, &mut turns.sin]);
@@ -734,11 +754,14 @@ impl Pass<'_> {
         });
     }
 
-    /// The logits of the rows.
-    fn logits(&mut self) {
+    /// The logits of the rows, of which these are wanted exactly.
+    fn logits(&mut self, exact: impl Iterator<Item = bool> + Clone) {
         let (k, c, model) = (self.k, self.model.config(), self.model);
         let work = &mut *self.work;
         work.head.reset(self.total, c.width);
+        let planes = model.output().planes();
+        let few = exact.clone().filter(|exact| !exact).count() <= ROUGH;
+        let whole = work.likely.arrange(exact.map(|exact| exact || !few));
         let scratch = scratch(&mut work.scratch);
         let (x, to) = (&work.x, work.head.writer());
         // SAFETY: see `Pass`; there is no other thread here.
@@ -746,20 +769,37 @@ impl Pass<'_> {
         for (i, x) in x.chunks_exact(c.width).take(self.total).enumerate() {
             k.rms_norm(x, model.output_norm(), c.epsilon, normed);
             // SAFETY: see `Pass`.
-            unsafe { to.set(i, 0, normed) };
+            unsafe { to.set(work.likely.place(i), 0, normed) };
         }
         let (logits, stride) = (Shared::of(&mut work.logits), model.output().rows());
-        let count = self.total;
-        products(self.lead, count, &[(model.output(), 0)], &|matrix, rows, at| {
-            // SAFETY: see `Pass`.
-            unsafe { matrix.multiply(rows.clone(), &work.head, logits.at(at), stride) };
-            if let Some(cap) = c.final_cap {
-                for i in 0..count {
-                    // SAFETY: see `Pass`; these products have just been made here.
-                    k.bend(unsafe { logits.slice(i * stride + rows.start, rows.len()) }, cap);
-                }
+        let x = &work.head;
+        let bend = |rows: Range<usize>| {
+            for i in (0..whole).filter(|_| c.final_cap.is_some()) {
+                // SAFETY: see `Pass`; these products have just been made by the same thread.
+                k.bend(unsafe { logits.slice(i * stride + rows.start, rows.len()) }, c.final_cap.unwrap_or_default());
             }
+        };
+        let Some(planes) = planes else {
+            return products(self.lead, whole, &[(model.output(), 0)], &|matrix, rows, at| {
+                // SAFETY: see `Pass`.
+                unsafe { matrix.multiply(rows.clone(), x, logits.at(at), stride) };
+                bend(rows);
+            });
+        };
+        let pieces = cut(planes.tiles(), c.width * TILE, self.lead);
+        self.lead.run(if whole > 0 { pieces.len() } else { 0 }, &|piece, member| {
+            let tiles = pieces[piece].clone();
+            // SAFETY: see `Pass`.
+            unsafe {
+                let (to, scratch) = (logits.at(0), scratch[member].own(planes.scratch_len()));
+                planes.exact(path(), tiles.clone(), x.quantised(), 0..whole, to, stride, scratch);
+            }
+            bend(tiles.start * TILE..stride.min(tiles.end * TILE));
         });
+        if whole < self.total {
+            let rough = whole..self.total;
+            work.likely.rough(planes, work.head.quantised(), rough, &mut work.logits, c.final_cap, self.lead);
+        }
     }
 }
 
@@ -918,9 +958,9 @@ enum Branch {
 const MOST_QUERIES: usize = if QUERIES_OF_PACKED > GROUP { QUERIES_OF_PACKED } else { GROUP };
 
 /// One thread's scratch, for the closures of a region.
-struct Own(Shared<f32>, usize);
+pub(super) struct Own(Shared<f32>, usize);
 
-fn scratch(all: &mut [MappedVec<f32>]) -> Vec<Own> {
+pub(super) fn scratch(all: &mut [MappedVec<f32>]) -> Vec<Own> {
     all.iter_mut().map(|scratch| Own(Shared::of(scratch), scratch.len())).collect()
 }
 
@@ -933,7 +973,7 @@ impl Own {
         clippy::mut_from_ref,
         reason = "it stands for a pointer; that the places are the caller's alone is its promise"
     )]
-    unsafe fn own(&self, len: usize) -> &mut [f32] {
+    pub(super) unsafe fn own(&self, len: usize) -> &mut [f32] {
         assert!(len <= self.1);
         // SAFETY: the length was just compared; the rest is the caller's promise.
         unsafe { self.0.slice(0, len) }
@@ -951,7 +991,7 @@ fn by_rows(lead: &Lead<'_>, total: usize, work: &(dyn Fn(Range<usize>, usize) + 
 /// Cuts `all` units of `bytes` each into the pieces that threads take one after the other: large ones first, since the CPU has
 /// to learn anew where to read ahead with each, and smaller and smaller ones, so that all end together. (Guided
 /// self-scheduling: Polychronopoulos and Kuck, 1987.)
-fn cut(all: usize, bytes: usize, lead: &Lead<'_>) -> Vec<Range<usize>> {
+pub(super) fn cut(all: usize, bytes: usize, lead: &Lead<'_>) -> Vec<Range<usize>> {
     /// What is not cut further.
     const LEAST: usize = 64 << 10;
     let parts = if lead.has_help() { 2 * lead.members() } else { 1 };

@@ -220,10 +220,18 @@ impl Source {
         }
     }
 
-    /// The first `rows` rows of a table that may have more of them: those that no piece of the tokenizer has are nobody's.
-    pub(crate) fn table(&self, name: &str, rows: usize, cols: usize, loader: &Loader<'_>) -> Result<Matrix, Error> {
+    /// The first `rows` rows of a table that may have more of them: those that no piece of the tokenizer has are nobody's. In planes,
+    /// where they can be and are at least `planes_from`.
+    pub(crate) fn table(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        planes_from: usize,
+        loader: &Loader<'_>,
+    ) -> Result<Matrix, Error> {
         match &self.kind {
-            Kind::Gguf(gguf) => gguf.leading_rows(name, rows, cols, loader),
+            Kind::Gguf(gguf) => gguf.head(name, rows, cols, planes_from, loader),
             Kind::Folder(folder) => folder.tensors.leading_rows(&known(name)?, rows, cols, loader),
         }
     }

@@ -26,6 +26,13 @@ pub(crate) fn model(name: &str) -> Arc<Gemma> {
     Arc::new(Gemma::load(&path, &LoadOptions::default(), &Progress::default()).unwrap())
 }
 
+/// The same with its head in planes, if it is quantised so.
+pub(crate) fn model_in_planes(name: &str) -> Arc<Gemma> {
+    let path = tests_dir().join("models").join(name);
+    let source = source::Source::open(&path).unwrap();
+    Arc::new(Gemma::read(&source, &path, &LoadOptions::default(), &Progress::default(), 1).unwrap())
+}
+
 /// What these bytes load as.
 fn loaded(bytes: &[u8]) -> Result<Gemma, Error> {
     let file = file_of(bytes);
@@ -45,7 +52,7 @@ const CHUNK: usize = LOGITS;
 
 /// Appends tokens and gives the logits after each.
 pub(crate) fn extend(sequence: &mut Sequence, work: &mut Workspace, tokens: &[u32]) -> Result<Vec<Vec<f32>>, Error> {
-    let part = Part { sequence, tokens, logits: tokens.len() };
+    let part = Part { sequence, tokens, logits: tokens.len(), exact: true };
     work.append(&mut [part], &Lead::alone(), &|| {})?;
     Ok((0..tokens.len()).map(|row| work.logits(row).to_vec()).collect())
 }
@@ -132,7 +139,7 @@ fn threads_that_divide_a_long_text_give_the_same_bits() {
             let mut work = Workspace::new(Arc::clone(&model)).unwrap();
             let mut sequence = Sequence::new(Arc::clone(&model), tokens.len()).unwrap();
             for (chunk, want) in tokens.chunks(7).zip(alone.chunks(7)) {
-                let part = Part { sequence: &mut sequence, tokens: chunk, logits: chunk.len() };
+                let part = Part { sequence: &mut sequence, tokens: chunk, logits: chunk.len(), exact: true };
                 work.append(&mut [part], &lead, &|| {}).unwrap();
                 let got: Vec<Vec<f32>> = (0..chunk.len()).map(|row| work.logits(row).to_vec()).collect();
                 assert!(bits(&got) == want, "{kv:?}");

@@ -303,7 +303,7 @@ proptest! {
             let mut sequence = crate::gemma::Sequence::new(Arc::clone(&model), 64).unwrap();
             let mut work = crate::gemma::Workspace::new(model).unwrap();
             if !ids.is_empty() {
-                let part = crate::gemma::Part { sequence: &mut sequence, tokens: &ids, logits: 1 };
+                let part = crate::gemma::Part { sequence: &mut sequence, tokens: &ids, logits: 1, exact: true };
                 let _ = work.append(&mut [part], &crate::team::Lead::alone(), &|| {});
             }
         }

@@ -16,11 +16,11 @@
 use std::arch::x86_64::*;
 
 use super::layout::{self, BLOCK, Kind, Place, QUAD, STEP, TILE, with_kind};
-use super::{AHEAD, Meta, Path, Quant, Tiles};
+use super::{AHEAD, Meta, Path, Quant, Tiles, planes};
 
-pub(super) static PATH: Path = Path { name: "avx2", tiles: tiles_plain, quantise };
-static VEX: Path = Path { name: "avx2vnni", tiles: tiles_vex, quantise };
-static EVEX: Path = Path { name: "avx2vnni", tiles: tiles_evex, quantise };
+pub(super) static PATH: Path = Path { name: "avx2", tiles: tiles_plain, quantise, join };
+static VEX: Path = Path { name: "avx2vnni", tiles: tiles_vex, quantise, join };
+static EVEX: Path = Path { name: "avx2vnni", tiles: tiles_evex, quantise, join };
 
 /// Registers of a tile.
 const HALVES: usize = 2;
@@ -380,4 +380,9 @@ fn quantise(from: &[f32], quants: &mut [i8], meta: &mut [Meta]) {
             *meta = Meta { scale: largest / 127.0, low, high, both: low + high };
         }
     }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn join(blocks: usize, coarse: &[u8], fine: &[u8], whole: &mut [u8]) {
+    planes::join(blocks, coarse, fine, whole);
 }

@@ -10,9 +10,9 @@
 use std::arch::x86_64::*;
 
 use super::layout::{self, BLOCK, Kind, Place, QUAD, TILE, with_kind};
-use super::{AHEAD, FEW, Meta, Path, Quant, Tiles};
+use super::{AHEAD, FEW, Meta, Path, Quant, Tiles, planes};
 
-pub(super) static PATH: Path = Path { name: "avx512vnni", tiles, quantise };
+pub(super) static PATH: Path = Path { name: "avx512vnni", tiles, quantise, join };
 
 pub(super) fn runs() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -279,4 +279,9 @@ fn quantise(from: &[f32], quants: &mut [i8], meta: &mut [Meta]) {
             *meta = Meta { scale: largest / 127.0, low, high, both: low + high };
         }
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn join(blocks: usize, coarse: &[u8], fine: &[u8], whole: &mut [u8]) {
+    planes::join(blocks, coarse, fine, whole);
 }

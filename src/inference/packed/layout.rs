@@ -522,3 +522,8 @@ pub(super) fn unpack_row(quant: Quant, tile: &[u8], row: usize, out: &mut [f32])
         }
     }
 }
+
+/// The 32 numbers of one row among the nibbles of a block of a tile.
+pub(super) fn nibbles(block: &[u8], row: usize) -> [u8; BLOCK] {
+    std::array::from_fn(|i| block[i / QUAD / 2 * STEP + row * QUAD + i % QUAD] >> (i / QUAD % 2 * 4) & 15)
+}

@@ -18,9 +18,9 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::layout::{self, BLOCK, Kind, Place, QUAD, STEP, TILE, with_kind};
-use super::{Meta, Path, Quant, Tiles};
+use super::{Meta, Path, Quant, Tiles, planes};
 
-pub(super) static PATH: Path = Path { name: "neon", tiles, quantise };
+pub(super) static PATH: Path = Path { name: "neon", tiles, quantise, join: planes::join };
 
 /// Rows of `x` that meet a tile at once: their sixteen integer sums, four registers of weights and four of `x` leave eight
 /// of 32 for the rest.

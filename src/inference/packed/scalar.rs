@@ -1,9 +1,9 @@
 //! The definition of the products, in plain loops; every other path gives its bits.
 
 use super::layout::{self, BLOCK, TILE};
-use super::{Meta, Path, Tiles};
+use super::{Meta, Path, Tiles, planes};
 
-pub(super) static PATH: Path = Path { name: "scalar", tiles, quantise };
+pub(super) static PATH: Path = Path { name: "scalar", tiles, quantise, join: planes::join };
 
 /// SAFETY of the block inside: the caller's promise about `y`, as [`super::Packed::multiply`] has it.
 fn tiles(job: Tiles<'_>) {

@@ -148,6 +148,68 @@ fn every_path_gives_the_bits_of_the_scalar_one() {
     }
 }
 
+/// The planes of rows in Q8_0 as a file has them.
+pub(crate) fn in_planes(rows: usize, cols: usize, bytes: &[u8]) -> Planes {
+    let len = Packed::bytes_for(Quant::Q8_0, rows, cols).unwrap();
+    let fill = |share: usize, pack: &(dyn Fn(usize, &[u8]) + Sync)| {
+        bytes.chunks(share).enumerate().for_each(|(n, bytes)| pack(n, bytes));
+        Ok(())
+    };
+    Planes::pack(rows, cols, Arena::new(len).unwrap().take(len).unwrap(), fill).unwrap()
+}
+
+#[test]
+fn planes_are_the_packed_matrix_on_every_path() {
+    let paths = available();
+    for cols in WIDTHS {
+        let n = 35;
+        let bytes = blocks(Quant::Q8_0, n, cols, cols as u64);
+        let (whole, planes) = (packed(Quant::Q8_0, n, cols, &bytes), in_planes(n, cols, &bytes));
+        assert_eq!((planes.bytes(), planes.tiles()), (whole.bytes(), whole.tiles()));
+        let (mut want, mut row) = (vec![0.0; cols], vec![0.0; cols]);
+        for i in 0..n {
+            (whole.row(i, &mut want).unwrap(), planes.row(i, &mut row).unwrap());
+            assert_eq!(bits(&row), bits(&want), "row {i} of {cols}");
+        }
+        assert_eq!(planes.row(n, &mut row), None);
+        let values = numbers(9, 17 * cols);
+        let mut scratch = vec![0.0; planes.scratch_len()];
+        let mut first: Option<Vec<f32>> = None;
+        for path in &paths {
+            let want = product(path, &whole, &values, 17);
+            let x = rows(path, &values, 17);
+            let mut sketch = Sketch::default();
+            sketch.set(&x);
+            for some in [0..1, 3..7, 2..10, 0..17] {
+                let (mut exact, mut rough) = (vec![f32::NAN; some.len() * n], vec![f32::NAN; some.len() * n]);
+                // SAFETY: both have room for so many rows of products, and this is the only thread.
+                unsafe {
+                    for tiles in [0..1, 1..planes.tiles()] {
+                        let (x_rows, to) = (some.clone(), exact.as_mut_ptr());
+                        planes.exact(path, tiles.clone(), &x, x_rows.clone(), to, n, &mut scratch);
+                        planes.coarse(path, tiles, &x, &sketch, x_rows, rough.as_mut_ptr(), n);
+                    }
+                }
+                assert!(bits(&exact) == bits(&want[some.start * n..some.end * n]), "{} {some:?} x {cols}", path.name);
+                for (i, (rough, exact)) in rough.chunks(n).zip(exact.chunks(n)).enumerate() {
+                    let spreads = planes.spreads(0, &sketch, some.start + i);
+                    for (j, (rough, exact)) in rough.iter().zip(exact).enumerate() {
+                        let error = (rough - exact).abs() / spreads[j / 16];
+                        assert!(error < 5.0, "{} row {i}, {j} of {cols}: {error}", path.name);
+                    }
+                }
+                if some.len() == 17 {
+                    assert!(bits(first.get_or_insert(rough.clone())) == bits(&rough), "{} {cols}", path.name);
+                }
+            }
+        }
+    }
+    let room = Arena::new(1 << 16).unwrap().take(576).unwrap();
+    assert!(Planes::pack(2, 32, room, |_, _| Ok(())).is_ok());
+    let room = Arena::new(1 << 16).unwrap().take(577).unwrap();
+    assert!(Planes::pack(2, 32, room, |_, _| Ok(())).is_err());
+}
+
 #[test]
 fn the_largest_bytes_meet_exactly() {
     let (n, cols, m) = (16, 256, 9);

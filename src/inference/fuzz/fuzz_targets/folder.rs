@@ -33,6 +33,6 @@ fuzz_target!(|input: &[u8]| {
     };
     let Ok(mut work) = Workspace::new(Arc::clone(&model)) else { return };
     let Ok(mut sequence) = Sequence::new(model, 8) else { return };
-    let part = Part { sequence: &mut sequence, tokens: &[2, 7, 8], logits: 1 };
+    let part = Part { sequence: &mut sequence, tokens: &[2, 7, 8], logits: 1, exact: true };
     let _ = work.append(&mut [part], &Lead::alone(), &|| {});
 });
