@@ -37,8 +37,6 @@ use crate::team::{Lead, Shared};
 pub const BATCH: usize = 132;
 /// Rows of a batch whose logits may be wanted.
 pub const LOGITS: usize = 32;
-/// Rows up to which rough logits cost less than exact ones: with more, products and not memory are what they wait for.
-const ROUGH: usize = 4;
 /// Queries that meet a page together: twice the rows of the tallest tile, and scores and sums that fit the first-level cache.
 const QUERIES: usize = 12;
 /// The same where pages have to be unpacked first: more queries share that.
@@ -325,8 +323,8 @@ impl Workspace {
             pass.own_inputs(own, tokens);
         }
         // Behind the last layer that has keys and values of its own, no later token looks at a row.
-        let last = model.config().shapes.iter().enumerate().filter(|(index, shape)| shape.kv_source == *index);
-        let last = last.map(|(index, _)| index).last();
+        let mut shapes = model.config().shapes.iter().enumerate();
+        let last = shapes.rfind(|(index, shape)| shape.kv_source == *index).map(|(index, _)| index);
         for (index, layer) in model.layers().iter().enumerate() {
             pass.norm(None, &layer.attn_norm);
             pass.heads(index, layer);
@@ -760,8 +758,7 @@ impl Pass<'_> {
         let work = &mut *self.work;
         work.head.reset(self.total, c.width);
         let planes = model.output().planes();
-        let few = exact.clone().filter(|exact| !exact).count() <= ROUGH;
-        let whole = work.likely.arrange(exact.map(|exact| exact || !few));
+        let whole = work.likely.arrange(exact);
         let scratch = scratch(&mut work.scratch);
         let (x, to) = (&work.x, work.head.writer());
         // SAFETY: see `Pass`; there is no other thread here.
@@ -929,11 +926,10 @@ impl Heads<'_> {
                 let seen = self.seen(block.part, block.rows.start + n / self.group);
                 *factor = self.k.weigh(scores, here(seen.start)..here(seen.end), self.scale, self.cap, state, weights);
             }
-            // SAFETY: as above.
-            let next = if page + 1 < held {
-                unsafe { self.layout.coming(places, self.index, block.head, page + 1) }
-            } else {
-                &[]
+            let next = match page + 1 < held {
+                // SAFETY: as above.
+                true => unsafe { self.layout.coming(places, self.index, block.head, page + 1) },
+                false => &[],
             };
             self.k.mix(own.weights, &factors[..count], d, cells, next, own.segment);
         }

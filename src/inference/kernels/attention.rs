@@ -102,8 +102,8 @@ fn some_scores<C: Cell, const N: usize>(q: &[u32], each: usize, page: &[u32], to
         }
         for n in 0..N {
             let q = rows[n][j];
-            for w in 0..WIDTH {
-                sums[n][w] = C::step(q, sixteen(keys, w * LANES), sums[n][w]);
+            for (w, sum) in sums[n].iter_mut().enumerate() {
+                *sum = C::step(q, sixteen(keys, w * LANES), *sum);
             }
         }
     }
@@ -324,8 +324,8 @@ fn columns<C: Cell, const N: usize, const W: usize>(
         }
         for n in 0..N {
             let weight = rows[n][t];
-            for w in 0..W {
-                tile[n][w] = C::step(weight, sixteen(values, w * LANES), tile[n][w]);
+            for (w, sum) in tile[n].iter_mut().enumerate() {
+                *sum = C::step(weight, sixteen(values, w * LANES), *sum);
             }
         }
     }

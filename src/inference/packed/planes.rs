@@ -274,6 +274,10 @@ impl Planes {
                 path.join(self.blocks(), coarse, fine, joined);
             }
             first = some.end;
+            // Memory brings the next tiles while these are multiplied.
+            let (coarse, fine) = self.tiles_of(first..tiles.end.min(first + step));
+            ask(coarse);
+            ask(fine);
             // SAFETY: the caller's promise.
             unsafe { self.run(path, Quant::Q8_0, joined, some, (x, x.meta()), x_rows.clone(), y, stride) };
         }
@@ -340,6 +344,18 @@ impl Planes {
         }
         sums.map(|sum| if sum.is_finite() { (sum * VARIANCE).sqrt() } else { f32::INFINITY })
     }
+}
+
+/// Asks for these bytes before they are needed, where the CPU can be asked.
+fn ask(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a request for an address inside the bytes; it reads nothing. Every x86-64 CPU has the instruction.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
 
 /// Numbers as the bytes that they lie in.

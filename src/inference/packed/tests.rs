@@ -168,7 +168,8 @@ fn planes_are_the_packed_matrix_on_every_path() {
         assert_eq!((planes.bytes(), planes.tiles()), (whole.bytes(), whole.tiles()));
         let (mut want, mut row) = (vec![0.0; cols], vec![0.0; cols]);
         for i in 0..n {
-            (whole.row(i, &mut want).unwrap(), planes.row(i, &mut row).unwrap());
+            whole.row(i, &mut want).unwrap();
+            planes.row(i, &mut row).unwrap();
             assert_eq!(bits(&row), bits(&want), "row {i} of {cols}");
         }
         assert_eq!(planes.row(n, &mut row), None);
