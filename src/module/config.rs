@@ -45,8 +45,9 @@ static THREADS_CHANGED: OnceLock<fn(usize)> = OnceLock::new();
 static CACHE_CHANGED: OnceLock<fn(usize)> = OnceLock::new();
 static PREFIX_CHANGED: OnceLock<fn(usize)> = OnceLock::new();
 static EMBEDDER_CHANGED: OnceLock<fn()> = OnceLock::new();
-/// Nobody has to be told: the setting is read when it is needed.
+/// Nobody has to be told: these settings are read when they are needed.
 static PROFILE_MODELS_CHANGED: OnceLock<fn()> = OnceLock::new();
+static KV_FORMAT_CHANGED: OnceLock<fn()> = OnceLock::new();
 
 const fn number(name: &'static CStr, min: i64, max: i64, default: i64, summary: &'static str) -> Number {
     Number { name, min, max, default, memory: false, summary, value: AtomicI64::new(default), changed: None }
@@ -166,7 +167,7 @@ static MAX_CONTEXT: Number = number(
 static KV_FORMAT: Text = text(
     c"kv-format",
     "bf16",
-    None,
+    Some(&KV_FORMAT_CHANGED),
     |name| KvFormat::of(name).map(drop).ok_or_else(|| "accepted are bf16 and q8".to_owned()),
     "How models that are loaded from now on hold keys and values, unless GEMMA.LOAD says otherwise: bf16, or q8 in half the room.",
 );

@@ -61,6 +61,36 @@ fn models_are_loaded_named_listed_and_unloaded() {
 }
 
 #[test]
+fn keys_and_values_are_held_as_the_load_or_the_setting_says() {
+    let server = Server::plain(&[]);
+    let mut client = server.client();
+    client.ok("GEMMA.LOAD whole random-f32.gguf");
+    client.ok("GEMMA.LOAD chosen random-f32.gguf KV q8");
+    client.ok("CONFIG SET engram.kv-format q8");
+    client.ok("GEMMA.LOAD set random-f32.gguf");
+    client.ok("GEMMA.LOAD both random-f32.gguf KV bf16");
+    let models = client.ok("GEMMA.MODELS").items();
+    let held = |name: &str| {
+        let model = models.iter().find(|model| model.field("name").text() == name).unwrap();
+        (model.field("kv_format").text(), model.field("kv_bytes_per_token").int())
+    };
+    let (format, bytes) = held("whole");
+    assert_eq!((format.as_str(), held("both")), ("bf16", ("bf16".to_owned(), bytes)));
+    assert_eq!(held("set"), held("chosen"));
+    let (format, packed) = held("set");
+    assert!(format == "q8" && packed < bytes * 6 / 10, "{packed} of {bytes}");
+    // The same answer whatever is read again, in either format.
+    for name in ["whole", "set"] {
+        let ask = format!("GEMMA.GENERATE hello MODEL {name} TEMPERATURE 0 MAXTOKENS 100");
+        let first = client.ok(&ask);
+        assert_eq!(client.ok(&ask).field("text").text(), first.field("text").text(), "{name}");
+    }
+    assert!(client.err("GEMMA.LOAD x random-f32.gguf KV q4").contains("bf16, q8"));
+    assert!(client.err("GEMMA.LOAD x embeddinggemma EMBEDDING KV q8").contains("leave them out"));
+    assert!(client.err("CONFIG SET engram.kv-format q4").contains("bf16 and q8"));
+}
+
+#[test]
 fn a_model_that_is_unloaded_ends_its_generations_in_peace() {
     let server = Server::with_model("random-q4_0.gguf", &["engram.threads 1"]);
     let mut client = server.client();
