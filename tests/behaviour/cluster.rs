@@ -70,6 +70,12 @@ impl Cluster {
         wait_until("the replica knows its primary", || client.try_run(&format!("CLUSTER REPLICATE {name}")).is_ok());
         replica.wait_for_link();
         self.wait_until_whole(self.nodes.len() + 1);
+        // It asks for votes only whom it knows and is linked to, and an election that fails is not held again by itself.
+        wait_until("the replica is linked to all", || {
+            let nodes = client.ok("CLUSTER NODES").text();
+            nodes.lines().filter(|line| line.contains("master") && line.contains(" connected ")).count()
+                == self.nodes.len()
+        });
         // A primary votes only for a replica that it knows as one.
         let own = self::name(&replica);
         for server in &self.nodes {
