@@ -158,9 +158,13 @@ fn a_pause_holds_the_pieces_back_and_a_demotion_ends_them() {
 fn cancelling_writes_the_last_entry_and_nothing_after_it() {
     let server = Server::with_model(RANDOM, &["engram.threads 1"]);
     let mut client = server.client();
-    for n in 0..12 {
-        client.ok(&format!("GEMMA.GENERATE hello NOWAIT TEMPERATURE 0 MAXTOKENS 480 JOB crowd{n}"));
-    }
+    // Beside twelve others an answer lasts long enough to be cancelled.
+    let crowd = |client: &mut Client, round: usize| {
+        for n in 0..12 {
+            client.ok(&format!("GEMMA.GENERATE hello NOWAIT TEMPERATURE 0 MAXTOKENS 480 JOB crowd{round}-{n}"));
+        }
+    };
+    crowd(&mut client, 0);
     client.ok("GEMMA.GENERATE hello NOWAIT TEMPERATURE 0 MAXTOKENS 480 STREAM s JOB j");
     wait_until("text comes", || client.ok("XLEN s").int() >= 2);
     client.ok("GEMMA.CANCEL j");
@@ -173,6 +177,7 @@ fn cancelling_writes_the_last_entry_and_nothing_after_it() {
     assert_eq!(entries(&mut client, "s").len(), all.len());
     // A client that leaves, or is unblocked by an operator, cancels its own: the stream says so.
     for (n, act) in ["CLIENT KILL ID", "CLIENT UNBLOCK"].iter().enumerate() {
+        crowd(&mut client, n + 1);
         let leaving = server.begin(&format!("GEMMA.GENERATE hello TEMPERATURE 0 MAXTOKENS 480 STREAM t{n}"));
         wait_until("text comes", || client.ok(&format!("XLEN t{n}")).int() >= 2);
         assert_eq!(client.ok(&format!("{act} {}", leaving.id)).int(), 1);
