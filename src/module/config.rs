@@ -45,9 +45,8 @@ static THREADS_CHANGED: OnceLock<fn(usize)> = OnceLock::new();
 static CACHE_CHANGED: OnceLock<fn(usize)> = OnceLock::new();
 static PREFIX_CHANGED: OnceLock<fn(usize)> = OnceLock::new();
 static EMBEDDER_CHANGED: OnceLock<fn()> = OnceLock::new();
-/// Nobody has to be told: these settings are read when they are needed.
-static PROFILE_MODELS_CHANGED: OnceLock<fn()> = OnceLock::new();
-static KV_FORMAT_CHANGED: OnceLock<fn()> = OnceLock::new();
+/// Of settings that are read when they are needed: they may change, and nobody has to be told.
+static NOBODY_IS_TOLD: OnceLock<fn()> = OnceLock::new();
 
 const fn number(name: &'static CStr, min: i64, max: i64, default: i64, summary: &'static str) -> Number {
     Number { name, min, max, default, memory: false, summary, value: AtomicI64::new(default), changed: None }
@@ -167,7 +166,7 @@ static MAX_CONTEXT: Number = number(
 static KV_FORMAT: Text = text(
     c"kv-format",
     "bf16",
-    Some(&KV_FORMAT_CHANGED),
+    Some(&NOBODY_IS_TOLD),
     |name| KvFormat::of(name).map(drop).ok_or_else(|| "accepted are bf16 and q8".to_owned()),
     "How models that are loaded from now on hold keys and values, unless GEMMA.LOAD says otherwise: bf16, or q8 in half the room.",
 );
@@ -194,7 +193,7 @@ static MODEL: Text = text(
 static PROFILE_MODELS: Text = text(
     c"profile-models",
     "",
-    Some(&PROFILE_MODELS_CHANGED),
+    Some(&NOBODY_IS_TOLD),
     |list| parse_profile_models(list).map(|_| ()),
     "Models for PROFILE, separated by spaces: `speed=small quality=large`; a profile without one takes the default model.",
 );
