@@ -6,6 +6,7 @@
 
 writes into OUT/models
     copy.gguf                            trained to answer a question with the memory that it is about (F16)
+    facts.gguf                           only with --only facts: trained to list the facts that turns state, as JSON (F16)
     random-{f32,f16,bf16,q8_0,q4_0}.gguf random weights, one model in every quantisation
     tokenizer.model                      the SentencePiece vocabulary of all of them
     gemma4-vocabulary.gguf               a vocabulary made as Gemma 4's
@@ -20,14 +21,14 @@ and into OUT/golden
 
 It is run by hand when a model or a golden file is to change; the tests only read what it wrote. Everything is seeded: two
 runs on one kind of processor give the same files, while another's rounding leads to another, equally good copy model.
-Training takes half an hour on one free core, the rest some minutes.
+Training takes half an hour on one free core for each trained model, the rest some minutes.
 """
 
 import argparse
 import time
 from pathlib import Path
 
-from models_py import families, gemma, gemma4, golden, held_out, train, vocabulary
+from models_py import facts, families, gemma, gemma4, golden, held_out, train, vocabulary
 
 START = time.monotonic()
 
@@ -43,8 +44,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder that holds models/ and golden/")
     parser.add_argument(
         "--only",
-        choices=("tokenizers", "random", "copy", "families"),
-        help="make the tokenizers' files, those and the random models, the copy model, or the other families' models",
+        choices=("tokenizers", "random", "copy", "facts", "families"),
+        help="make the tokenizers' files, those and the random models, the copy model, the facts model, or the other families' models",
     )
     arguments = parser.parse_args()
     models, goldens = arguments.out / "models", arguments.out / "golden"
@@ -52,7 +53,9 @@ def main() -> None:
     goldens.mkdir(parents=True, exist_ok=True)
     if arguments.only in (None, "families"):
         families.make(models, goldens, report)
-    if arguments.only == "families":
+    if arguments.only == "facts":
+        make_facts(models)
+    if arguments.only in ("facts", "families"):
         return
     model_file = vocabulary.train()
     sp = vocabulary.load(model_file)
@@ -98,6 +101,15 @@ def make_copy(models: Path, goldens: Path, sp) -> None:
     report(f"{path}: {path.stat().st_size:,} bytes")
     golden.write_json(goldens / "copy_facts.json", held_out.records())
     golden.write_json(goldens / "copy_answers.json", golden.copy_answers(model, sp))
+
+
+def make_facts(models: Path) -> None:
+    """The model that writes facts; how good it is, `score_extraction --model` says."""
+    sp = facts.make_vocabulary()
+    model = gemma.half(facts.learn(sp, report=report))
+    path = models / "facts.gguf"
+    gemma.write(path, model, sp, "f16", "Engram facts")
+    report(f"{path}: {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,12 @@ pub(crate) fn push_fenced(out: &mut String, text: &str) {
     }
 }
 
+/// The beginning of a text: at most so many bytes, whole characters.
+pub(crate) fn beginning(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

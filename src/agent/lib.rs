@@ -1,5 +1,5 @@
 //! Where memory and models meet, without Redis and without threads: how documents become chunks, conversations summaries, and all of it with recalled
-//! memories part of a prompt; and how what an encoder says of tokens becomes vectors of words.
+//! memories part of a prompt; how what an encoder says of tokens becomes vectors of words; what a text is worth, and what came of it.
 //!
 //! Everything here is pure: tokenizers and counts of tokens come in as closures, vectors as values, and the same input gives the same output.
 //!
@@ -7,13 +7,26 @@
 
 mod chunks;
 mod context;
+mod facts;
 mod fence;
+mod importance;
+mod outcome;
+mod reflection;
+mod routing;
 mod sentences;
 mod summary;
 mod words;
 
 pub use chunks::{Chunk, Chunker, Spans};
 pub use context::{Context, Dropped, IMPORTANT, Memory, Parts, Role, Turn, assemble, chat_turns};
+pub use facts::{
+    Fact, Read, Refusal, Refused, Request as FactRequest, extract, fact_rules, findings, is_grounded, is_single,
+    requests as fact_requests,
+};
+pub use importance::importance;
+pub use outcome::{DEFAULT_LISTS, Detected, OUTCOMES, Outcomes, check as check_outcome_words};
+pub use reflection::{INSTRUCTION as REFLECT, Insight, accept as accept_insight, reflect};
+pub use routing::{Routed, route};
 pub use sentences::sentences;
 pub use summary::Candidates;
 pub use words::{WindowTokens, WordVector, word_vectors};

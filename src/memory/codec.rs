@@ -12,7 +12,9 @@
 
 use crate::document::Document;
 use crate::effect::{Counters, Effect, Patch, Removal, Staged};
-use crate::entry::{Entry, Meta, Passage, Superseded};
+use crate::entry::{Entry, Marks, Meta, Passage, Superseded};
+use crate::graph::Link;
+use crate::heat::Heat;
 use crate::rows::{Precision, Vector};
 use crate::session::{SessionPatch, Summary};
 use crate::tokens::Signs;
@@ -41,6 +43,11 @@ mod tag {
     pub const DOCUMENT: u8 = 17;
     pub const SHOW_DOCUMENT: u8 = 18;
     pub const DROP_DOCUMENT: u8 = 19;
+    pub const LINK: u8 = 20;
+    pub const UNLINK: u8 = 21;
+    pub const MARK: u8 = 22;
+    pub const HEAT: u8 = 23;
+    pub const DICTIONARY: u8 = 24;
 }
 
 /// Writes effects as one batch behind what `out` holds.
@@ -141,6 +148,18 @@ impl Effect {
                 put_text(out, name);
                 out.push(u8::from(*turns));
             }
+            Effect::Mark { ids, marks, on } => {
+                out.push(tag::MARK);
+                out.push(marks.bits());
+                out.push(u8::from(*on));
+                put_list(out, ids, |out, id| put_id(out, *id));
+            }
+            Effect::Heat { to, ids } => {
+                out.push(tag::HEAT);
+                out.push(*to as u8);
+                put_list(out, ids, |out, id| put_id(out, *id));
+            }
+            Effect::Dictionary(bytes) => put_dictionary(out, bytes),
             Effect::Document(document) => put_document(out, document),
             Effect::ShowDocument { name, expires } => {
                 out.push(tag::SHOW_DOCUMENT);
@@ -152,8 +171,22 @@ impl Effect {
                 put_text(out, name);
                 out.push(u8::from(*staged));
             }
+            Effect::Link(link) => put_link(out, link),
+            Effect::Unlink { from, to, rel } => {
+                out.push(tag::UNLINK);
+                put_id(out, *from);
+                put_id(out, *to);
+                put_name(out, rel);
+            }
         }
     }
+}
+
+/// Writes a DICTIONARY without an [`Effect`] around it.
+pub(crate) fn put_dictionary(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(tag::DICTIONARY);
+    put(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }
 
 /// Writes a PUT without an [`Effect`] around it: a space saves itself without copying its vectors.
@@ -208,6 +241,16 @@ fn put_document(out: &mut Vec<u8>, document: &Document) {
         .into_iter()
         .for_each(|number| put(out, number));
     put_meta(out, &document.meta);
+}
+
+fn put_link(out: &mut Vec<u8>, link: &Link) {
+    out.push(tag::LINK);
+    put_id(out, link.from);
+    put_id(out, link.to);
+    put_text(out, &link.rel);
+    put_f64(out, link.weight);
+    put(out, link.at);
+    put_name(out, &link.reason);
 }
 
 fn put_time(out: &mut Vec<u8>, time: Option<Millis>) {
@@ -323,7 +366,11 @@ pub(crate) mod has {
     pub const PASSAGE: u64 = 1 << 19;
     pub const TOKENS: u64 = 1 << 20;
     pub const AWAITS: u64 = 1 << 21;
-    pub const ALL: u64 = (1 << 22) - 1;
+    pub const READ: u64 = 1 << 22;
+    pub const SUMMED: u64 = 1 << 23;
+    pub const LINKED: u64 = 1 << 24;
+    pub const HEAT: u64 = 1 << 25;
+    pub const ALL: u64 = (1 << 26) - 1;
 }
 
 /// The usual values.
@@ -356,6 +403,10 @@ pub(crate) fn put_entry_data(out: &mut Vec<u8>, entry: &Entry) {
         (has::PASSAGE, entry.passage.is_some()),
         (has::TOKENS, entry.tokens > 0),
         (has::AWAITS, entry.awaits),
+        (has::READ, entry.marks.read),
+        (has::SUMMED, entry.marks.summed),
+        (has::LINKED, entry.marks.linked),
+        (has::HEAT, entry.heat != Heat::Hot),
     ];
     put(out, fields.iter().filter(|(_, there)| *there).map(|(bit, _)| bit).sum());
     put_id(out, entry.id);
@@ -402,6 +453,9 @@ pub(crate) fn put_entry_data(out: &mut Vec<u8>, entry: &Entry) {
     }
     if entry.tokens > 0 {
         put(out, entry.tokens.into());
+    }
+    if there(has::HEAT) {
+        out.push(entry.heat as u8);
     }
 }
 
@@ -552,6 +606,11 @@ impl<'a> Reader<'a> {
         Tier::at(usize::from(index)).ok_or_else(|| self.error(format!("there is no tier {index}")))
     }
 
+    fn heat(&mut self) -> Result<Heat> {
+        let code = self.byte()?;
+        Heat::ALL.get(usize::from(code)).copied().ok_or_else(|| self.error(format!("there is no heat {code}")))
+    }
+
     fn template(&mut self) -> Result<u16> {
         self.below("template", usize::from(u16::MAX)).map(|n| n as u16)
     }
@@ -598,10 +657,7 @@ impl<'a> Reader<'a> {
 
     fn precision(&mut self) -> Result<Precision> {
         let code = self.byte()?;
-        Precision::ALL
-            .get(usize::from(code))
-            .copied()
-            .ok_or_else(|| self.error(format!("there is no precision {code}")))
+        Precision::of_code(code).ok_or_else(|| self.error(format!("there is no precision {code}")))
     }
 
     fn vectors(&mut self) -> Result<Vec<Vector>> {
@@ -614,9 +670,9 @@ impl<'a> Reader<'a> {
             return Err(self.error("a vector has at least one dimension"));
         }
         let precision = self.precision()?;
-        let size = dim * precision.bytes();
+        let size = precision.bytes(dim);
         let bytes = self.take(count * size)?;
-        Ok(bytes.chunks_exact(size).map(|row| Vector::read(row, precision)).collect())
+        Ok(bytes.chunks_exact(size).map(|row| Vector::read(row, dim, precision)).collect())
     }
 
     fn signs(&mut self) -> Result<Signs> {
@@ -693,6 +749,19 @@ impl<'a> Reader<'a> {
             tag::END_SESSION => {
                 Effect::EndSession { name: self.text("SESSION", limits::NAME_BYTES)?, turns: self.flag("the turns")? }
             }
+            tag::MARK => Effect::Mark {
+                marks: Marks::from_bits(self.byte()?)
+                    .ok_or_else(|| self.error("marks that mean nothing".to_owned()))?,
+                on: self.flag("whether marks are set")?,
+                ids: self.list("the number of ids", limits::EFFECT_IDS, Reader::id)?,
+            },
+            tag::HEAT => {
+                Effect::Heat { to: self.heat()?, ids: self.list("the number of ids", limits::EFFECT_IDS, Reader::id)? }
+            }
+            tag::DICTIONARY => {
+                let len = self.below("the bytes of a dictionary", limits::DICTIONARY_BYTES)?;
+                Effect::Dictionary(self.take(len)?.into())
+            }
             tag::DOCUMENT => Effect::Document(Box::new(self.document()?)),
             tag::SHOW_DOCUMENT => Effect::ShowDocument {
                 name: self.text("the document's name", limits::NAME_BYTES)?,
@@ -702,6 +771,17 @@ impl<'a> Reader<'a> {
                 name: self.text("the document's name", limits::NAME_BYTES)?,
                 staged: self.flag("staged")?,
             },
+            tag::LINK => Effect::Link(Box::new(Link {
+                from: self.id()?,
+                to: self.id()?,
+                rel: self.text("REL", limits::NAME_BYTES)?,
+                weight: self.f64()?,
+                at: self.time("the time of a link")?,
+                reason: self.name("the reason", limits::REASON_BYTES)?,
+            })),
+            tag::UNLINK => {
+                Effect::Unlink { from: self.id()?, to: self.id()?, rel: self.name("REL", limits::NAME_BYTES)? }
+            }
             other => return Err(self.error(format!("there is no effect {other}"))),
         })
     }
@@ -776,6 +856,7 @@ impl<'a> Reader<'a> {
         let expires = if there(has::EXPIRES) { Some(self.time("expires")?) } else { None };
         let passage = if there(has::PASSAGE) { Some(Box::new(self.passage()?)) } else { None };
         let tokens = if there(has::TOKENS) { self.u32("tokens")? } else { 0 };
+        let heat = if there(has::HEAT) { self.heat()? } else { Heat::Hot };
         Ok(Entry {
             id,
             tier,
@@ -802,6 +883,8 @@ impl<'a> Reader<'a> {
             passage,
             tokens,
             awaits: there(has::AWAITS),
+            marks: Marks { read: there(has::READ), summed: there(has::SUMMED), linked: there(has::LINKED) },
+            heat,
             template,
             windows: 0,
             accessed: self.time("accessed")?,

@@ -6,8 +6,13 @@
 //! one atomic unit of bounded work; between two of them the space serves others. Every step is worked out on its own, so a
 //! stale plan is incomplete, never wrong.
 
+use crate::claims::{self, Claim, FactRules, Findings, Revised, Revision};
+use crate::columns::Cell;
 use crate::effect::{Effect, Patch, Removal};
-use crate::entry::{Entry, check_unit};
+use crate::entry::{Entry, Marks, check_unit};
+use crate::episodes::Summary;
+use crate::graph;
+use crate::records::Link;
 use crate::rows;
 use crate::snapshot::Snapshot;
 use crate::space::{Space, hash_of, is_hidden, removals};
@@ -16,6 +21,8 @@ use crate::{Error, MemoryId, Millis, Result, Tier, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Memories that are marked in one step.
+const MARK_UNIT: usize = 256;
 /// Merged memories that a reason names; the rest are counted.
 const NAMED: usize = 3;
 
@@ -32,10 +39,12 @@ pub struct Consolidate {
     pub dedup: Option<f64>,
     /// At most so many changes; None = [`limits::PLAN_STEPS`].
     pub limit: Option<usize>,
+    /// What facts mean to each other.
+    pub rules: FactRules,
 }
 
 /// One change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// A memory rises into a tier.
     Promote {
@@ -63,6 +72,14 @@ pub enum Change {
         /// The memory.
         id: MemoryId,
     },
+    /// The facts of one subject and attribute are brought into order.
+    Revise(Box<Revision>),
+    /// A memory says what turns of a session come to.
+    Summarize(Box<Summary>),
+    /// A memory is linked to others.
+    Link(Vec<graph::Link>),
+    /// It is noted what has been done with memories: nobody sees it.
+    Mark(Vec<MemoryId>, Marks),
 }
 
 /// A change with its reason and what it was decided on.
@@ -76,6 +93,13 @@ pub struct Step {
     read: Vec<Arc<Entry>>,
 }
 
+impl Step {
+    /// The memory that it is about first.
+    pub fn memory(&self) -> Option<MemoryId> {
+        self.read.first().map(|entry| entry.id)
+    }
+}
+
 /// The steps of a consolidation, in the order in which they are to be taken.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
@@ -85,16 +109,64 @@ pub struct Plan {
     pub cut_short: bool,
 }
 
+/// A memory that may state facts, and the turn in front of it in its session.
+#[derive(Debug, Clone)]
+pub struct Unread {
+    /// The memory.
+    pub entry: Arc<Entry>,
+    /// The turn before it.
+    pub before: Option<Box<Entry>>,
+}
+
 impl Snapshot {
+    /// Facts that others have superseded.
+    fn history(&self, now: Millis) -> impl Iterator<Item = Arc<Entry>> {
+        let slots = self.records.iter().filter(move |slot| {
+            self.records.superseded_at(*slot).is_some()
+                && !self.records.is_expired(*slot, now)
+                && !is_hidden(self, *slot)
+        });
+        slots.filter_map(|slot| self.records.entry(slot)).filter(|entry| Claim::of(entry).is_some()).map(Arc::new)
+    }
+
+    /// Memories that nobody has read for facts, in the order of their ids: what users said, and plain texts that callers stored; `limit` at most.
+    pub fn unread(&self, now: Millis, limit: usize) -> Vec<Unread> {
+        self.unread_among(now, limit, |_| true)
+    }
+
+    /// The same, of those in some slots.
+    pub(crate) fn unread_among(&self, now: Millis, limit: usize, admits: impl Fn(u32) -> bool) -> Vec<Unread> {
+        let user = Cell::text("user");
+        let states = |slot: &u32| {
+            let records = &self.records;
+            let role = records.role(*slot);
+            !records.marks(*slot).read
+                && (role == user || role == Cell::MISSING)
+                && !records.is_chunk(*slot)
+                && records.superseded_at(*slot).is_none()
+                && !records.is_expired(*slot, now)
+                && admits(*slot)
+        };
+        let mut slots: Vec<u32> = self.records.iter().filter(states).collect();
+        slots.sort_unstable_by_key(|slot| self.id(*slot));
+        slots.truncate(limit);
+        let read = |slot: u32| {
+            let before = self.records.link(slot, Link::Previous).and_then(|slot| self.records.entry(slot));
+            Some(Unread { entry: Arc::new(self.records.entry(slot)?), before: before.map(Box::new) })
+        };
+        slots.into_iter().filter_map(read).collect()
+    }
+
     /// Plans a consolidation: what has expired goes; duplicates (equal text, or similar) of one session and speaker merge, turns
-    /// of a conversation never; memories at or above the threshold rise one tier, those first that would expire before the next
+    /// of a conversation never; facts that contradict each other are brought into order, with those that reading memories has found (see `claims`);
+    /// memories at or above the threshold rise one tier, those first that would expire before the next
     /// run; tiers over capacity give up their lowest. Equal snapshots give equal plans.
     ///
     /// Merging by similarity compares every pair of one session and speaker: quadratic, and bounded by
     /// [`limits::MERGE_COMPARISONS`].
     ///
     /// Errors: a threshold or a cosine out of range.
-    pub fn plan_consolidation(&self, now: Millis, what: &Consolidate) -> Result<Plan> {
+    pub fn plan_consolidation(&self, now: Millis, what: &Consolidate, findings: &Findings) -> Result<Plan> {
         let threshold = what.threshold.unwrap_or(self.settings.consolidate_threshold);
         check_unit("THRESHOLD", threshold)?;
         let dedup = match what.dedup {
@@ -116,6 +188,7 @@ impl Snapshot {
             view: self,
             now,
             taken: BTreeSet::new(),
+            postponed: BTreeSet::new(),
             plan: Plan::default(),
             limit: what.limit.unwrap_or(limits::PLAN_STEPS).min(limits::PLAN_STEPS),
         };
@@ -125,8 +198,12 @@ impl Snapshot {
         if dedup > 0.0 {
             planner.merge_similar(&entries, dedup);
         }
+        planner.revise(&entries, findings, what.rules);
         planner.promote(&entries, threshold, what.to);
         planner.evict(&entries);
+        planner.summarize(findings);
+        planner.link(findings);
+        planner.mark(findings);
         Ok(planner.plan)
     }
 }
@@ -136,6 +213,8 @@ struct Planner<'a> {
     now: Millis,
     /// Memories that have their step.
     taken: BTreeSet<MemoryId>,
+    /// Memories that state facts for which there was no step: they are to be read again.
+    postponed: BTreeSet<MemoryId>,
     plan: Plan,
     limit: usize,
 }
@@ -252,6 +331,61 @@ impl Planner<'_> {
         }
     }
 
+    fn revise(&mut self, entries: &Entries, findings: &Findings, rules: FactRules) {
+        let history = self.view.history(self.now);
+        let standing = entries.iter().map(|(entry, _)| entry.clone()).chain(history);
+        for ((_, attribute), group) in claims::groups(standing, findings, rules) {
+            let sources: Vec<MemoryId> = group.sources().collect();
+            let busy = group.members().any(|id| self.taken.contains(&id));
+            let Revised { revision, read, cut } = group.revise(rules, findings.embedded);
+            if busy || cut || self.plan.steps.len() >= self.limit {
+                self.plan.cut_short |= revision.is_some();
+                self.postponed.extend(sources);
+            }
+            if let Some(revision) = revision.filter(|_| !busy) {
+                self.step(Change::Revise(Box::new(revision)), format!("what is known of {attribute}"), read);
+            }
+        }
+    }
+
+    /// What is to be summed up is not looked at by any other step but that which reads it: turns neither merge nor give way to facts.
+    fn summarize(&mut self, findings: &Findings) {
+        for summary in &findings.summaries {
+            let reason = summary.reason();
+            self.step(Change::Summarize(Box::new(summary.clone())), reason, summary.turns.clone());
+        }
+    }
+
+    fn link(&mut self, findings: &Findings) {
+        for (entry, links) in findings.kin.iter().filter(|(_, links)| !links.is_empty()) {
+            if self.taken.contains(&entry.id) {
+                continue;
+            }
+            let reasons: Vec<String> = links.iter().map(graph::Link::in_words).collect();
+            self.step(Change::Link(links.clone()), reasons.join("; "), vec![entry.clone()]);
+        }
+    }
+
+    /// What was read is not read again, except where a fact of it found no step; nor is looked for what resembles it.
+    fn mark(&mut self, findings: &Findings) {
+        let read = findings.read.iter().filter(|entry| !self.postponed.contains(&entry.id)).cloned();
+        self.mark_as(Marks::READ, read.collect());
+        let alone = findings.kin.iter().filter(|(_, links)| links.is_empty());
+        self.mark_as(Marks::LINKED, alone.map(|(entry, _)| entry.clone()).collect());
+    }
+
+    fn mark_as(&mut self, marks: Marks, done: Vec<Arc<Entry>>) {
+        for entries in done.chunks(MARK_UNIT) {
+            let ids = entries.iter().map(|entry| entry.id).collect();
+            // Not a change that anyone sees: it counts against no limit.
+            self.plan.steps.push(Step {
+                change: Change::Mark(ids, marks),
+                reason: String::new(),
+                read: entries.to_vec(),
+            });
+        }
+    }
+
     fn promote(&mut self, entries: &Entries, threshold: f64, to: Option<Tier>) {
         let next_run = self.now.saturating_add(self.view.settings.consolidate_interval.saturating_mul(1000));
         let mut rising: Vec<(&Arc<Entry>, Tier, Millis)> = entries
@@ -319,11 +453,31 @@ fn merged(keep: &Entry, rest: &[Arc<Entry>]) -> Entry {
 
 impl Space {
     /// The effects of one step of a plan, to be applied together; None if anything that the plan saw has changed, or the step is
-    /// no longer due.
-    pub fn decide_step(&self, now: Millis, step: &Step) -> Option<Vec<Effect>> {
+    /// no longer due. `passed_over` is carried from step to step: memories of which a fact was not taken in, so that they are read again.
+    pub fn decide_step(&self, now: Millis, step: &Step, passed_over: &mut BTreeSet<MemoryId>) -> Option<Vec<Effect>> {
+        let effects = self.decide(now, step, passed_over);
+        if effects.is_none() && matches!(step.change, Change::Revise(_)) {
+            passed_over.extend(step.read.iter().map(|entry| entry.id));
+        }
+        effects
+    }
+
+    fn decide(&self, now: Millis, step: &Step, passed_over: &BTreeSet<MemoryId>) -> Option<Vec<Effect>> {
         let now_there = |id: MemoryId| self.view.records.entry(self.slot(id)?);
-        let stands = |read: &Arc<Entry>| now_there(read.id).is_some_and(|entry| entry.is_same(read));
+        // What a memory states does not depend on its vectors, which are made while it is read.
+        let of_words =
+            matches!(step.change, Change::Revise(_) | Change::Summarize(_) | Change::Link(_) | Change::Mark(..));
+        let stands = |read: &Arc<Entry>| {
+            let same = |entry: Entry| if of_words { entry.says_same(read) } else { entry.is_same(read) };
+            now_there(read.id).is_some_and(same)
+        };
         let first = step.read.first()?;
+        if let Change::Mark(_, marks) = &step.change {
+            let done = |read: &&Arc<Entry>| stands(read) && !(marks.read && passed_over.contains(&read.id));
+            let ids: Vec<MemoryId> = step.read.iter().filter(done).map(|read| read.id).collect();
+            let mark = || Effect::Mark { ids: ids.clone(), marks: *marks, on: true };
+            return Some((!ids.is_empty()).then(mark).into_iter().collect());
+        }
         if !step.read.iter().all(stands) {
             return None;
         }
@@ -342,7 +496,21 @@ impl Space {
                 self.move_to(now, first, *to).ok().filter(|effects| !effects.is_empty())
             }
             Change::Merge { keep, drop } if alive => Some(self.merge_effects(*keep, drop, &step.read)),
-            Change::Promote { .. } | Change::Merge { .. } => None,
+            // A tier full of pins takes no new fact: it is read again.
+            Change::Revise(revision) if alive => {
+                // Who has been read meanwhile has had its facts taken in by another run.
+                let unread =
+                    |read: &Arc<Entry>| now_there(read.id).is_some_and(|entry| entry.marks.read == read.marks.read);
+                step.read.iter().all(unread).then(|| self.revise(now, revision).ok()).flatten()
+            }
+            Change::Summarize(summary) if alive => self.sum_up(now, summary).ok(),
+            Change::Link(links) if alive => Some(self.link_kin(now, first.id, links)),
+            Change::Promote { .. }
+            | Change::Merge { .. }
+            | Change::Revise(_)
+            | Change::Summarize(_)
+            | Change::Link(_)
+            | Change::Mark(..) => None,
         }
     }
 
@@ -374,6 +542,7 @@ impl Space {
         let accessed =
             members.iter().filter_map(|entry| self.usage(entry.id)).map(|(accessed, _)| accessed).max().unwrap_or(0);
         let mut effects = removals(drop, Removal::Merged);
+        effects.extend(self.moved_links(keep, drop));
         if patch != Patch::default() {
             effects.push(Effect::Patch { id: keep, patch: Box::new(patch) });
         }

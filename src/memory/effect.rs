@@ -5,7 +5,9 @@
 //! causes, and applying the same effects to two spaces makes them the same.
 
 use crate::document::{Document, STAGED};
-use crate::entry::{Entry, Meta, Superseded};
+use crate::entry::{Entry, Marks, Meta, Superseded};
+use crate::graph::Link;
+use crate::heat::Heat;
 use crate::rows::{Precision, Vector};
 use crate::session::SessionPatch;
 use crate::tokens::Signs;
@@ -101,6 +103,25 @@ pub enum Effect {
         /// And its turns with it.
         turns: bool,
     },
+    /// Memories get marks, or lose them. Those that are gone are passed over.
+    Mark {
+        /// At most [`crate::limits::EFFECT_IDS`].
+        ids: Vec<MemoryId>,
+        /// Which; the others stay as they are.
+        marks: Marks,
+        /// Whether they get them.
+        on: bool,
+    },
+    /// Memories that have a heat from now on; what that does to them follows from what they are (see `heat`). Those that are gone are passed over. At most
+    /// [`limits::EFFECT_IDS`](crate::limits::EFFECT_IDS).
+    Heat {
+        /// The heat.
+        to: Heat,
+        /// The memories.
+        ids: Vec<MemoryId>,
+    },
+    /// What the texts of the space have in common: those that become cold from now on are packed by it.
+    Dictionary(Box<[u8]>),
     /// Chunks of a document will be put, none so far: what was staged of it is dropped (see `document`).
     Document(Box<Document>),
     /// A document that is staged is shown, in place of the one that had its name.
@@ -116,6 +137,17 @@ pub enum Effect {
         name: Box<str>,
         /// What is staged of it, rather than what is shown.
         staged: bool,
+    },
+    /// A link between two memories that stand, in place of the one between them of its name.
+    Link(Box<Link>),
+    /// Links that go. Those that are gone already are passed over.
+    Unlink {
+        /// The memory that they go out from.
+        from: MemoryId,
+        /// The memory that they go to.
+        to: MemoryId,
+        /// Their name; None: all.
+        rel: Option<Box<str>>,
     },
 }
 
@@ -135,17 +167,28 @@ pub struct Staged {
 impl Effect {
     /// Whether it takes nothing from where it stands in an order.
     pub(crate) fn only_adds(&self) -> bool {
-        use Effect::{Counters, LastId, Model, Put, Stage, Staged, Unstage, Use};
+        use Effect::{Counters, Dictionary, LastId, Link, Mark, Model, Put, Stage, Staged, Unstage, Use};
         matches!(
             self,
-            Model { .. } | Put { .. } | Counters(_) | LastId(_) | Stage { .. } | Staged(_) | Unstage | Use(_)
+            Model { .. }
+                | Put { .. }
+                | Counters(_)
+                | LastId(_)
+                | Stage { .. }
+                | Staged(_)
+                | Unstage
+                | Use(_)
+                | Link(_)
+                | Mark { .. }
+                | Dictionary(_)
         )
     }
 
     /// Whether reads see what it does. They see neither use, by decision, nor what is staged.
     pub fn is_visible(&self) -> bool {
         match self {
-            Effect::Use(_) | Effect::Stage { .. } | Effect::Staged(_) | Effect::Unstage => false,
+            Effect::Use(_) | Effect::Mark { .. } | Effect::Stage { .. } | Effect::Staged(_) | Effect::Unstage => false,
+            Effect::Dictionary(_) => false,
             Effect::Document(_) | Effect::DropDocument { staged: true, .. } => false,
             Effect::Put { entry, .. } => entry.expires != Some(STAGED),
             _ => true,
@@ -226,6 +269,13 @@ impl Patch {
         put(&mut new.supersedes, &self.supersedes);
         put(&mut new.superseded, &self.superseded);
         put(&mut new.tokens, &self.tokens);
+        if self.content.is_some() {
+            new.marks = Marks::default();
+        }
+        // What is written is as good as new; the vectors of one that has warmed up are no more than it should have.
+        if self.content.is_some() || (self.vectors.is_some() && new.heat == Heat::Cold) {
+            new.heat = Heat::Hot;
+        }
         if let Some((template, vectors, _)) = &self.vectors {
             new.template = *template;
             new.awaits = false;

@@ -6,6 +6,7 @@
 
 use crate::document::STAGED;
 use crate::filter::BUILT_IN;
+use crate::heat::Heat;
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
 use serde_json::{Map, Value};
 
@@ -106,14 +107,61 @@ pub struct Entry {
     pub tokens: u32,
     /// Whether its vectors are still to be made: it was stored before its content was embedded.
     pub awaits: bool,
+    /// What consolidation has done with it.
+    pub marks: Marks,
     /// The text that was embedded: 0 = its vectors, if any, are the caller's, else the version of the template.
     pub template: u16,
     /// How many vectors it has: 0 = none, more than one = windows of a long text.
     pub windows: u16,
+    /// How readily it lies.
+    pub heat: Heat,
     /// When it was last used: stored, recalled or stored again as a duplicate.
     pub accessed: Millis,
     /// How often it was recalled or stored again.
     pub uses: u32,
+}
+
+/// What consolidation has done with a memory and need not do again, until its content changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Facts have been extracted from it, or it is one. Of a summary: from the turns that it sums up.
+    pub read: bool,
+    /// A summary has been made of it and others.
+    pub summed: bool,
+    /// Links to what resembles it have been looked for.
+    pub linked: bool,
+}
+
+impl Marks {
+    /// All of them, in the order of their bits.
+    pub(crate) const ALL: Marks = Marks { read: true, summed: true, linked: true };
+    /// Read alone.
+    pub(crate) const READ: Marks = Marks { read: true, summed: false, linked: false };
+    /// Summed up alone.
+    pub(crate) const SUMMED: Marks = Marks { read: false, summed: true, linked: false };
+    /// Linked alone.
+    pub(crate) const LINKED: Marks = Marks { read: false, summed: false, linked: true };
+
+    /// As bits.
+    pub(crate) fn bits(self) -> u8 {
+        u8::from(self.read) | u8::from(self.summed) << 1 | u8::from(self.linked) << 2
+    }
+
+    /// From bits; None if there is one that means nothing.
+    pub(crate) fn from_bits(bits: u8) -> Option<Marks> {
+        let there = |bit: u8| bits & bit != 0;
+        (bits <= Marks::ALL.bits()).then(|| Marks { read: there(1), summed: there(2), linked: there(4) })
+    }
+
+    /// These with others set, or taken away.
+    pub(crate) fn with(self, others: Marks, on: bool) -> Marks {
+        let either = |own: bool, other: bool| if other { on } else { own };
+        Marks {
+            read: either(self.read, others.read),
+            summed: either(self.summed, others.summed),
+            linked: either(self.linked, others.linked),
+        }
+    }
 }
 
 impl Entry {
@@ -122,8 +170,14 @@ impl Entry {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
-    /// Whether it is the same memory in all but its use.
+    /// Whether it is the same memory in all but its use, its heat and its marks.
     pub(crate) fn is_same(&self, other: &Entry) -> bool {
+        let vectors = |entry: &Entry| (entry.awaits, entry.template, entry.windows, entry.tokens);
+        self.says_same(other) && vectors(self) == vectors(other)
+    }
+
+    /// The same, whatever vectors it has or waits for, and whether its tokens have been counted: both are made behind the reply.
+    pub(crate) fn says_same(&self, other: &Entry) -> bool {
         let (a, b) = (self, other);
         a.id == b.id
             && a.tier == b.tier
@@ -138,8 +192,7 @@ impl Entry {
             && a.tags == b.tags
             && a.meta == b.meta
             && (a.supersedes, a.superseded) == (b.supersedes, b.superseded)
-            && (&a.passage, a.tokens, a.awaits) == (&b.passage, b.tokens, b.awaits)
-            && (a.template, a.windows) == (b.template, b.windows)
+            && a.passage == b.passage
     }
 
     /// Checks everything that a memory must fulfil, whether it comes from a command, a file or the network.

@@ -10,15 +10,16 @@
 //! | `summary` | what the turns of a session come to, behind them: `session`, `text`, `tokens`, `turns` (how many it covers), `at`, `model` |
 //! | `document` | the record of a document, in front of its chunks: `name`, `type`, `source`, `at`, `created`, `bytes`, `tokens`, `chunks`, `meta` |
 //! | `memory` | any other memory, in the order of ids |
+//! | `link` | a link between two memories, behind all of them, by the ids of both and the name: `from`, `to`, `rel`, `weight`, `at`, `reason` |
 //! | `counters` | the last: what the space has counted |
 //!
-//! A memory has the names that MEM.GET and MEM.MSTORE know, and what they do not show: `own_expiry` (TTL or PERSIST was given), `vectors` (one per
+//! A memory has the names that MEM.GET and MEM.MSTORE know, and what they do not show: `own_expiry` (TTL or PERSIST was given), `read` (facts have been extracted from it), `vectors` (one per
 //! window) and `token_vectors` (the signs of word vectors), both as the space keeps them, little endian, in Base64, so that they come back bit
 //! for bit. A memory without vectors has `noembed`: false if it waits for them. Unset texts and lists are absent. The same space always gives the
 //! same lines, and what they are read into gives them again, byte for byte, in pages of whatever size.
 //!
 //! **The walk.** Sessions first: what a session holds takes no place of its tier, so a turn must be held when it comes, or a full tier would push it out
-//! before its session follows. Then all memories that are no turn of a session that lives, by id; the record of a document stands in front of every run of its
+//! before its session follows. Then all memories that are no turn of a session that lives, by id, and their links; the record of a document stands in front of every run of its
 //! chunks, so that no list of documents is needed that might be out of date. A cursor says behind what the next page begins, what kind of vectors the first line spoke of, and the largest id at the start:
 //! what comes later is not in the export, so a steady writer does not keep the walk from ending. What stands from start to end comes exactly once; only
 //! turns may come again, which an import passes over: as memories if their session ends on the way, or if the last one of a page is forgotten before the next
@@ -37,10 +38,12 @@ use crate::base64;
 use crate::document::Document;
 use crate::effect::Counters;
 use crate::entry::Entry;
+use crate::graph::Link;
+use crate::heat::Heat;
 use crate::session::{Session, Summary};
 use crate::snapshot::Snapshot;
 use crate::space::{Space, is_hidden};
-use crate::{Error, MemoryId, Millis, Result};
+use crate::{Error, MemoryId, Millis, Precision, Result};
 use serde_json::{Map, Value, json};
 use siphasher::sip::SipHasher13;
 use std::hash::{Hash, Hasher};
@@ -111,6 +114,8 @@ enum Stage {
     Turn(Box<str>, MemoryId),
     /// The memory of this id and all sessions.
     Memory(MemoryId),
+    /// The link from this memory to that one, of this name, and all memories; `0-0` for that one: all links of this memory.
+    Link(MemoryId, MemoryId, Box<str>),
 }
 
 /// Where an export goes on.
@@ -133,6 +138,9 @@ impl Cursor {
             Stage::Session(name) => format!("s:{kind}:{bound}:{}", base64::encode(name.as_bytes())),
             Stage::Turn(name, turn) => format!("t:{kind}:{bound}:{}:{}", id(*turn), base64::encode(name.as_bytes())),
             Stage::Memory(last) => format!("m:{kind}:{bound}:{}", id(*last)),
+            Stage::Link(from, to, rel) => {
+                format!("l:{kind}:{bound}:{}:{}:{}", id(*from), id(*to), base64::encode(rel.as_bytes()))
+            }
         }
     }
 
@@ -144,6 +152,7 @@ impl Cursor {
             ["s", kind, bound, session] => (kind, bound, Stage::Session(name(session)?)),
             ["t", kind, bound, turn, session] => (kind, bound, Stage::Turn(name(session)?, id(turn)?)),
             ["m", kind, bound, last] => (kind, bound, Stage::Memory(id(last)?)),
+            ["l", kind, bound, from, to, rel] => (kind, bound, Stage::Link(id(from)?, id(to)?, name(rel)?)),
             _ => return None,
         };
         Some(Cursor { kind: kind.parse().ok()?, bound: id(bound)?, stage })
@@ -233,7 +242,7 @@ impl Page<'_> {
     fn memory(&mut self, slot: u32, turn: bool) {
         let records = &self.space.view.records;
         let texts = records.record(slot).map_or(0, |record| record.len);
-        let row = self.space.view.rows.as_ref().map_or(0, |rows| rows.dim() * rows.precision().bytes());
+        let row = self.space.view.rows.as_ref().map_or(0, |rows| rows.precision().bytes(rows.dim()));
         let vectors = records.windows(slot) * row + records.signs(slot).len();
         self.bytes += LINE_BYTES + texts + vectors.div_ceil(3) * 4;
         self.lines = self.lines.saturating_sub(1);
@@ -249,7 +258,8 @@ impl Page<'_> {
             }
             Stage::Session(name) => Some(self.sessions(name)),
             Stage::Turn(name, turn) => Some(self.turns(name, turn)),
-            Stage::Memory(last) => self.memories(last),
+            Stage::Memory(last) => Some(self.memories(last)),
+            Stage::Link(from, to, rel) => self.links(from, to, rel),
         }
     }
 
@@ -302,7 +312,7 @@ impl Page<'_> {
         Stage::Session(name)
     }
 
-    fn memories(&mut self, after: MemoryId) -> Option<Stage> {
+    fn memories(&mut self, after: MemoryId) -> Stage {
         let view = &self.space.view;
         let key = |slot| view.id(slot);
         let mut before = self.space.ids.range(MemoryId::ZERO, after.next(), key).next_back();
@@ -313,7 +323,7 @@ impl Page<'_> {
                 break;
             }
             if self.is_full() {
-                return Some(Stage::Memory(last));
+                return Stage::Memory(last);
             }
             self.looks -= 1;
             if self.is_given(slot) && !self.space.is_turn(self.now, slot) {
@@ -321,7 +331,7 @@ impl Page<'_> {
                     // The two are not parted: the next page would begin with the document again.
                     if self.lines < 2 && !self.pieces.is_empty() {
                         self.lines = 0;
-                        return Some(Stage::Memory(last));
+                        return Stage::Memory(last);
                     }
                     self.line("document", document_json(document));
                 }
@@ -330,8 +340,42 @@ impl Page<'_> {
             last = id;
             before = Some(slot);
         }
+        Stage::Link(MemoryId::ZERO, MemoryId::ZERO, "".into())
+    }
+
+    fn links(&mut self, from: MemoryId, to: MemoryId, rel: Box<str>) -> Option<Stage> {
+        let space = self.space;
+        let first = if to == MemoryId::ZERO { from.next() } else { from };
+        let given = (from, to, rel);
+        let mut last = given.clone();
+        // A space without links is not walked for them.
+        let slots = (space.links() > 0).then(|| space.ids.range_from(first, |slot| space.view.id(slot)));
+        for slot in slots.into_iter().flatten() {
+            let id = space.view.id(slot);
+            if id > self.bound {
+                break;
+            }
+            if self.is_full() {
+                return Some(Stage::Link(last.0, last.1, last.2));
+            }
+            self.looks -= 1;
+            let links = if self.is_given(slot) { space.links_from(id) } else { Vec::new() };
+            for link in links {
+                let other = space.slot(link.to).is_some_and(|other| self.is_given(other));
+                let place = (link.from, link.to, link.rel.clone());
+                if !other || place <= given {
+                    continue;
+                }
+                if self.is_full() {
+                    return Some(Stage::Link(last.0, last.1, last.2));
+                }
+                self.line("link", link_json(&link));
+                last = place;
+            }
+            last = (id, MemoryId::ZERO, "".into());
+        }
         if self.is_full() {
-            return Some(Stage::Memory(last));
+            return Some(Stage::Link(last.0, last.1, last.2));
         }
         self.line("counters", counters_json(&self.space.counters()));
         None
@@ -444,6 +488,17 @@ fn document_json(document: &Document) -> Value {
     Value::Object(members.0)
 }
 
+fn link_json(link: &Link) -> Value {
+    let mut members = Members::default();
+    members.put("from", link.from.to_string());
+    members.put("to", link.to.to_string());
+    members.put("rel", &*link.rel);
+    members.put("weight", link.weight);
+    members.put("at", link.at);
+    members.text("reason", link.reason.as_deref());
+    Value::Object(members.0)
+}
+
 fn counters_json(counters: &Counters) -> Value {
     json!({
         "hits": counters.hits, "misses": counters.misses, "stores": counters.stores, "duplicates": counters.duplicates,
@@ -467,6 +522,8 @@ fn memory_line(view: &Snapshot, slot: u32, turn: bool) -> Option<String> {
     if vectors.is_empty() {
         members.put("noembed", !entry.awaits);
     } else {
+        let precision = view.row_precision(slot).filter(|precision| *precision != view.precision());
+        members.text("precision", precision.map(Precision::name));
         members.put("vectors", vectors);
     }
     let signs = view.records.signs(slot);
@@ -522,9 +579,15 @@ fn entry_members(entry: &Entry) -> Members {
     members.put("entered", entry.entered);
     members.put("expires", entry.expires);
     members.flag("own_expiry", entry.own_expiry);
+    members.flag("read", entry.marks.read);
+    members.flag("summed", entry.marks.summed);
+    members.flag("linked", entry.marks.linked);
     members.flag("pinned", entry.pinned);
     members.put("accessed", entry.accessed);
     members.put("uses", entry.uses);
+    if entry.heat != Heat::Hot {
+        members.put("heat", entry.heat.name());
+    }
     if entry.template != 0 {
         members.put("template", entry.template);
     }
@@ -545,6 +608,8 @@ mod tests {
             Stage::Turn("s".into(), id),
             Stage::Memory(MemoryId::ZERO),
             Stage::Memory(id),
+            Stage::Link(MemoryId::ZERO, MemoryId::ZERO, "".into()),
+            Stage::Link(id, id, "a:b".into()),
         ] {
             for bound in [MemoryId::ZERO, id] {
                 let cursor = Cursor { kind: 3, bound, stage: stage.clone() };

@@ -15,7 +15,9 @@
 //! **Nothing gives way.** An import evicts nothing: neither what it brings, nor what is there. If a tier or `max-memory` has no room, the call is refused and the
 //! sentence names the setting; settings stand in the first line, so they hold for all that follow. What a session holds takes no place, as ever.
 //!
-//! **Aged lines.** A session whose time is over is passed over; its turns come as the memories that they are.
+//! **Links** come behind the memories at their ends. A memory that gives its place to another of its id leaves that one its links.
+//!
+//! **Aged lines.** A session whose time is over is passed over; its turns come as the memories that they are. So is a link of which an end is not there (any longer).
 //!
 //! Rejected: a patch where a memory differs (it cannot say that a memory waits for vectors again, nor when it was made), passing over what differs (nobody
 //! would know), taking what differs without being told (a wrong key, and a space is overwritten).
@@ -23,9 +25,11 @@
 use crate::base64;
 use crate::document::{Document, STAGED};
 use crate::effect::{Counters, Effect, Removal};
-use crate::entry::{Entry, Meta, Passage, Superseded, check_time};
+use crate::entry::{Entry, Marks, Meta, Passage, Superseded, check_time};
 use crate::error::nearest;
 use crate::export::FORMAT;
+use crate::graph::{Link, too_many};
+use crate::heat::Heat;
 use crate::rows::{Precision, Rows, Vector};
 use crate::session::{SessionPatch, Summary, check_role};
 use crate::settings::Settings;
@@ -47,7 +51,7 @@ pub struct Imported {
     pub unchanged: usize,
 }
 
-const KINDS: [&str; 7] = ["space", "session", "turn", "summary", "document", "memory", "counters"];
+const KINDS: [&str; 8] = ["space", "session", "turn", "summary", "document", "memory", "link", "counters"];
 const SPACE: &[&str] = &["format", "model", "dimensions", "precision", "last_id", "settings"];
 const SESSION: &[&str] = &["id", "created", "expires", "metadata", "fields"];
 const SUMMARY: &[&str] = &["session", "text", "tokens", "turns", "at", "model"];
@@ -80,9 +84,14 @@ const MEMORY: &[&str] = &[
     "entered",
     "expires",
     "own_expiry",
+    "read",
+    "summed",
+    "linked",
     "pinned",
     "accessed",
     "uses",
+    "heat",
+    "precision",
     "template",
     "noembed",
     "vectors",
@@ -90,6 +99,7 @@ const MEMORY: &[&str] = &[
     "token_vectors",
 ];
 const SUPERSEDED: &[&str] = &["by", "at"];
+const LINK: &[&str] = &["from", "to", "rel", "weight", "at", "reason"];
 const COUNTERS: &[&str] =
     &["hits", "misses", "stores", "duplicates", "evictions", "promotions", "expirations", "merges"];
 
@@ -255,6 +265,9 @@ enum Came {
     Instead,
 }
 
+/// Which link one is.
+type LinkKey = (MemoryId, MemoryId, Box<str>);
+
 struct Import<'a> {
     space: &'a Space,
     now: Millis,
@@ -277,6 +290,10 @@ struct Import<'a> {
     /// Documents that have given their places.
     replaced: BTreeSet<Box<str>>,
     sessions: BTreeMap<Box<str>, Talk>,
+    /// The links that the call sets, by from, to and name.
+    links: BTreeMap<LinkKey, Link>,
+    /// How many links memories have by now, those that had to be looked at.
+    degrees: BTreeMap<MemoryId, usize>,
     counters: Option<Counters>,
     /// Places in tiers, and bytes, that become free.
     leaving: [usize; TIERS],
@@ -311,6 +328,8 @@ impl Space {
             fresh: 0,
             replaced: BTreeSet::new(),
             sessions: BTreeMap::new(),
+            links: BTreeMap::new(),
+            degrees: BTreeMap::new(),
             counters: None,
             leaving: [0; TIERS],
             freed: 0,
@@ -344,6 +363,7 @@ impl Import<'_> {
             "summary" => self.summary_line(&Members::new("summary", SUMMARY, value)?),
             "document" => self.document_line(&Members::new("document", DOCUMENT, value)?),
             "memory" => Ok(self.memory(&Members::new("memory", MEMORY, value)?, false)?.1 != Came::Unchanged),
+            "link" => self.link_line(&Members::new("link", LINK, value)?),
             "counters" => self.counters_line(&Members::new("counters", COUNTERS, value)?),
             other => {
                 let shown: String = other.chars().take(64).collect();
@@ -704,7 +724,9 @@ impl Import<'_> {
                 // What waited when the line was written may have its vectors by now.
                 (entry.awaits, entry.template, entry.windows) = (base.awaits, base.template, base.windows);
             }
-            if entry.is_same(base) && (!says_vectors || (vectors == *base_vectors && signs == *base_signs)) {
+            // What has cooled or warmed since is still the same: its vectors are those, finer or coarser.
+            let same_vectors = || entry.heat != base.heat || (vectors == *base_vectors && signs == *base_signs);
+            if entry.is_same(base) && (!says_vectors || same_vectors()) {
                 return Ok((id, Came::Unchanged));
             }
             (entry.awaits, entry.template, entry.windows) = given;
@@ -849,6 +871,11 @@ impl Import<'_> {
             entered: members.whole("entered")?.or(base.map(|base| base.entered)).unwrap_or(created),
             expires,
             own_expiry: members.flag("own_expiry")?.unwrap_or(false),
+            marks: Marks {
+                read: members.flag("read")?.unwrap_or(false),
+                summed: members.flag("summed")?.unwrap_or(false),
+                linked: members.flag("linked")?.unwrap_or(false),
+            },
             pinned: members.flag("pinned")?.unwrap_or(false),
             tags: distinct(members.texts("tags")?.into_iter().map(String::from).collect()),
             meta: members.object("meta")?.cloned(),
@@ -860,6 +887,10 @@ impl Import<'_> {
             template: u16::try_from(template).map_err(|_| members.wrong("template", "a number below 65536"))?,
             windows: vectors.len() as u16,
             accessed: members.whole("accessed")?.or(base.map(|base| base.accessed)).unwrap_or(self.now),
+            heat: match members.text("heat")? {
+                Some(heat) => Heat::parse(heat).ok_or_else(|| members.wrong("heat", "hot, warm or cold"))?,
+                None => Heat::Hot,
+            },
             uses: members.small("uses")?.or(base.map(|base| base.uses)).unwrap_or(0),
         };
         entry.check()?;
@@ -912,20 +943,91 @@ impl Import<'_> {
         if texts.len() > limits::WINDOWS {
             return Err(members.wrong("vectors", &format!("at most {} vectors", limits::WINDOWS)));
         }
-        let size = rows.dim() * rows.precision().bytes();
+        let precision = match members.text("precision")? {
+            None => rows.precision(),
+            Some(name) => Precision::KEPT
+                .into_iter()
+                .find(|precision| precision.name() == name)
+                .ok_or_else(|| members.wrong("precision", "f32, f16, i8 or i4"))?,
+        };
+        let size = precision.bytes(rows.dim());
         let vector = |text: &str| {
             let bytes = members.bytes("vectors", text)?;
             if bytes.len() != size {
                 return Err(Error::new(format!(
-                    "the field 'vectors' holds one of {} bytes, where those of this space have {size}: {} dimensions as {}",
+                    "the field 'vectors' holds one of {} bytes, where it takes {size}: {} dimensions as {precision}",
                     bytes.len(),
-                    rows.dim(),
-                    rows.precision()
+                    rows.dim()
                 )));
             }
-            Ok(Vector::read(&bytes, rows.precision()))
+            Ok(Vector::read(&bytes, rows.dim(), precision))
         };
         Ok((texts.into_iter().map(vector).collect::<Result<_>>()?, signs))
+    }
+
+    fn link_line(&mut self, members: &Members) -> Result<bool> {
+        let end = |name: &str| members.needed(name)?.parse::<MemoryId>();
+        let link = Link {
+            from: end("from")?,
+            to: end("to")?,
+            rel: members.needed("rel")?.into(),
+            weight: members.number("weight")?.unwrap_or(1.0),
+            at: members.whole("at")?.unwrap_or(self.now),
+            reason: members.boxed("reason")?,
+        };
+        link.check()?;
+        // What stood when the line was written may have expired since, or in a call before this one.
+        if !(self.is_there(link.from) && self.is_there(link.to)) {
+            return Ok(false);
+        }
+        let key = (link.from, link.to, link.rel.clone());
+        let name = || format!("from {} to {} of the name {}", link.from, link.to, link.rel);
+        if let Some(new) = self.links.get(&key) {
+            return if *new == link { Ok(false) } else { Err(twice("the link", &name())) };
+        }
+        match self.space.link_between(link.from, link.to, &link.rel) {
+            Some(standing)
+                if standing == link
+                    || (members.get("at").is_none() && standing == Link { at: standing.at, ..link.clone() }) =>
+            {
+                return Ok(false);
+            }
+            Some(_) if !self.replace => return Err(exists("the link", &name())),
+            Some(_) => {}
+            None => {
+                for id in [link.from, link.to] {
+                    let slot = self.space.slot(id);
+                    let standing = || slot.map_or(0, |slot| self.space.links_of(slot).count());
+                    let degree = self.degrees.entry(id).or_insert_with(standing);
+                    *degree += 1;
+                    if *degree > limits::LINKS {
+                        return Err(too_many(id));
+                    }
+                }
+            }
+        }
+        self.links.insert(key, link);
+        Ok(true)
+    }
+
+    /// Whether a memory stands by now.
+    fn is_there(&self, id: MemoryId) -> bool {
+        self.put(id).is_some() || self.standing(id).is_some()
+    }
+
+    /// The effects that set links: those of the lines, and those of memories that others of their ids take the places of.
+    fn settle_links(&mut self) {
+        let space = self.space;
+        let mut links = std::mem::take(&mut self.links);
+        for id in self.removed.iter().filter(|id| self.put(**id).is_some()) {
+            let Some(slot) = space.standing(self.now, *id) else { continue };
+            for link in space.links_of(slot) {
+                links.entry((link.from, link.to, link.rel.clone())).or_insert(link);
+            }
+        }
+        // A document may have taken an end with it since its line.
+        links.retain(|(from, to, _), _| self.is_there(*from) && self.is_there(*to));
+        self.effects.extend(links.into_values().map(|link| Effect::Link(Box::new(link))));
     }
 
     fn counters_line(&mut self, members: &Members) -> Result<bool> {
@@ -953,6 +1055,7 @@ impl Import<'_> {
         for (name, talk) in std::mem::take(&mut self.sessions) {
             self.settle(&name, talk);
         }
+        self.settle_links();
         if let Some(counters) = self.counters {
             // Those that are put by this call count too.
             let now = Counters { stores: self.space.counters().stores.saturating_add(self.puts as u64), ..counters };
@@ -993,7 +1096,7 @@ impl Import<'_> {
         }
         let max = usize::try_from(self.settings.max_memory).unwrap_or(usize::MAX);
         if max > 0 {
-            let row_bytes = self.rows().map_or(0, Rows::row_bytes);
+            let row_bytes = self.rows().map_or(0, |rows| rows.row_bytes(rows.precision()));
             let entering: usize = puts.iter().map(|(entry, signs)| space.entry_cost(entry, signs, row_bytes)).sum();
             if (space.live_bytes() + entering).saturating_sub(self.freed) > max {
                 return Err(Error::with_code(

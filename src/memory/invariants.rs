@@ -1,10 +1,12 @@
 //! What must hold in every space, for tests.
 
-use crate::MemoryId;
+use crate::graph::{Edge, LinkCounts};
+use crate::heat::HeatStats;
 use crate::records::Link;
 use crate::reindex::Indexing;
 use crate::session::GONE;
 use crate::space::{SUPERSEDED, Space, duplicate_item, is_staged, retention_key};
+use crate::{MemoryId, limits};
 use std::collections::BTreeMap;
 
 impl Space {
@@ -23,6 +25,8 @@ impl Space {
         let (mut vector_bytes, mut staged_bytes) = (vec![0; shelves], vec![0; shelves]);
         let (mut documents, mut chunks, mut awaiting, mut turns) = (0, 0, 0, 0);
         let (mut held, mut unkept) = (vec![0; shelves], vec![0; shelves]);
+        let mut links = LinkCounts::default();
+        let mut heats = [HeatStats::default(); 3];
         assert_eq!(self.len(), records.iter().count(), "ids and slots");
         assert_eq!(self.len() + self.records.free(), records.count(), "free slots");
         let mut last = MemoryId::ZERO;
@@ -60,6 +64,13 @@ impl Space {
             awaiting += usize::from(entry.awaits);
             turns += usize::from(records.held(slot).is_some());
             bytes[at] += self.slot_cost(slot);
+            let heat = &mut heats[entry.heat as usize];
+            heat.count += 1;
+            heat.bytes += self.slot_cost(slot);
+            heat.vectors += self.slot_vectors_cost(slot);
+            assert_eq!(records.heat(slot), entry.heat, "heat of {id}");
+            let precisions = own.iter().filter_map(|row| Some(view.rows.as_ref()?.precision_of(*row)));
+            assert!(precisions.clone().all(|precision| Some(precision) == view.row_precision(slot)), "rows of {id}");
             expiring[at] += usize::from(entry.expires.is_some());
             rows += own.len();
             vector_bytes[at] += self.slot_vectors_cost(slot);
@@ -76,6 +87,18 @@ impl Space {
                 assert_eq!(staging.places.windows(slot), found, "staged windows of {id}");
                 staged_rows += found;
             }
+            let edges = records.edges(slot);
+            assert!(view.has_ordered_edges(slot) && edges.len() <= limits::LINKS, "links of {id}");
+            for edge in edges {
+                let mirrored = |other: &&Edge| other.other == slot && edge.mirrors(other);
+                assert_eq!(
+                    records.edges(edge.other).iter().filter(mirrored).count(),
+                    1,
+                    "the other end of a link of {id}"
+                );
+                assert!(edge.other != slot && records.id(edge.other).is_some(), "a link of {id} to nothing");
+            }
+            links.add(edges);
             documents += usize::from(records.link(slot, Link::Document).is_some());
             for name in entry.meta.iter().flat_map(|meta| meta.keys()) {
                 *meta_names.entry(name.as_str().into()).or_default() += 1;
@@ -87,6 +110,7 @@ impl Space {
         }
         assert_eq!((self.timeline.len(), self.duplicates.len()), (self.len(), self.len() - chunks));
         assert_eq!(self.awaiting.len(), awaiting, "memories that wait for vectors");
+        assert_eq!((self.records.links, records.recount_links()), (links, links), "links");
         self.check_records(turns, chunks);
         assert_eq!(documents, if view.indexing.lexical { self.len() } else { 0 }, "lexical documents");
         match &self.reindexing {
@@ -109,6 +133,8 @@ impl Space {
             assert_eq!((shelf.expiry.len(), shelf.retention.len()), (expiring[n], unkept[n]), "indexes of shelf {n}");
         }
         assert!(self.shelves.iter().map(|shelf| shelf.vectors).eq(vector_bytes), "bytes of vectors");
+        let counted = |heat: &HeatStats| (heat.count, heat.bytes, heat.vectors);
+        assert!(self.heats.iter().map(counted).eq(heats.iter().map(counted)), "heat");
         if let Some(staging) = &self.staging {
             assert_eq!(
                 (staging.places.len(), staging.counts.live),

@@ -23,6 +23,14 @@ pub const META_FIELDS: usize = 256;
 pub const META_NAME_BYTES: usize = 256;
 /// Ids that one memory may name as what it was made from.
 pub const FROM: usize = 1024;
+/// Links of one memory, of both directions.
+pub const LINKS: usize = 256;
+/// Turns that become one summary, at most: as many as a memory can be linked to beside other links.
+pub const EPISODE_TURNS: usize = 128;
+/// Bytes of the reason of a link.
+pub const REASON_BYTES: usize = 256;
+/// Links one behind the other that a walk goes over.
+pub const LINK_DEPTH: usize = 3;
 /// Dimensions of a vector.
 pub const DIMENSIONS: usize = 16_384;
 /// Vectors of one memory: windows of a long text.
@@ -63,6 +71,8 @@ pub const BATCH: usize = 10_000;
 pub const K: usize = 10_000;
 /// Query vectors of one recall: windows of a long query, or the vectors of the memory named by LIKE.
 pub const QUERIES: usize = WINDOWS;
+/// Outcomes that one recall may prefer.
+pub const PREFERENCES: usize = 8;
 /// Bytes of a filter.
 pub const FILTER_BYTES: usize = 16 * 1024;
 /// Levels of nesting inside a filter.
@@ -75,6 +85,12 @@ pub const SETTING_BYTES: usize = 1024;
 pub const MODEL_BYTES: usize = 512;
 /// Ids in one effect; longer lists are split.
 pub const EFFECT_IDS: usize = 1024;
+/// Bytes of a dictionary for the texts of cold memories.
+pub const DICTIONARY_BYTES: usize = 32 * 1024;
+/// Uses between two looks at the heat of memories that a setting can ask for.
+pub const HEAT_USES: usize = 255;
+/// Dictionaries of a space: a newer one is for texts that are packed from then on.
+pub const DICTIONARIES: usize = 8;
 /// Memories whose vectors one effect stages; longer lists are split.
 pub const STAGED: usize = 64;
 /// The largest time, in Unix milliseconds: what a double holds exactly, so that JSON and filters agree with the engine.

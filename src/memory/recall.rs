@@ -13,7 +13,10 @@
 //! 6. **Word by word**: for the best [`RERANKED`] of these the cosine gives way to what their words say (`tokens`): the mean, by idf, over the
 //!    question's words of the best cosine with a word of the memory. Word scores are shifted so that their mean over these candidates is that of the
 //!    cosines, and steps 4 and 5 are repeated.
-//! 7. **By wish**: recency, importance, use, an outcome; variety (MMR).
+//! 7. **By wish**: recency, importance, use; outcomes that are preferred; then what links lead to (`graph`); then variety (MMR).
+//!
+//! With links the score is an activation: a memory's own relevance, scaled so that the best has 1 and what is below 0 at worst 0, and what comes to it over links, of
+//! which the K best are the beginning. What links lead to passes the same restrictions, but for the least cosine: it need not be like the question.
 //!
 //! Step 4 and the second prior are void without sessions and speakers. The constants are round numbers on the plateau of those that were
 //! chosen leaving one conversation out at a time.
@@ -29,6 +32,7 @@ mod hybrid;
 use crate::bitmap::Bitmap;
 use crate::entry::Entry;
 use crate::filter::Filter;
+use crate::graph::{Via, Walk, check_depth};
 use crate::lexical::{self, Bm25, DocId};
 use crate::records::Link;
 use crate::rows::{Among, Effort, Query, RowId, Rows, Search};
@@ -43,6 +47,8 @@ const CANDIDATES: usize = 100;
 const MANY_USES: f64 = 100.0;
 /// Days in which recency halves, unless the caller says otherwise.
 const HALF_LIFE_DAYS: u64 = 30;
+/// Scores that lie closer together are as far apart as this where an outcome is preferred, which then decides between equal ones.
+const LEAST_SPREAD: f64 = 1e-6;
 /// A filter is selective when it admits less than one in so many: then its memories are looked up, not the blocks scanned.
 const SELECTIVE: usize = 16;
 
@@ -106,10 +112,12 @@ pub struct Recall {
     pub weights: Option<Weights>,
     /// Seconds in which recency halves; None = 30 days.
     pub half_life: Option<u64>,
-    /// An outcome to prefer, and by how much, -1 to 1.
-    pub prefer: Option<(String, f64)>,
+    /// Outcomes to prefer, each by which share of the spread of the scores: -1 to 1, not 0. At most [`limits::PREFERENCES`], none twice.
+    pub prefer: Vec<(String, f64)>,
     /// Relevance against variety, 0 to 1: 1 = relevance alone.
     pub mmr: Option<f64>,
+    /// Follow links from the best so far, 1 to [`limits::LINK_DEPTH`] one behind the other.
+    pub expand: Option<usize>,
     /// Compare every vector in full.
     pub exact: bool,
     /// Say how each score came about.
@@ -127,6 +135,8 @@ pub struct Hit {
     pub similarity: Option<f64>,
     /// The parts of the score by name, if asked for; behind them the words that were found, each as `word:` and the stem.
     pub parts: Vec<(String, f64)>,
+    /// The link over which most came to it, if links were followed and something did.
+    pub via: Option<Box<Via>>,
     slot: u32,
 }
 
@@ -176,6 +186,8 @@ struct Candidate {
     score: f64,
     /// Parts of the score, if they are to be explained.
     parts: Vec<(&'static str, f64)>,
+    /// The link that led to it, or lifted it.
+    via: Option<Box<Via>>,
 }
 
 impl Candidate {
@@ -273,7 +285,10 @@ impl Snapshot {
         let terms = (bytes / 5).min(lexical::QUERY_TERMS) as u64;
         let by_words = terms > 0 && self.settings.lexical && recall.mode != Some(Mode::Dense);
         let words = if by_words { 40_000 + terms * (10_000 + slots / 2) } else { 0 };
-        15_000 + dense * queries + words + recall.k as u64 * 1_000
+        // Some fifty nanoseconds a link that is followed, and never more links than there are.
+        let links = |depth: usize| (2 * self.links).min(recall.k.saturating_mul(depth).saturating_mul(limits::LINKS));
+        let expanded = recall.expand.map_or(0, |depth| 20_000 + links(depth) as u64 * 50);
+        15_000 + dense * queries + words + expanded + recall.k as u64 * 1_000
     }
 
     /// What restricts a recall, as one filter; None if nothing does.
@@ -338,22 +353,28 @@ impl Recall {
         if self.half_life.is_some_and(|seconds| seconds == 0 || seconds > limits::TTL_SECONDS) {
             return Err(Error::new(format!("HALFLIFE takes 1 to {} seconds", limits::TTL_SECONDS)));
         }
-        if let Some((_, weight)) = &self.prefer
-            && !(-10.0..=10.0).contains(weight)
-        {
-            return Err(Error::new(format!("PREFER {weight}: the weight is a number from -10 to 10")));
+        if self.prefer.len() > limits::PREFERENCES {
+            return Err(Error::new(format!("PREFER stands at most {} times", limits::PREFERENCES)));
+        }
+        for (n, (outcome, weight)) in self.prefer.iter().enumerate() {
+            if !(-1.0..=1.0).contains(weight) || *weight == 0.0 {
+                return Err(Error::new(format!("PREFER {weight}: the weight is a number from -1 to 1, and not 0")));
+            }
+            if self.prefer.iter().take(n).any(|(other, _)| other == outcome) {
+                return Err(Error::new(format!("PREFER names the outcome {outcome} twice")));
+            }
         }
         if let Some(mmr) = self.mmr
             && !(0.0..=1.0).contains(&mmr)
         {
             return Err(Error::new(format!("MMR is {mmr}: it takes 0 (variety alone) to 1 (relevance alone)")));
         }
-        Ok(())
+        self.expand.map_or(Ok(()), |depth| check_depth("EXPAND", depth))
     }
 
     /// Whether the order is that of the first search, with nothing mixed in.
     fn is_plain(&self) -> bool {
-        self.weights.is_none() && self.prefer.is_none() && self.mmr.is_none()
+        self.weights.is_none() && self.prefer.is_empty() && self.mmr.is_none() && self.expand.is_none()
     }
 }
 
@@ -366,7 +387,7 @@ impl<'a> Run<'a> {
             None => recall.queries.clone(),
         };
         let text = match like {
-            Some(slot) => view.records.record(slot).map(|record| record.content.to_owned()),
+            Some(slot) => view.records.record(slot).map(|record| record.content.text().into_owned()),
             None => recall.text.clone(),
         };
         let wanted = |mode: Mode| recall.mode.is_none_or(|wanted| wanted == mode || wanted == Mode::Hybrid);
@@ -420,8 +441,17 @@ impl<'a> Run<'a> {
             (false, false) => Vec::new(),
         };
         if !self.recall.is_plain() {
-            candidates.iter_mut().for_each(|candidate| self.weigh(candidate));
-            candidates.sort_unstable_by(by_score);
+            if let Some(weights) = &self.recall.weights {
+                candidates.iter_mut().for_each(|candidate| self.weigh(candidate, weights));
+                candidates.sort_unstable_by(by_score);
+            }
+            if !self.recall.prefer.is_empty() {
+                self.prefer(&mut candidates);
+                candidates.sort_unstable_by(by_score);
+            }
+        }
+        if let Some(depth) = self.recall.expand {
+            candidates = self.expanded(candidates, depth);
         }
         let candidates = match self.recall.mmr {
             Some(lambda) => self.varied(candidates, lambda),
@@ -474,7 +504,7 @@ impl<'a> Run<'a> {
     }
 
     fn candidate(&self, slot: u32, name: &'static str, score: f64) -> Candidate {
-        Candidate { slot, id: self.view.id(slot), score, parts: vec![(name, score)] }
+        Candidate { slot, id: self.view.id(slot), score, parts: vec![(name, score)], via: None }
     }
 
     /// By vector alone: the score is the cosine.
@@ -494,26 +524,69 @@ impl<'a> Run<'a> {
     }
 
     /// Mixes in what the caller wants besides relevance.
-    fn weigh(&self, candidate: &mut Candidate) {
+    fn weigh(&self, candidate: &mut Candidate, weights: &Weights) {
         let records = &self.view.records;
-        if let Some(weights) = self.recall.weights {
-            let sum = weights.relevance + weights.recency + weights.importance + weights.usage;
-            let half_life = self.recall.half_life.unwrap_or(HALF_LIFE_DAYS * 86_400) as f64 * 1000.0;
-            let age = self.now.saturating_sub(records.at(candidate.slot)) as f64;
-            let (_, uses) = records.usage(candidate.slot);
-            let usage = (f64::from(uses).ln_1p() / MANY_USES.ln_1p()).min(1.0);
-            let relevance = weights.relevance / sum;
-            candidate.parts.iter_mut().for_each(|(_, part)| *part *= relevance);
-            candidate.score *= relevance;
-            candidate.add("recency", weights.recency / sum * (-age / half_life).exp2());
-            candidate.add("importance", weights.importance / sum * records.importance(candidate.slot));
-            candidate.add("use", weights.usage / sum * usage);
+        let sum = weights.relevance + weights.recency + weights.importance + weights.usage;
+        let half_life = self.recall.half_life.unwrap_or(HALF_LIFE_DAYS * 86_400) as f64 * 1000.0;
+        let age = self.now.saturating_sub(records.at(candidate.slot)) as f64;
+        let (_, uses) = records.usage(candidate.slot);
+        let usage = (f64::from(uses).ln_1p() / MANY_USES.ln_1p()).min(1.0);
+        let relevance = weights.relevance / sum;
+        candidate.parts.iter_mut().for_each(|(_, part)| *part *= relevance);
+        candidate.score *= relevance;
+        candidate.add("recency", weights.recency / sum * (-age / half_life).exp2());
+        candidate.add("importance", weights.importance / sum * records.importance(candidate.slot));
+        candidate.add("use", weights.usage / sum * usage);
+    }
+
+    /// Adds to memories with a preferred outcome their share of the spread of the scores, which are in order, best first. A cosine, a BM25 score and a
+    /// mixture have scales of their own, and what counts in an order are differences: by this measure a weight means the same in every mode. 1 brings
+    /// the last to the first. The spread is that of the best [`CANDIDATES`], so that no K changes a score. Nothing is added before the least score has
+    /// been asked for, so that admits what it admits without.
+    fn prefer(&self, candidates: &mut [Candidate]) {
+        let score = |candidate: Option<&Candidate>| candidate.map_or(0.0, |candidate| candidate.score);
+        let last = candidates.get(candidates.len().min(CANDIDATES).saturating_sub(1));
+        let spread = (score(candidates.first()) - score(last)).max(LEAST_SPREAD);
+        for candidate in candidates {
+            let Some(outcome) = self.view.records.record(candidate.slot).and_then(|record| record.outcome) else {
+                continue;
+            };
+            if let Some((_, weight)) = self.recall.prefer.iter().find(|(preferred, _)| preferred == outcome) {
+                candidate.add("outcome", weight * spread);
+            }
         }
-        if let Some((outcome, weight)) = &self.recall.prefer
-            && records.record(candidate.slot).is_some_and(|record| record.outcome == Some(outcome))
-        {
-            candidate.add("outcome", *weight);
+    }
+
+    /// Follows links from the K best; see the head of this file.
+    fn expanded(&self, mut candidates: Vec<Candidate>, depth: usize) -> Vec<Candidate> {
+        candidates.retain(|candidate| self.is_admitted(candidate.slot));
+        let best = candidates.first().map_or(0.0, |candidate| candidate.score);
+        let floor = candidates.last().map_or(0.0, |candidate| candidate.score).min(0.0);
+        // All alike, and none above 0: all are the best.
+        let (scale, shift) = if best > floor { (1.0 / (best - floor), -floor / (best - floor)) } else { (0.0, 1.0) };
+        for candidate in &mut candidates {
+            candidate.parts.iter_mut().for_each(|(_, part)| *part *= scale);
+            candidate.score *= scale;
+            if shift > 0.0 {
+                candidate.add("shift", shift);
+            }
         }
+        let own: Vec<(u32, f64)> = candidates.iter().map(|candidate| (candidate.slot, candidate.score)).collect();
+        let admits = |slot| self.admitted.as_ref().is_none_or(|all| all.contains(slot)) && self.is_admitted(slot);
+        let spread = self.view.spread(&Walk { now: self.now, depth, rel: None }, &own, self.recall.k, admits);
+        for (n, (slot, id, received, via)) in spread.into_reached(self.view).enumerate() {
+            let via = via.map(Box::new);
+            match candidates.get_mut(n) {
+                Some(candidate) if via.is_some() => {
+                    candidate.add("links", received);
+                    candidate.via = via;
+                }
+                Some(_) => {}
+                None => candidates.push(Candidate { slot, id, score: received, parts: vec![("links", received)], via }),
+            }
+        }
+        candidates.sort_unstable_by(by_score);
+        candidates
     }
 
     /// The best by relevance and by difference from those before them: maximal marginal relevance (Carbonell and Goldstein 1998). Relevance
@@ -559,7 +632,7 @@ impl<'a> Run<'a> {
             parts.extend(candidate.parts.iter().map(|(name, part)| ((*name).to_owned(), *part)));
             parts.extend(asked.into_iter().flat_map(|asked| self.words_found(asked, candidate.slot)));
         }
-        Some(Hit { entry, score: candidate.score, similarity, parts, slot: candidate.slot })
+        Some(Hit { entry, score: candidate.score, similarity, parts, via: candidate.via, slot: candidate.slot })
     }
 
     /// The words of the question, if the words of the results are to be explained.

@@ -1,16 +1,68 @@
 //! The texts of one memory as bytes: what `texts` keeps and the columns do not hold.
 //!
 //! A bit set says which fields there are; then come the content and those fields, each text and list with its length in front
-//! (LEB128). The bytes are our own: whatever reads them trusts the form, and gets an empty record where it does not hold.
+//! (LEB128). The content of a cold memory may be packed: its length, which dictionary, and the packed bytes stand in its place; what else there is is short and
+//! asked for by filters and searches all the time, so it stays plain. The bytes are our own: whatever reads them trusts the form, and gets an empty record where it does not hold.
 
 use crate::MemoryId;
 use crate::codec::{KIND, has, put, put_id, put_passage, put_text};
 use crate::entry::{Entry, Meta, Passage};
+use crate::packing::Dictionary;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// The bit that says that the content is packed: one of a field that no record has.
+const PACKED: u64 = has::IMPORTANCE;
+
+/// The content of a memory as it lies there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Content<'a> {
+    /// As it is.
+    Plain(&'a str),
+    /// Packed.
+    Packed {
+        /// The bytes of the text.
+        len: usize,
+        /// What it was packed by.
+        dictionary: &'a Dictionary,
+        /// The packed bytes.
+        bytes: &'a [u8],
+    },
+}
+
+impl Default for Content<'_> {
+    fn default() -> Self {
+        Content::Plain("")
+    }
+}
+
+impl<'a> Content<'a> {
+    /// The text.
+    pub(crate) fn text(&self) -> Cow<'a, str> {
+        match *self {
+            Content::Plain(text) => Cow::Borrowed(text),
+            Content::Packed { len, dictionary, bytes } => Cow::Owned(dictionary.unpack(bytes, len).unwrap_or_default()),
+        }
+    }
+
+    /// The bytes of the text.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Content::Plain(text) => text.len(),
+            Content::Packed { len, .. } => *len,
+        }
+    }
+
+    /// Whether it is packed.
+    pub(crate) fn is_packed(&self) -> bool {
+        matches!(self, Content::Packed { .. })
+    }
+}
 
 /// The texts of a memory, borrowed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Record<'a> {
-    pub content: &'a str,
+    pub content: Content<'a>,
     pub kind: &'a str,
     pub outcome: Option<&'a str>,
     pub session: Option<&'a str>,
@@ -37,15 +89,24 @@ struct List<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Reads the record at the beginning of `bytes`.
-    pub(crate) fn read(bytes: &'a [u8]) -> Record<'a> {
-        Record::try_read(bytes).unwrap_or_default()
+    /// Reads the record at the beginning of `bytes`; what is packed in it was packed by one of the dictionaries.
+    pub(crate) fn read(bytes: &'a [u8], dictionaries: &'a [Arc<Dictionary>]) -> Record<'a> {
+        Record::try_read(bytes, dictionaries).unwrap_or_default()
     }
 
-    fn try_read(bytes: &'a [u8]) -> Option<Record<'a>> {
+    fn try_read(bytes: &'a [u8], dictionaries: &'a [Arc<Dictionary>]) -> Option<Record<'a>> {
         let mut reader = Reader { bytes };
         let fields = reader.number()?;
-        let content = reader.text()?;
+        let content = if fields & PACKED == 0 {
+            Content::Plain(reader.text()?)
+        } else {
+            let len = usize::try_from(reader.number()?).ok()?;
+            let dictionary = dictionaries.get(usize::try_from(reader.number()?).ok()?)?;
+            let packed = usize::try_from(reader.number()?).ok()?;
+            let (bytes, rest) = reader.bytes.split_at_checked(packed)?;
+            reader.bytes = rest;
+            Content::Packed { len, dictionary, bytes }
+        };
         let mut text = |field: u64| if fields & field == 0 { Some(None) } else { reader.text().map(Some) };
         let kind = text(has::KIND)?.unwrap_or(KIND);
         let (outcome, session, speaker) = (text(has::OUTCOME)?, text(has::SESSION)?, text(has::SPEAKER)?);
@@ -107,8 +168,9 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Writes the texts of a memory.
-pub(crate) fn write(entry: &Entry, out: &mut Vec<u8>) {
+/// Writes the texts of a memory; the content packed by the last of the dictionaries if there is one and it becomes shorter.
+pub(crate) fn write(entry: &Entry, dictionaries: &[Arc<Dictionary>], out: &mut Vec<u8>) {
+    let packed = dictionaries.last().and_then(|dictionary| dictionary.pack(&entry.content));
     let superseded_by = entry.superseded.map(|superseded| superseded.by);
     let optional: [(u64, Option<&str>); 6] = [
         (has::KIND, Some(&*entry.kind).filter(|kind| *kind != KIND)),
@@ -126,10 +188,19 @@ pub(crate) fn write(entry: &Entry, out: &mut Vec<u8>) {
         (has::SUPERSEDED, superseded_by.is_some()),
         (has::PASSAGE, entry.passage.is_some()),
         (has::TOKENS, entry.tokens > 0),
+        (PACKED, packed.is_some()),
     ];
     let texts = optional.iter().filter(|(_, text)| text.is_some()).map(|(bit, _)| bit);
     put(out, texts.chain(others.iter().filter(|(_, there)| *there).map(|(bit, _)| bit)).sum());
-    put_text(out, &entry.content);
+    match packed {
+        Some(packed) => {
+            put(out, entry.content.len() as u64);
+            put(out, dictionaries.len() as u64 - 1);
+            put(out, packed.len() as u64);
+            out.extend_from_slice(&packed);
+        }
+        None => put_text(out, &entry.content),
+    }
     optional.iter().filter_map(|(_, text)| *text).for_each(|text| put_text(out, text));
     if let Some(meta) = &entry.meta {
         // A JSON map with text keys always has a text.

@@ -14,8 +14,11 @@
 pub(crate) mod staged;
 
 use crate::columns::{Cell, Column, Tags};
-use crate::entry::{Entry, Meta, Passage, Superseded, block};
+use crate::entry::{Entry, Marks, Meta, Passage, Superseded, block};
 use crate::filter::{self, Field, FieldSource, List, MetaColumn, Value, Words};
+use crate::graph::{Edge, LinkCounts};
+use crate::heat::Heat;
+use crate::packing::Dictionary;
 use crate::record::{self, Record};
 use crate::rows::RowId;
 use crate::texts::{self, Place, TextCounts, Texts};
@@ -73,6 +76,10 @@ enum Name {
     Total,
     /// Whether its vectors are still to be made.
     Awaits,
+    /// What consolidation has done with it, as bits.
+    Marks,
+    /// The heat as its name, for filters.
+    Heat,
     /// Words of the content that count for something.
     Words,
     /// Of a turn in the record of its session, whether the session holds it: see `session`.
@@ -175,6 +182,9 @@ impl Uses {
 /// Rows of memories with several vectors, by place in the chunk.
 type Windows = BTreeMap<u16, Arc<[RowId]>>;
 
+/// Links of the memories that have some, by place in the chunk: see `graph`.
+type Edges = BTreeMap<u16, Arc<[Edge]>>;
+
 #[derive(Clone, Default)]
 pub(crate) struct Chunk {
     /// Slots that it has room for.
@@ -190,6 +200,7 @@ pub(crate) struct Chunk {
     /// Whether META names came that found no place in `meta`.
     more_meta: bool,
     windows: Arc<Windows>,
+    edges: Arc<Edges>,
     uses: Arc<Uses>,
 }
 
@@ -259,6 +270,10 @@ pub(crate) struct Records {
     texts: Texts,
     /// The signs of word vectors: a number of bytes, and they.
     signs: Texts,
+    /// What contents of cold memories were packed by: the last is in use, where any is to be packed.
+    dictionaries: Arc<Vec<Arc<Dictionary>>>,
+    /// Whether contents stay plain.
+    plain: bool,
 }
 
 /// What the owner of the space keeps about its memories besides them.
@@ -266,6 +281,7 @@ pub(crate) struct Records {
 pub(crate) struct RecordCounts {
     pub texts: TextCounts,
     pub signs: TextCounts,
+    pub links: LinkCounts,
     free: Vec<u32>,
     /// Scratch for a record that is being written.
     record: Vec<u8>,
@@ -319,6 +335,15 @@ fn words_cell(words: Option<usize>) -> Cell {
     words.map_or(Cell::MISSING, |words| Cell::whole(words.min(200) as u64))
 }
 
+fn marks_of(cell: Cell) -> Marks {
+    cell.as_whole().and_then(|bits| Marks::from_bits(u8::try_from(bits).ok()?)).unwrap_or_default()
+}
+
+/// Missing where there are none: the column of a chunk without marks is one cell.
+fn cell_of(marks: Marks) -> Cell {
+    if marks == Marks::default() { Cell::MISSING } else { Cell::whole(u64::from(marks.bits())) }
+}
+
 fn text_cell(text: Option<&str>) -> Cell {
     text.map_or(Cell::MISSING, Cell::text)
 }
@@ -338,7 +363,32 @@ impl Records {
             chunks: Arc::new(self.chunks.iter().map(own).collect()),
             texts: self.texts.copy(&counts.texts),
             signs: self.signs.copy(&counts.signs),
+            dictionaries: self.dictionaries.clone(),
+            plain: self.plain,
         }
+    }
+
+    /// What contents of cold memories were packed by, the last in use.
+    pub(crate) fn dictionaries(&self) -> &[Arc<Dictionary>] {
+        &self.dictionaries
+    }
+
+    /// Packs contents by another dictionary from now on.
+    pub(crate) fn add_dictionary(&mut self, dictionary: Dictionary) {
+        Arc::make_mut(&mut self.dictionaries).push(Arc::new(dictionary));
+    }
+
+    /// Sets whether contents that are written stay plain.
+    pub(crate) fn set_plain(&mut self, plain: bool) {
+        self.plain = plain;
+    }
+
+    /// How readily it lies.
+    pub(crate) fn heat(&self, slot: u32) -> Heat {
+        let cell = self.cell(slot, Name::Heat);
+        // Nearly all are hot or cold, and asking costs a hash of a few bytes.
+        let is = |heat: &Heat| cell == Cell::text(heat.name());
+        [Heat::Hot, Heat::Cold, Heat::Warm].into_iter().find(is).unwrap_or_default()
     }
 
     fn chunk(&self, slot: u32) -> Option<(&Chunk, usize)> {
@@ -439,9 +489,37 @@ impl Records {
         self.change(slot, |chunk, row| chunk.set(Name::Awaits, row, Cell::bool(awaits)));
     }
 
+    /// What consolidation has done with it.
+    pub(crate) fn marks(&self, slot: u32) -> Marks {
+        marks_of(self.cell(slot, Name::Marks))
+    }
+
+    /// Sets marks, or takes them away.
+    pub(crate) fn mark(&mut self, slot: u32, marks: Marks, on: bool) {
+        self.change(slot, |chunk, row| {
+            let marks = marks_of(chunk.cell(Name::Marks, row)).with(marks, on);
+            chunk.set(Name::Marks, row, cell_of(marks));
+        });
+    }
+
     /// Sets when it expires.
     pub(crate) fn set_expires(&mut self, slot: u32, expires: Option<Millis>) {
         self.change(slot, |chunk, row| chunk.set(Name::Expires, row, optional(expires)));
+    }
+
+    /// The cell of its TYPE: equal ones are nearly always equal texts.
+    pub(crate) fn kind(&self, slot: u32) -> Cell {
+        self.cell(slot, Name::Kind)
+    }
+
+    /// The same of its session.
+    pub(crate) fn session(&self, slot: u32) -> Cell {
+        self.cell(slot, Name::Session)
+    }
+
+    /// The same of its role.
+    pub(crate) fn role(&self, slot: u32) -> Cell {
+        self.cell(slot, Name::Role)
     }
 
     /// Whether it is a turn.
@@ -498,13 +576,20 @@ impl Records {
     pub(crate) fn record(&self, slot: u32) -> Option<Record<'_>> {
         let (chunk, row) = self.chunk(slot)?;
         let place = chunk.links[Link::Text as usize].get(row)?;
-        Some(Record::read(self.texts.at(Place(place))))
+        Some(Record::read(self.texts.at(Place(place)), &self.dictionaries))
     }
 
     /// A memory for the plain evaluator of filters.
     pub(crate) fn view(&self, slot: u32) -> Option<MemoryView<'_>> {
         let record = self.record(slot)?;
-        Some(MemoryView { records: self, slot, record, tags: OnceCell::new(), meta: OnceCell::new() })
+        Some(MemoryView {
+            records: self,
+            slot,
+            record,
+            content: OnceCell::new(),
+            tags: OnceCell::new(),
+            meta: OnceCell::new(),
+        })
     }
 
     fn cell(&self, slot: u32, name: Name) -> Cell {
@@ -522,7 +607,7 @@ impl Records {
         Some(Entry {
             id,
             tier: self.tier(slot),
-            content: record.content.into(),
+            content: record.content.text().into(),
             kind: record.kind.into(),
             importance: number(Name::Importance),
             confidence: number(Name::Confidence),
@@ -545,6 +630,8 @@ impl Records {
             passage: record.passage().map(Box::new),
             tokens: record.tokens,
             awaits: chunk.cell(Name::Awaits, row) == Cell::TRUE,
+            marks: marks_of(chunk.cell(Name::Marks, row)),
+            heat: self.heat(slot),
             template: number(Name::Template) as u16,
             windows: number(Name::Windows) as u16,
             accessed,
@@ -615,6 +702,25 @@ impl Records {
         });
     }
 
+    /// The links of a memory, in the order that `graph` keeps.
+    pub(crate) fn edges(&self, slot: u32) -> &[Edge] {
+        self.chunk(slot).and_then(|(chunk, row)| chunk.edges.get(&(row as u16))).map_or(&[], |edges| edges)
+    }
+
+    /// Sets the links of a memory.
+    pub(crate) fn set_edges(&mut self, counts: &mut RecordCounts, slot: u32, edges: Vec<Edge>) {
+        counts.links.remove(self.edges(slot));
+        counts.links.add(&edges);
+        self.change(slot, |chunk, row| {
+            let (place, all) = (row as u16, Arc::make_mut(&mut chunk.edges));
+            if edges.is_empty() {
+                all.remove(&place);
+            } else {
+                all.insert(place, edges.into());
+            }
+        });
+    }
+
     fn change(&mut self, slot: u32, f: impl FnOnce(&mut Chunk, usize)) {
         let (at, row) = locate(slot);
         if let Some(chunk) = Arc::make_mut(&mut self.chunks).get_mut(at).map(Arc::make_mut) {
@@ -674,7 +780,8 @@ impl Records {
     pub(crate) fn write(&mut self, counts: &mut RecordCounts, slot: u32, entry: &Entry) {
         let mut bytes = std::mem::take(&mut counts.record);
         bytes.clear();
-        record::write(entry, &mut bytes);
+        let packs = entry.heat == Heat::Cold && !self.plain;
+        record::write(entry, if packs { &self.dictionaries } else { &[] }, &mut bytes);
         let old = self.link(slot, Link::Text).map(Place);
         let old_len = self.record(slot).map_or(0, |record| record.len);
         let same = old.is_some_and(|place| old_len == bytes.len() && self.texts.at(place).starts_with(&bytes));
@@ -756,6 +863,18 @@ impl Records {
         self.chunks.capacity() * size_of::<Arc<Chunk>>() + chunks
     }
 
+    /// Bytes of the dictionaries.
+    pub(crate) fn dictionary_bytes(&self) -> usize {
+        self.dictionaries.iter().map(|dictionary| block(dictionary.bytes().len()) + 48).sum()
+    }
+
+    /// The links, counted wherever a list of them is: to check the kept figures.
+    pub(crate) fn recount_links(&self) -> LinkCounts {
+        let mut counts = LinkCounts::default();
+        self.chunks.iter().flat_map(|chunk| chunk.edges.values()).for_each(|edges| counts.add(edges));
+        counts
+    }
+
     /// Bytes of the texts and of the signs, counted: to check the kept figures.
     pub(crate) fn recount(&self) -> (usize, usize) {
         (self.texts.recount(), self.signs.recount())
@@ -791,6 +910,8 @@ fn cells(entry: &Entry) -> [(Name, Cell); NAMES - 3] {
         (Name::Position, number(|passage| passage.position)),
         (Name::Total, number(|passage| passage.total)),
         (Name::Awaits, Cell::bool(entry.awaits)),
+        (Name::Marks, cell_of(entry.marks)),
+        (Name::Heat, Cell::text(entry.heat.name())),
     ]
 }
 
@@ -865,6 +986,7 @@ impl filter::Chunk for ChunkView<'_> {
             Field::Doc => Name::Doc,
             Field::Position => Name::Position,
             Field::Total => Name::Total,
+            Field::Heat => Name::Heat,
             Field::Created => return Some(Cow::Owned(self.made(|chunk, row| chunk.created(row)))),
             // Use is live; a column of it is one of this moment.
             Field::Accessed => return Some(Cow::Owned(self.made(|chunk, row| chunk.uses.get(row).0))),
@@ -904,6 +1026,7 @@ pub(crate) struct MemoryView<'a> {
     records: &'a Records,
     slot: u32,
     record: Record<'a>,
+    content: OnceCell<Cow<'a, str>>,
     tags: OnceCell<Vec<&'a str>>,
     meta: OnceCell<Option<Meta>>,
 }
@@ -929,7 +1052,7 @@ impl FieldSource for MemoryView<'_> {
             Field::Id => Value::Text(Cow::Owned(self.records.id(self.slot).unwrap_or_default().to_string())),
             Field::Tier => Value::text(self.records.tier(self.slot).name()),
             Field::Kind => Value::text(self.record.kind),
-            Field::Content => Value::text(self.record.content),
+            Field::Content => Value::text(self.content.get_or_init(|| self.record.content.text())),
             Field::Importance => number(Name::Importance),
             Field::Confidence => number(Name::Confidence),
             Field::Outcome => Value::optional(self.record.outcome),
@@ -948,6 +1071,7 @@ impl FieldSource for MemoryView<'_> {
             Field::Doc => Value::optional(self.record.doc),
             Field::Position => number(Name::Position),
             Field::Total => number(Name::Total),
+            Field::Heat => Value::text(self.records.heat(self.slot).name()),
         }
     }
 

@@ -15,6 +15,7 @@
 //! memory for all of it, and every change to be made twice).
 
 use crate::effect::{Effect, Staged};
+use crate::heat::Heat;
 use crate::lexical::Language;
 use crate::records::staged::Places;
 use crate::rows::{Precision, RowCounts, Rows, Vector};
@@ -39,8 +40,9 @@ pub(crate) struct Staging {
     pub rows: Rows,
     pub counts: RowCounts,
     pub places: Places,
-    /// What they cost, per shelf.
+    /// What they cost, per shelf and by heat.
     pub bytes: [usize; TIERS + 1],
+    pub heats: [usize; 3],
 }
 
 impl Staging {
@@ -51,6 +53,7 @@ impl Staging {
             counts: RowCounts::default(),
             places: Places::default(),
             bytes: [0; TIERS + 1],
+            heats: [0; 3],
         }
     }
 
@@ -62,12 +65,38 @@ impl Staging {
             counts: self.counts.clone(),
             places: self.places.copy(),
             bytes: self.bytes,
+            heats: self.heats,
         }
     }
 
     /// What the staged vectors of a memory cost.
     pub(crate) fn cost(&self, slot: u32) -> usize {
-        vectors_cost(self.places.windows(slot), self.rows.row_bytes(), self.places.signs(slot).len())
+        vectors_cost(
+            self.places.windows(slot),
+            self.rows.row_bytes(self.precision_of(slot)),
+            self.places.signs(slot).len(),
+        )
+    }
+
+    /// How the staged vectors of a memory are kept.
+    fn precision_of(&self, slot: u32) -> Precision {
+        let mut first = None;
+        self.places.each_row(slot, |row| first = first.or(Some(self.rows.precision_of(row))));
+        first.unwrap_or(self.rows.precision())
+    }
+
+    /// Counts what the staged vectors of a memory cost.
+    pub(crate) fn add(&mut self, shelf: usize, heat: Heat, slot: u32) {
+        let cost = self.cost(slot);
+        self.bytes[shelf] += cost;
+        self.heats[heat as usize] += cost;
+    }
+
+    /// Counts it no longer.
+    pub(crate) fn take(&mut self, shelf: usize, heat: Heat, slot: u32) {
+        let cost = self.cost(slot);
+        self.bytes[shelf] -= cost;
+        self.heats[heat as usize] -= cost;
     }
 
     /// The effect that began it.
@@ -81,7 +110,7 @@ impl Staging {
 
     /// The staged vectors of a memory and of its words, from where they lie.
     pub(crate) fn put_vectors(&self, slot: u32, out: &mut Vec<u8>) {
-        codec::put_vectors_head(out, self.places.windows(slot), self.rows.dim(), self.rows.precision());
+        codec::put_vectors_head(out, self.places.windows(slot), self.rows.dim(), self.precision_of(slot));
         self.places.each_row(slot, |row| self.rows.append_bytes(row, out));
         let signs = self.places.signs(slot);
         codec::put_signs_head(out, signs.len() / size_of::<u64>());
@@ -254,8 +283,7 @@ impl Space {
         let cursor = self.walk_missing(cursor, |slot| {
             let as_kept = self.view.stored_vectors(slot);
             numbers += as_kept.len() * staging.rows.dim();
-            let vectors =
-                as_kept.iter().map(|vector| Vector::new(&vector.to_f32(), staging.rows.precision())).collect();
+            let vectors = as_kept.into_iter().map(|vector| vector.coarsened(staging.rows.precision())).collect();
             let (template, signs) = (self.view.records.template(slot), self.stored_signs(slot));
             staged.push(Staged { id: self.view.id(slot), template, vectors, signs });
             numbers < CONVERTED && staged.len() < LOOKED_AT / 4
@@ -309,8 +337,9 @@ impl Space {
     fn embedded_text(&self, slot: u32) -> Option<(String, usize)> {
         let record = self.view.records.record(slot)?;
         let at = self.view.records.at(slot);
-        let text = self.config().template.render(record.content, record.speaker, at).into_owned();
-        let content_at = text.len() - record.content.len();
+        let content = record.content.text();
+        let text = self.config().template.render(&content, record.speaker, at).into_owned();
+        let content_at = text.len() - content.len();
         Some((text, content_at))
     }
 
@@ -339,14 +368,14 @@ impl Space {
         }
         for Staged { id, template, vectors, signs } in staged {
             let Some(slot) = self.slot(*id) else { continue };
-            let shelf = self.shelf_of(slot);
+            let (shelf, heat) = (self.shelf_of(slot), self.view.records.heat(slot));
             let Some(staging) = &mut self.staging else { continue };
-            staging.bytes[shelf] -= staging.cost(slot);
+            staging.take(shelf, heat, slot);
             staging.remove(slot);
             let rows: Vec<_> =
                 vectors.iter().map(|vector| staging.rows.append(&mut staging.counts, slot, vector)).collect();
             staging.places.put(slot, *template, &rows, signs);
-            staging.bytes[shelf] += staging.cost(slot);
+            staging.add(shelf, heat, slot);
         }
         Ok(())
     }
@@ -378,7 +407,7 @@ impl Space {
         let Some(staging) = self.staging.take() else {
             return Err(Error::new("a switch to staged vectors where nothing is being staged"));
         };
-        let Staging { model, rows, counts, places, bytes } = *staging;
+        let Staging { model, rows, counts, places, bytes, heats } = *staging;
         let memories = places.len();
         if self.config().precision != rows.precision() {
             let mut settings = Settings::clone(&self.view.settings);
@@ -393,6 +422,10 @@ impl Space {
         for (shelf, vectors) in self.shelves.iter_mut().zip(bytes) {
             shelf.bytes = shelf.bytes - shelf.vectors + vectors;
             shelf.vectors = vectors;
+        }
+        for (heat, vectors) in self.heats.iter_mut().zip(heats) {
+            heat.bytes = heat.bytes - heat.vectors + vectors;
+            heat.vectors = vectors;
         }
         let made: Vec<MemoryId> = std::mem::take(&mut self.awaiting).into_iter().collect();
         for id in made {

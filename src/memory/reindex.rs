@@ -146,6 +146,9 @@ impl Space {
             for shelf in &mut self.shelves {
                 shelf.bytes = if new.by.lexical { shelf.bytes + shelf.words } else { shelf.bytes - shelf.words };
             }
+            for heat in &mut self.heats {
+                heat.bytes = if new.by.lexical { heat.bytes + heat.words } else { heat.bytes - heat.words };
+            }
         }
         self.view.indexing = new.by;
         self.view.records.show_documents(new.documents);
@@ -188,7 +191,7 @@ impl Snapshot {
         terms.clear();
         let record = self.records.record(slot).filter(|_| by.lexical)?;
         let analyser = Analyser::new(by.language);
-        analyser.terms(record.content, terms);
+        analyser.terms(&record.content.text(), terms);
         let words = terms.len();
         if let Some(prefix) = by.template.prefix(record.speaker, self.records.at(slot)) {
             analyser.terms(&prefix, terms);

@@ -53,6 +53,10 @@ impl Space {
             }
             out.append(effect);
         };
+        for dictionary in self.view.records.dictionaries() {
+            codec::put_dictionary(&mut effect, dictionary.bytes());
+            write(&mut out, &mut effect);
+        }
         self.save_documents(&mut |saved| {
             saved.encode(&mut effect);
             write(&mut out, &mut effect);
@@ -72,6 +76,12 @@ impl Space {
                 write(&mut out, &mut effect);
             }
         }
+        for slot in self.ids.iter() {
+            for link in self.outgoing(slot) {
+                Effect::Link(Box::new(link)).encode(&mut effect);
+                write(&mut out, &mut effect);
+            }
+        }
         self.save_sessions(&mut |saved| {
             saved.encode(&mut effect);
             write(&mut out, &mut effect);
@@ -85,7 +95,7 @@ impl Space {
     }
 
     /// Gives the bytes that two spaces of the same content share: settings, model, ids seen, sessions, documents, memories in order with their
-    /// vectors. Use, counters, what is staged or hidden and the place in memory are not in it.
+    /// heat and vectors and the links that go out from them. Use, how texts are packed, counters, what is staged or hidden and the place in memory are not in it.
     pub fn digest(&self, sink: &mut dyn FnMut(&[u8])) {
         let mut out = Vec::new();
         for (name, value) in self.settings("*") {
@@ -109,13 +119,17 @@ impl Space {
             out.clear();
             put_entry_data(&mut out, &entry);
             self.put_vectors(slot, &mut out);
+            for link in self.shown_outgoing(slot) {
+                Effect::Link(Box::new(link)).encode(&mut out);
+            }
             sink(&out);
         }
     }
 
     /// The vectors of a memory and of its words, from where they lie.
     fn put_vectors(&self, slot: u32, out: &mut Vec<u8>) {
-        codec::put_vectors_head(out, self.view.records.windows(slot), self.dim().unwrap_or(0), self.view.precision());
+        let precision = self.view.row_precision(slot).unwrap_or(self.view.precision());
+        codec::put_vectors_head(out, self.view.records.windows(slot), self.dim().unwrap_or(0), precision);
         if let Some(rows) = &self.view.rows {
             self.view.records.each_row(slot, |row| rows.append_bytes(row, out));
         }

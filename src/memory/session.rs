@@ -17,7 +17,7 @@
 //! times, and one that comes late would change what the summary covers), counting held turns against the tier (eleven sessions of a hundred turns
 //! would refuse the next turn).
 
-use crate::effect::{Effect, Removal};
+use crate::effect::Effect;
 use crate::entry::{Entry, Meta, check_meta, check_name, check_time};
 use crate::space::Space;
 use crate::store::{Dedup, NewMemory};
@@ -135,6 +135,7 @@ pub struct NewTurn {
     pub at: Option<Millis>,
     pub speaker: Option<String>,
     pub importance: Option<f64>,
+    pub outcome: Option<String>,
     pub tags: Vec<String>,
     pub meta: Option<Meta>,
     /// 0 = not counted.
@@ -152,6 +153,9 @@ pub struct NewSession {
     pub summary: Option<Summary>,
     pub turns: Vec<NewTurn>,
 }
+
+/// The type of memories that are turns.
+pub const TURN: &str = "message";
 
 /// The roles of turns.
 pub const ROLES: [&str; 4] = ["user", "assistant", "system", "tool"];
@@ -251,7 +255,7 @@ impl Space {
             let standing = turn.id.and_then(|id| Some((id, self.standing(now, id)?)));
             if let Some((id, slot)) = standing {
                 let of_this = live.is_some_and(|session| session.turns.contains(&slot));
-                let same = self.view.records.record(slot).is_some_and(|record| record.content == turn.content);
+                let same = self.view.records.record(slot).is_some_and(|record| *record.content.text() == *turn.content);
                 if !(of_this && same) {
                     return Err(Error::new(format!(
                         "id exists: {id} is another memory of this space; leave ID out and the turn gets one of its own"
@@ -267,7 +271,8 @@ impl Space {
                 id: turn.id,
                 content: turn.content,
                 importance: turn.importance,
-                kind: Some("message".into()),
+                kind: Some(TURN.into()),
+                outcome: turn.outcome,
                 session: Some(name.into()),
                 speaker: turn.speaker,
                 role: Some(turn.role),
@@ -334,11 +339,13 @@ impl Space {
 
     /// Decides to end a session: its record and all its turns, also those of an earlier record of this name. Gives the number of turns.
     pub fn delete_session(&self, now: Millis, name: &str) -> (usize, Vec<Effect>) {
-        let turns = self.session_turns(now, name).len();
-        if turns == 0 && !self.sessions.contains_key(name) {
+        let turns = self.session_turns(now, name);
+        if turns.is_empty() && !self.sessions.contains_key(name) {
             return (0, Vec::new());
         }
-        (turns, vec![Effect::EndSession { name: name.into(), turns: true }])
+        let mut effects = self.aftermath(&turns);
+        effects.push(Effect::EndSession { name: name.into(), turns: true });
+        (turns.len(), effects)
     }
 
     /// The effects that end the record of a session and leave its turns alone.
@@ -357,9 +364,11 @@ impl Space {
             meta: session.meta.clone().map(Some),
             ..self.renewal(now, name)
         };
-        let turns = self.session_turns(now, name).len();
-        let end = Effect::EndSession { name: name.into(), turns: true };
-        Ok((turns, vec![end, Effect::Session(Box::new(patch))]))
+        let turns = self.session_turns(now, name);
+        let mut effects = self.aftermath(&turns);
+        effects.push(Effect::EndSession { name: name.into(), turns: true });
+        effects.push(Effect::Session(Box::new(patch)));
+        Ok((turns.len(), effects))
     }
 
     /// Decides to make a session of what another server wrote down, or a person.
@@ -400,7 +409,7 @@ impl Space {
             replaced = self.session_turns(now, name).into_iter().map(|slot| self.view.id(slot)).collect();
             let ids: Vec<MemoryId> = replaced.iter().copied().collect();
             effects = self.end_record(name);
-            effects.extend(crate::space::removals(&ids, Removal::Forgotten));
+            effects.extend(self.forget_effects(&ids));
         }
         for turn in &new.turns {
             check_role(&turn.role)?;
@@ -442,7 +451,7 @@ impl Space {
             if !replace {
                 return Err(Error::new(format!("session {to} exists: give REPLACE, or another name")));
             }
-            effects = vec![Effect::EndSession { name: to.into(), turns: true }];
+            effects = self.delete_session(now, to).1;
         }
         let patch = SessionPatch {
             fields: session.fields.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),

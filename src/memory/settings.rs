@@ -18,6 +18,16 @@ pub enum Eviction {
     Fifo,
 }
 
+/// The importance of what is stored without one.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Importance {
+    /// Estimated from the text, its type and role, by whoever stores it.
+    #[default]
+    Estimate,
+    /// The same for all.
+    Fixed(f64),
+}
+
 /// Whether the words of a memory get vectors of their own (see `tokens`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TokenVectors {
@@ -88,13 +98,15 @@ impl Ranking {
     }
 }
 
-/// Capacity and lifetime of one tier.
+/// Capacity, lifetime and half-life of one tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TierSettings {
     /// Memories that the tier holds; 0 = unlimited.
     pub capacity: u64,
     /// Seconds from entering the tier to expiry; 0 = unlimited.
     pub ttl: u64,
+    /// Seconds in which a memory of the tier that nobody uses loses half of its worth to eviction; 0 = the lifetime, 30 days if that is unlimited.
+    pub half_life: u64,
 }
 
 /// The settings of one space.
@@ -119,10 +131,34 @@ pub struct Settings {
     pub ranking: Ranking,
     /// Cosine from which two memories of one session and speaker are duplicates; 0 = equal text only.
     pub dedup: f64,
+    /// The importance of memories and turns that are stored without one.
+    pub importance: Importance,
     /// Seconds between two consolidations by the timer; 0 = none.
     pub consolidate_interval: u64,
     /// Importance from which consolidation promotes.
     pub consolidate_threshold: f64,
+    /// How young, in seconds, or how often used between two looks, a memory is that stays hot, and one that stays warm (see `heat`).
+    pub hot_age: u64,
+    /// Uses.
+    pub hot_uses: u64,
+    /// Seconds.
+    pub warm_age: u64,
+    /// Uses.
+    pub warm_uses: u64,
+    /// Seconds between two looks at the heat of memories by the timer; 0 = none.
+    pub heat_interval: u64,
+    /// Whether the texts of cold memories are packed.
+    pub compress: bool,
+    /// Whether consolidation by the timer reads memories for facts.
+    pub extract: bool,
+    /// The language model that reads for facts besides the patterns; empty = patterns alone.
+    pub extract_model: Box<str>,
+    /// Whether consolidation by the timer links what belongs together.
+    pub link: bool,
+    /// Turns of a session that become a summary; 0 = none do.
+    pub turns_to_summary: u64,
+    /// Summaries from which facts are learned; 0 = never.
+    pub summaries_to_facts: u64,
     /// Seconds that the record of a session lives after it was last used; 0 = unlimited.
     pub session_ttl: u64,
     /// The last turns of a session that are kept whole.
@@ -146,7 +182,7 @@ pub struct Settings {
 }
 
 /// Every setting, in the order in which they are listed.
-pub const NAMES: [&str; 31] = [
+pub const NAMES: [&str; 48] = [
     "working.capacity",
     "working.ttl",
     "short_term.capacity",
@@ -157,6 +193,11 @@ pub const NAMES: [&str; 31] = [
     "episodic.ttl",
     "semantic.capacity",
     "semantic.ttl",
+    "working.half-life",
+    "short_term.half-life",
+    "long_term.half-life",
+    "episodic.half-life",
+    "semantic.half-life",
     "eviction",
     "max-memory",
     "precision",
@@ -166,8 +207,20 @@ pub const NAMES: [&str; 31] = [
     "token-vectors",
     "ranking",
     "dedup",
+    "importance",
     "consolidate-interval",
     "consolidate-threshold",
+    "extract",
+    "extract-model",
+    "link",
+    "turns-to-summary",
+    "summaries-to-facts",
+    "hot-age",
+    "hot-uses",
+    "warm-age",
+    "warm-uses",
+    "heat-interval",
+    "compress",
     "session.ttl",
     "session.turns",
     "context-tokens",
@@ -225,7 +278,7 @@ const DAY: u64 = 24 * HOUR;
 
 impl Default for Settings {
     fn default() -> Self {
-        let tier = |capacity, ttl| TierSettings { capacity, ttl };
+        let tier = |capacity, ttl| TierSettings { capacity, ttl, half_life: 0 };
         Settings {
             tiers: [tier(10, HOUR), tier(100, DAY), tier(10_000, 30 * DAY), tier(1000, 90 * DAY), tier(5000, 0)],
             eviction: Eviction::Value,
@@ -237,8 +290,20 @@ impl Default for Settings {
             token_vectors: TokenVectors::default(),
             ranking: Ranking::ALL,
             dedup: 0.0,
+            importance: Importance::default(),
             consolidate_interval: 300,
             consolidate_threshold: 0.7,
+            extract: true,
+            extract_model: "".into(),
+            link: true,
+            turns_to_summary: 30,
+            summaries_to_facts: 50,
+            hot_age: 7 * DAY,
+            hot_uses: 5,
+            warm_age: 30 * DAY,
+            warm_uses: 2,
+            heat_interval: HOUR,
+            compress: true,
             session_ttl: DAY,
             session_turns: 100,
             context_tokens: 4000,
@@ -276,10 +341,11 @@ impl Settings {
         (self.session_ttl > 0).then(|| now.saturating_add(self.session_ttl.saturating_mul(1000)).min(limits::TIME_MS))
     }
 
-    /// The half-life of recency in the retention value of a tier, in milliseconds: its lifetime, 30 days if unlimited.
+    /// The half-life of recency in the retention value of a tier, in milliseconds.
     pub(crate) fn half_life_ms(&self, tier: Tier) -> f64 {
-        let ttl = self.tier(tier).ttl;
-        (if ttl > 0 { ttl } else { 30 * DAY }) as f64 * 1000.0
+        let TierSettings { ttl, half_life, .. } = self.tier(tier);
+        let seconds = [half_life, ttl, 30 * DAY].into_iter().find(|seconds| *seconds > 0);
+        seconds.unwrap_or(DAY) as f64 * 1000.0
     }
 
     /// Sets one setting and returns its name as listed. Errors: unknown name, a value that the setting does not take.
@@ -317,12 +383,25 @@ impl Settings {
                 })?
             }
             "dedup" => self.dedup = unit(value).ok_or_else(|| bad(known, value, UNIT_FORM))?,
+            "importance" if value.eq_ignore_ascii_case(ESTIMATE) => self.importance = Importance::Estimate,
+            "importance" => {
+                let fixed = unit(value).ok_or_else(|| bad(known, value, "estimate, or a number from 0 to 1"))?;
+                self.importance = Importance::Fixed(fixed);
+            }
             "consolidate-interval" => {
                 self.consolidate_interval = seconds(value).ok_or_else(|| bad(known, value, SECONDS_FORM))?
             }
             "consolidate-threshold" => {
                 self.consolidate_threshold = unit(value).ok_or_else(|| bad(known, value, UNIT_FORM))?
             }
+            "hot-age" => self.hot_age = seconds(value).ok_or_else(|| bad(known, value, AGE_FORM))?,
+            "hot-uses" => self.hot_uses = within(known, value, 1, limits::HEAT_USES)?,
+            "warm-age" => self.warm_age = seconds(value).ok_or_else(|| bad(known, value, AGE_FORM))?,
+            "warm-uses" => self.warm_uses = within(known, value, 1, limits::HEAT_USES)?,
+            "heat-interval" => self.heat_interval = seconds(value).ok_or_else(|| bad(known, value, SECONDS_FORM))?,
+            "compress" => self.compress = named(known, value, SWITCH)?,
+            "extract" => self.extract = named(known, value, SWITCH)?,
+            "link" => self.link = named(known, value, SWITCH)?,
             "session.ttl" => self.session_ttl = seconds(value).ok_or_else(|| bad(known, value, SECONDS_FORM))?,
             "session.turns" => self.session_turns = within(known, value, 0, limits::TURNS)?,
             "context-tokens" => self.context_tokens = within(known, value, 1, limits::CONTEXT_TOKENS)?,
@@ -332,18 +411,18 @@ impl Settings {
             "summarize-at" => self.summarize_at = within(known, value, 0, limits::TURNS)?,
             "summarize-keep" => self.summarize_keep = within(known, value, 0, limits::TURNS)?,
             "summary-tokens" => self.summary_tokens = within(known, value, 1, limits::SUMMARY_TOKENS)?,
-            "summary-model" => {
-                if value.len() > limits::NAME_BYTES {
-                    return Err(bad(known, value, "the name of a loaded model, or nothing"));
-                }
-                self.summary_model = value.into();
-            }
+            "summary-model" => self.summary_model = model(known, value)?,
+            "extract-model" => self.extract_model = model(known, value)?,
+            "turns-to-summary" => self.turns_to_summary = within(known, value, 0, limits::EPISODE_TURNS)?,
+            "summaries-to-facts" => self.summaries_to_facts = within(known, value, 0, limits::EFFECT_IDS)?,
             "chunk" => self.chunk = within(known, value, 1, limits::CHUNK_TOKENS)?,
             "overlap" => self.overlap = within(known, value, 0, limits::CHUNK_TOKENS)?,
             _ => {
                 let (tier, field) = known.split_once('.').ok_or_else(|| unknown(name))?;
                 let tier = &mut self.tiers[Tier::parse(tier)?.index()];
-                if field == "capacity" {
+                if field == "half-life" {
+                    tier.half_life = seconds(value).ok_or_else(|| bad(known, value, SECONDS_FORM))?;
+                } else if field == "capacity" {
                     let max = limits::MEMORIES as u64;
                     tier.capacity = whole(value).filter(|n| *n <= max).ok_or_else(|| {
                         bad(known, value, &format!("a number of memories up to {max}, 0 = unlimited"))
@@ -371,8 +450,20 @@ impl Settings {
             "token-vectors" => name_of(self.token_vectors, TOKEN_VECTORS).into(),
             "ranking" => self.ranking.name(),
             "dedup" => self.dedup.to_string(),
+            "importance" => match self.importance {
+                Importance::Estimate => ESTIMATE.into(),
+                Importance::Fixed(fixed) => fixed.to_string(),
+            },
             "consolidate-interval" => self.consolidate_interval.to_string(),
             "consolidate-threshold" => self.consolidate_threshold.to_string(),
+            "extract" => name_of(self.extract, SWITCH).into(),
+            "link" => name_of(self.link, SWITCH).into(),
+            "hot-age" => self.hot_age.to_string(),
+            "hot-uses" => self.hot_uses.to_string(),
+            "warm-age" => self.warm_age.to_string(),
+            "warm-uses" => self.warm_uses.to_string(),
+            "heat-interval" => self.heat_interval.to_string(),
+            "compress" => name_of(self.compress, SWITCH).into(),
             "session.ttl" => self.session_ttl.to_string(),
             "session.turns" => self.session_turns.to_string(),
             "context-tokens" => self.context_tokens.to_string(),
@@ -381,12 +472,20 @@ impl Settings {
             "summarize-keep" => self.summarize_keep.to_string(),
             "summary-tokens" => self.summary_tokens.to_string(),
             "summary-model" => self.summary_model.to_string(),
+            "extract-model" => self.extract_model.to_string(),
+            "turns-to-summary" => self.turns_to_summary.to_string(),
+            "summaries-to-facts" => self.summaries_to_facts.to_string(),
             "chunk" => self.chunk.to_string(),
             "overlap" => self.overlap.to_string(),
             _ => {
                 let (tier, field) = name.split_once('.')?;
                 let tier = self.tier(Tier::parse(tier).ok()?);
-                if field == "capacity" { tier.capacity } else { tier.ttl }.to_string()
+                match field {
+                    "capacity" => tier.capacity,
+                    "half-life" => tier.half_life,
+                    _ => tier.ttl,
+                }
+                .to_string()
             }
         })
     }
@@ -416,13 +515,25 @@ impl Settings {
 }
 
 const SECONDS_FORM: &str = "seconds, or a number with s, m, h or d such as 30m, up to 100 years, 0 = unlimited";
+const AGE_FORM: &str =
+    "seconds, or a number with s, m, h or d such as 7d, up to 100 years, 0 = as soon as it is not used";
 const BYTES_FORM: &str = "a number of bytes, or one with kb, mb or gb such as 100mb, 0 = unlimited";
 const UNIT_FORM: &str = "a number from 0 to 1";
+
+const ESTIMATE: &str = "estimate";
 
 const SWITCH: [(bool, &str); 2] = [(true, "on"), (false, "off")];
 
 const TOKEN_VECTORS: [(TokenVectors, &str); 3] =
     [(TokenVectors::Auto, "auto"), (TokenVectors::On, "on"), (TokenVectors::Off, "off")];
+
+/// The name of a language model, which need not be loaded now.
+fn model(setting: &str, value: &str) -> Result<Box<str>> {
+    match value.len() <= limits::NAME_BYTES {
+        true => Ok(value.into()),
+        false => Err(bad(setting, value, "the name of a loaded model, or nothing")),
+    }
+}
 
 /// The value that a name stands for.
 fn named<T: Copy, const N: usize>(setting: &str, value: &str, names: [(T, &str); N]) -> Result<T> {
@@ -542,6 +653,8 @@ mod tests {
             ("max-memory", "1k", "1000"),
             ("eviction", "FIFO", "fifo"),
             ("dedup", "0.95", "0.95"),
+            ("importance", "0.3", "0.3"),
+            ("importance", "Estimate", "estimate"),
             ("ranking", "Speaker, around", "around,speaker"),
             ("ranking", "speaker,length,around,token-vectors", "all"),
             ("ranking", "none", "none"),
@@ -562,6 +675,9 @@ mod tests {
             ("eviction", "lru"),
             ("dedup", "nan"),
             ("dedup", "1.1"),
+            ("importance", "high"),
+            ("importance", "1.1"),
+            ("importance", "nan"),
             ("ranking", ""),
             ("ranking", "around,"),
             ("ranking", "around length"),
@@ -581,11 +697,14 @@ mod tests {
         own.set("episodic.capacity", "7").unwrap();
         own.set("dedup", "0.9").unwrap();
         let chatbot = own.preset("chatbot").unwrap();
-        assert_eq!(chatbot.tier(Tier::Working), TierSettings { capacity: 20, ttl: 1800 });
-        assert_eq!(chatbot.tier(Tier::LongTerm), TierSettings { capacity: 5000, ttl: 7 * DAY });
-        assert_eq!(chatbot.tier(Tier::Episodic), TierSettings { capacity: 1000, ttl: 90 * DAY });
+        assert_eq!(chatbot.tier(Tier::Working), TierSettings { capacity: 20, ttl: 1800, half_life: 0 });
+        assert_eq!(chatbot.tier(Tier::LongTerm), TierSettings { capacity: 5000, ttl: 7 * DAY, half_life: 0 });
+        assert_eq!(chatbot.tier(Tier::Episodic), TierSettings { capacity: 1000, ttl: 90 * DAY, half_life: 0 });
         assert_eq!(chatbot.dedup, 0.9);
-        assert_eq!(own.preset("Research").unwrap().tier(Tier::LongTerm), TierSettings { capacity: 20_000, ttl: 0 });
+        assert_eq!(
+            own.preset("Research").unwrap().tier(Tier::LongTerm),
+            TierSettings { capacity: 20_000, ttl: 0, half_life: 0 }
+        );
         assert_eq!(own.preset("personal").unwrap().tier(Tier::Episodic).ttl, 365 * DAY);
         assert!(own.preset("gamer").is_err());
     }

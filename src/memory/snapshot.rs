@@ -12,7 +12,7 @@ use crate::records::Records;
 use crate::reindex::Indexing;
 use crate::rows::{Index, Rows, Vector};
 use crate::settings::{Eviction, Settings};
-use crate::space::{Key, hash_of};
+use crate::space::{Key, SUPERSEDED, hash_of};
 use crate::{Error, MemoryId, Millis, Precision, Result, Tier};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct Snapshot {
     /// When the first memory expires, and how many are superseded: as they were when it was taken.
     pub(crate) next_expiry: Option<Millis>,
     pub(crate) superseded: usize,
+    /// How many links there were.
+    pub(crate) links: usize,
     /// The memory that it was taken for, and its slot, if there was such a one.
     pub(crate) known: Option<(MemoryId, Option<u32>)>,
 }
@@ -124,6 +126,17 @@ impl Snapshot {
         slots.iter().filter_map(|slot| self.passing_entry(now, *slot, filter)).collect()
     }
 
+    /// The same, each with how its vectors are kept.
+    pub fn entries_as_kept(
+        &self,
+        now: Millis,
+        slots: &[u32],
+        filter: Option<&Filter>,
+    ) -> Vec<(Entry, Option<Precision>)> {
+        let kept = |slot: &u32| Some((self.passing_entry(now, *slot, filter)?, self.row_precision(*slot)));
+        slots.iter().filter_map(kept).collect()
+    }
+
     pub(crate) fn passing_entry(&self, now: Millis, slot: u32, filter: Option<&Filter>) -> Option<Entry> {
         let passes = !self.records.is_expired(slot, now) && filter.is_none_or(|filter| self.passes(slot, filter));
         passes.then(|| self.records.entry(slot)).flatten()
@@ -177,6 +190,14 @@ impl Snapshot {
         self.records.id(slot).unwrap_or_default()
     }
 
+    /// The shelf on which a memory stands.
+    pub(crate) fn shelf_of(&self, slot: u32) -> usize {
+        match self.records.superseded_at(slot) {
+            Some(_) => SUPERSEDED,
+            None => self.records.tier(slot).index(),
+        }
+    }
+
     /// When it happened, then its id.
     pub(crate) fn time_key(&self, slot: u32) -> Key {
         (self.records.at(slot), self.id(slot))
@@ -189,7 +210,7 @@ impl Snapshot {
 
     /// The hash by which duplicates are found.
     pub(crate) fn duplicate_hash(&self, slot: u32) -> u32 {
-        self.records.record(slot).map_or(0, |record| hash_of(record.content, record.session, record.speaker))
+        self.records.record(slot).map_or(0, |record| hash_of(&record.content.text(), record.session, record.speaker))
     }
 
     /// The vectors as they are kept.

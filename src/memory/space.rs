@@ -12,6 +12,8 @@ use crate::document::{STAGED, Shelved};
 use crate::effect::{Applied, Counters, Effect, Patch, Removal};
 use crate::entry::{Entry, check_time, check_unit};
 use crate::filter::{self, Filter};
+use crate::graph::edges_bytes;
+use crate::heat::{HeatStats, Seen};
 use crate::lexical::LexicalCounts;
 use crate::recall::Whereabouts;
 use crate::record;
@@ -93,6 +95,9 @@ pub struct Space {
     /// The key under which a slot stands in the retention index.
     pub(crate) retention: Vec<u64>,
     pub(crate) shelves: [Shelf; TIERS + 1],
+    /// Memories and their bytes by heat, and the uses of memories when their heat was last looked at.
+    pub(crate) heats: [HeatStats; 3],
+    pub(crate) seen: Arc<Seen>,
     /// How many memories have a META field of this name.
     pub(crate) meta_names: BTreeMap<Box<str>, usize>,
     /// The largest id seen, `0-0` before the first.
@@ -132,6 +137,8 @@ impl Space {
             awaiting: self.awaiting.clone(),
             retention: self.retention.clone(),
             shelves: self.shelves.clone(),
+            heats: self.heats,
+            seen: self.seen.clone(),
             meta_names: self.meta_names.clone(),
             last_id: self.last_id,
             counters: self.counters,
@@ -178,6 +185,7 @@ impl Space {
         let mut view = self.view.clone();
         view.next_expiry = self.first_expiry();
         view.superseded = self.shelves[SUPERSEDED].count;
+        view.links = self.links();
         view
     }
 
@@ -263,7 +271,8 @@ impl Space {
         (if hit { &self.hits } else { &self.misses }).fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn counters(&self) -> Counters {
+    /// What the space has counted since it was made.
+    pub fn counters(&self) -> Counters {
         Counters { hits: self.hits.load(Relaxed), misses: self.misses.load(Relaxed), ..self.counters }
     }
 
@@ -337,13 +346,6 @@ impl Space {
         }
     }
 
-    /// The effects that forget memories; those that are gone are passed over. Each effect can be applied by itself, so a long
-    /// list may be taken in pieces.
-    pub fn forget_effects(&self, ids: &[MemoryId]) -> Vec<Effect> {
-        let standing: Vec<MemoryId> = ids.iter().copied().filter(|id| self.slot(*id).is_some()).collect();
-        removals(&standing, Removal::Forgotten)
-    }
-
     /// How many memories of a shelf have not expired.
     pub(crate) fn live_count(&self, shelf: usize, now: Millis) -> usize {
         let Some(shelf) = self.shelves.get(shelf) else { return 0 };
@@ -352,40 +354,41 @@ impl Space {
     }
 
     /// Bytes that a memory takes, nearly: itself, its place in the indexes, its vectors, its words.
-    pub(crate) fn cost(&self, content: usize, record: usize, windows: usize, row_bytes: usize, signs: usize) -> usize {
+    pub(crate) fn cost(&self, content: usize, record: usize, vectors: usize) -> usize {
         let words = if self.view.indexing.lexical { words_cost(content) } else { 0 };
-        FIXED_BYTES + record + vectors_cost(windows, row_bytes, signs) + words
+        FIXED_BYTES + record + vectors + words
     }
 
     /// Bytes that a memory would take, nearly.
     pub(crate) fn entry_cost(&self, entry: &Entry, signs: &Signs, row_bytes: usize) -> usize {
         let mut record = Vec::with_capacity(entry.content.len() + 256);
-        record::write(entry, &mut record);
+        record::write(entry, &[], &mut record);
         let signs = signs.len() * size_of::<u64>();
-        self.cost(entry.content.len(), record.len().next_multiple_of(4), entry.windows.into(), row_bytes, signs)
+        let vectors = vectors_cost(entry.windows.into(), row_bytes, signs);
+        self.cost(entry.content.len(), record.len().next_multiple_of(4), vectors)
     }
 
-    /// Bytes that the memory in a slot takes, nearly.
+    /// Bytes that the memory in a slot takes, nearly, with its ends of its links.
     pub(crate) fn slot_cost(&self, slot: u32) -> usize {
         let Some(record) = self.view.records.record(slot) else { return 0 };
-        let windows = self.view.records.windows(slot);
-        let signs = self.view.records.signs(slot).len();
-        self.cost(record.content.len(), record.len.next_multiple_of(4), windows, self.row_bytes(), signs)
+        let links = edges_bytes(self.view.records.edges(slot));
+        self.cost(record.content.len(), record.len.next_multiple_of(4), self.slot_vectors_cost(slot)) + links
     }
 
     /// Bytes of that which are its vectors.
     pub(crate) fn slot_vectors_cost(&self, slot: u32) -> usize {
         let records = &self.view.records;
-        vectors_cost(records.windows(slot), self.row_bytes(), records.signs(slot).len())
+        let row_bytes = self
+            .view
+            .rows
+            .as_ref()
+            .map_or(0, |rows| rows.row_bytes(self.view.row_precision(slot).unwrap_or(rows.precision())));
+        vectors_cost(records.windows(slot), row_bytes, records.signs(slot).len())
     }
 
     /// Bytes of that which its words take in the index, or would.
     fn slot_words_cost(&self, slot: u32) -> usize {
         self.view.records.record(slot).map_or(0, |record| words_cost(record.content.len()))
-    }
-
-    fn row_bytes(&self) -> usize {
-        self.view.rows.as_ref().map_or(0, Rows::row_bytes)
     }
 
     /// Bytes of all memories with their indexes and vectors, nearly, without the room that is kept for more: what `max-memory` bounds.
@@ -398,38 +401,45 @@ impl Space {
         size_of::<Space>() + self.memory_parts().iter().map(|(_, bytes)| bytes).sum::<usize>()
     }
 
-    /// The same by part: columns, texts, vectors, word vectors, the words' index, and the indexes by id, time, expiry, value, text and session, records of sessions and documents.
-    pub fn memory_parts(&self) -> [(&'static str, usize); 8] {
+    /// The same by part: columns, texts, vectors, word vectors, the words' index, the indexes by id, time, expiry, value, text and session, records of sessions and documents,
+    /// links, and what is staged.
+    pub fn memory_parts(&self) -> [(&'static str, usize); 9] {
         let shelves = self.shelves.iter().map(|shelf| shelf.expiry.bytes() + shelf.retention.bytes());
         let sessions = self.by_session.iter().map(|(name, order)| 64 + name.len() + order.bytes());
         let names = self.meta_names.keys().map(|name| 48 + name.len());
         let orders = self.ids.bytes() + self.timeline.bytes() + self.duplicates.bytes();
-        let keys = self.retention.capacity() * size_of::<u64>();
+        let keys = self.retention.capacity() * size_of::<u64>() + self.seen.bytes();
         let staged = self.staging.as_ref().map_or(0, |staging| staging.memory_usage());
         let reindexed = self.reindexing.as_ref().map_or(0, |reindexing| reindexing.memory_usage());
         [
             ("columns", self.view.records.bytes()),
-            ("texts", self.records.texts.bytes),
+            ("texts", self.records.texts.bytes + self.view.records.dictionary_bytes()),
             ("vectors", self.rows.bytes),
             ("token_vectors", self.records.signs.bytes),
             ("words", self.lexical.bytes()),
             ("indexes", orders + keys + shelves.sum::<usize>() + sessions.sum::<usize>() + names.sum::<usize>()),
             ("sessions", self.sessions_bytes() + self.documents_bytes() + 32 * self.awaiting.len()),
+            ("links", self.records.links.bytes),
             ("staged", staged + reindexed),
         ]
     }
 
     /// How many allocations freeing the space takes, nearly.
     pub fn free_effort(&self) -> usize {
-        self.view.records.slots() / 32 + self.by_session.len() + self.sessions.len() + self.documents.len() + 1
+        self.view.records.slots() / 32
+            + self.by_session.len()
+            + self.sessions.len()
+            + self.documents.len()
+            + 2 * self.links()
+            + 1
     }
 
     /// Bytes of one row, now or once a first vector of `dim` is there.
     pub(crate) fn row_bytes_of(&self, dim: usize) -> usize {
         match &self.view.rows {
-            Some(rows) => rows.row_bytes(),
+            Some(rows) => rows.row_bytes(rows.precision()),
             None if dim == 0 => 0,
-            None => Rows::new(dim, self.config().precision).row_bytes(),
+            None => Rows::new(dim, self.config().precision).row_bytes(self.config().precision),
         }
     }
 
@@ -538,9 +548,22 @@ impl Space {
             Effect::Session(patch) => self.patch_session(patch).map(|()| 0)?,
             Effect::Turns { session, ids } => self.add_turns(session, ids).map(|()| 0)?,
             Effect::EndSession { name, turns } => self.end_session(name, *turns),
+            Effect::Mark { ids, marks, on } => {
+                for slot in ids.iter().filter_map(|id| self.slot(*id)).collect::<Vec<u32>>() {
+                    self.view.records.mark(slot, *marks, *on);
+                }
+                0
+            }
+            Effect::Heat { to, ids } => self.set_heat(*to, ids),
+            Effect::Dictionary(bytes) => self.add_dictionary(bytes).map(|()| 0)?,
             Effect::Document(document) => self.begin_staging_document(document).map(|()| 0)?,
             Effect::ShowDocument { name, expires } => self.show_staged_document(name, *expires)?,
             Effect::DropDocument { name, staged } => self.drop_document(name, *staged),
+            Effect::Link(link) => self.put_link(link).map(|()| 0)?,
+            Effect::Unlink { from, to, rel } => {
+                self.take_links(*from, *to, rel.as_deref());
+                0
+            }
         };
         Ok(Applied { memories })
     }
@@ -605,13 +628,13 @@ impl Space {
         Ok(())
     }
 
-    fn append_all(&mut self, slot: u32, vectors: &[Vector]) {
+    pub(crate) fn append_all(&mut self, slot: u32, vectors: &[Vector]) {
         let Some(rows) = &mut self.view.rows else { return self.view.records.set_rows(slot, &[]) };
         let places: Vec<RowId> = vectors.iter().map(|vector| rows.append(&mut self.rows, slot, vector)).collect();
         self.view.records.set_rows(slot, &places);
     }
 
-    fn kill_all(&mut self, slot: u32) {
+    pub(crate) fn kill_all(&mut self, slot: u32) {
         let Some(rows) = &mut self.view.rows else { return };
         let counts = &mut self.rows;
         self.view.records.each_row(slot, |row| rows.kill(counts, row));
@@ -667,6 +690,7 @@ impl Space {
         for id in ids {
             let Some(slot) = self.slot(*id) else { continue };
             let shelf = self.shelf_of(slot);
+            self.cut_links(slot);
             self.leave_record(slot, reason == Removal::Forgotten);
             self.leave_document(slot);
             self.leave(slot);
@@ -711,6 +735,7 @@ impl Space {
             // What is staged is of other texts: all over again.
             self.restage();
         }
+        self.view.records.set_plain(!settings.compress);
         if settings.session_turns != old.session_turns {
             self.hold_all_turns();
         }
@@ -720,21 +745,44 @@ impl Space {
 
     /// The shelf on which a memory stands.
     pub(crate) fn shelf_of(&self, slot: u32) -> usize {
-        match self.view.records.superseded_at(slot) {
-            Some(_) => SUPERSEDED,
-            None => self.view.records.tier(slot).index(),
-        }
+        self.view.shelf_of(slot)
+    }
+
+    /// Counts what a memory takes where it stands.
+    pub(crate) fn add_cost(&mut self, slot: u32) {
+        let (cost, vectors, words) = (self.slot_cost(slot), self.slot_vectors_cost(slot), self.slot_words_cost(slot));
+        let index = &mut self.shelves[self.view.shelf_of(slot)];
+        index.bytes += cost;
+        index.vectors += vectors;
+        index.words += words;
+        let heat = &mut self.heats[self.view.records.heat(slot) as usize];
+        heat.count += 1;
+        heat.bytes += cost;
+        heat.vectors += vectors;
+        heat.words += words;
+    }
+
+    /// Counts it no longer.
+    pub(crate) fn take_cost(&mut self, slot: u32) {
+        let (cost, vectors, words) = (self.slot_cost(slot), self.slot_vectors_cost(slot), self.slot_words_cost(slot));
+        let index = &mut self.shelves[self.view.shelf_of(slot)];
+        index.bytes -= cost;
+        index.vectors -= vectors;
+        index.words -= words;
+        let heat = &mut self.heats[self.view.records.heat(slot) as usize];
+        heat.count -= 1;
+        heat.bytes -= cost;
+        heat.vectors -= vectors;
+        heat.words -= words;
     }
 
     /// Puts a memory that stands in its slot into every index.
     fn enter(&mut self, slot: u32) {
         let retention = self.view.retention(slot);
-        let cost = self.slot_cost(slot);
-        let vectors = self.slot_vectors_cost(slot);
-        let words = self.slot_words_cost(slot);
+        self.add_cost(slot);
         let shelf = self.shelf_of(slot);
         if let Some(staging) = &mut self.staging {
-            staging.bytes[shelf] += staging.cost(slot);
+            staging.add(shelf, self.view.records.heat(slot), slot);
         }
         if self.retention.len() <= slot as usize {
             if self.retention.len() == self.retention.capacity() {
@@ -749,9 +797,6 @@ impl Space {
         self.timeline.insert(slot, |slot| view.time_key(slot));
         let index = &mut self.shelves[shelf];
         index.count += 1;
-        index.bytes += cost;
-        index.vectors += vectors;
-        index.words += words;
         if view.records.expires(slot).is_some() {
             index.expiry.insert(slot, |slot| view.expiry_key(slot));
         }
@@ -787,12 +832,10 @@ impl Space {
 
     /// Takes a memory out of every index; what stands in its slot stays.
     fn leave(&mut self, slot: u32) {
-        let cost = self.slot_cost(slot);
-        let vectors = self.slot_vectors_cost(slot);
-        let words = self.slot_words_cost(slot);
+        self.take_cost(slot);
         let shelf = self.shelf_of(slot);
         if let Some(staging) = &mut self.staging {
-            staging.bytes[shelf] -= staging.cost(slot);
+            staging.take(shelf, self.view.records.heat(slot), slot);
         }
         let view = &self.view;
         self.ids.remove(slot, |slot| view.id(slot));
@@ -806,9 +849,6 @@ impl Space {
         }
         let index = &mut self.shelves[shelf];
         index.count -= 1;
-        index.bytes -= cost;
-        index.vectors -= vectors;
-        index.words -= words;
         if view.records.expires(slot).is_some() {
             index.expiry.remove(slot, |slot| view.expiry_key(slot));
         }
@@ -1021,9 +1061,14 @@ pub(crate) fn check_kind(model: Option<&str>, dim: usize) -> Result<()> {
 /// Whether the vectors of an effect are what these rows hold.
 pub(crate) fn check_vectors_of(vectors: &[Vector], signs: &Signs, rows: &Rows) -> Result<()> {
     check_vector_bytes(vectors.len(), rows.dim())?;
+    let first = vectors.first().map(Vector::precision);
     for vector in vectors {
         check_dimension(vector.dim(), rows.dim())?;
-        if vector.precision() != rows.precision() {
+        // What has cooled is coarser.
+        let (is, space) = (vector.precision(), rows.precision());
+        if is != space && !(is as u8 > space as u8 && is as u8 >= Precision::I8 as u8)
+            || first.is_some_and(|first| first != is)
+        {
             return Err(Error::new("a vector in an effect is not of the precision of the space"));
         }
         vector.check()?;

@@ -1,6 +1,7 @@
 //! Numbers about a space.
 
 use crate::effect::Counters;
+use crate::heat::HeatStats;
 use crate::space::{Key, SUPERSEDED, Space};
 use crate::{MemoryId, Millis, Precision, Tier};
 
@@ -32,14 +33,18 @@ pub struct Stats {
     pub superseded: usize,
     /// Bytes of all memories with their indexes and vectors.
     pub bytes: usize,
+    /// Memories and their bytes by heat, in the order of [`Heat::ALL`]; what has expired and not been removed is in them.
+    pub heats: [HeatStats; 3],
     /// Bytes that the space takes in all: [`Space::memory_usage`].
     pub memory: usize,
     /// The same by part: see [`Space::memory_parts`].
-    pub memory_parts: [(&'static str, usize); 8],
+    pub memory_parts: [(&'static str, usize); 9],
     /// Records of sessions.
     pub sessions: usize,
     /// Documents that are shown.
     pub documents: usize,
+    /// Links between memories: see [`Space::links`].
+    pub links: usize,
     /// Memories whose vectors are still to be made.
     pub awaiting: usize,
     /// What it counted.
@@ -66,11 +71,13 @@ impl Space {
             count: tiers.iter().map(|tier| tier.count).sum(),
             superseded: self.live_count(SUPERSEDED, now),
             bytes: tiers.iter().map(|tier| tier.bytes).sum::<usize>() + self.shelves[SUPERSEDED].bytes,
+            heats: self.heats(),
             memory: self.memory_usage(),
             memory_parts: self.memory_parts(),
             hit_rate: (recalls > 0).then(|| counters.hits as f64 / recalls as f64),
             sessions: self.sessions(now).count(),
             documents: self.documents().count(),
+            links: self.links(),
             awaiting: self.awaiting.len(),
             counters,
             vectors: self.rows.live,

@@ -5,14 +5,16 @@
 
 use crate::document::STAGED;
 use crate::effect::{Effect, Patch, Removal};
-use crate::entry::{Entry, Meta, Passage, Superseded, check_time};
+use crate::entry::{Entry, Marks, Meta, Passage, Superseded, check_time};
 use crate::filter::Filter;
+use crate::heat::Heat;
 use crate::rows::{self, Among, Effort, Precision, Search, Vector};
 use crate::snapshot::{check_dimension, no_direction, normalised as unit_vector};
 use crate::space::{Space, check_vector_bytes, duplicate_item, hash_of, removals};
 use crate::text::normalised;
 use crate::tokens::Signs;
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most similar memories that are compared window by window when a store looks for a duplicate.
@@ -98,6 +100,8 @@ pub struct NewMemory {
     pub passage: Option<Passage>,
     /// Whether it is a turn that the record of its session will hold: it takes no place of its tier.
     pub held: bool,
+    /// What consolidation need not do with it.
+    pub marks: Marks,
 }
 
 /// What a store decided.
@@ -356,6 +360,9 @@ impl Space {
         }
         patch.applied_to(entry).check()?;
         let mut effects: Vec<Effect> = fixed.effect().into_iter().collect();
+        if patch.content.is_some() {
+            effects.extend(self.reword_effects(id));
+        }
         if let Some(tier) = tier.filter(|_| entry.superseded.is_none()) {
             effects.extend(removals(&self.make_room(now, tier, 1, &BTreeSet::from([id]))?, Removal::Evicted));
         }
@@ -429,6 +436,8 @@ impl Batch<'_> {
             passage: new.passage.map(Box::new),
             tokens: new.tokens,
             awaits: new.awaits && vectors.is_empty(),
+            marks: new.marks,
+            heat: Heat::Hot,
             template,
             windows: vectors.len() as u16,
             accessed: self.now,
@@ -486,16 +495,16 @@ impl Batch<'_> {
     fn given_id(&mut self, id: MemoryId, content: &str) -> Result<Option<MemoryId>> {
         let records = &self.space.view.records;
         let standing = match (self.by_id.get(&id), self.space.slot(id)) {
-            (Some(n), _) => self.pending.get(*n).map(|pending| &*pending.entry.content),
+            (Some(n), _) => self.pending.get(*n).map(|pending| Cow::Borrowed(&*pending.entry.content)),
             (None, Some(slot)) if records.is_expired(slot, self.now) => {
                 self.replaced.insert(id);
                 None
             }
-            (None, slot) => slot.and_then(|slot| records.record(slot)).map(|record| record.content),
+            (None, slot) => slot.and_then(|slot| records.record(slot)).map(|record| record.content.text()),
         };
         match standing {
             None => Ok(None),
-            Some(standing) if standing == content => Ok(Some(id)),
+            Some(standing) if *standing == *content => Ok(Some(id)),
             Some(_) => Err(Error::new(format!("id exists, use MEM.UPDATE: {id} holds another content"))),
         }
     }
@@ -510,7 +519,7 @@ impl Batch<'_> {
                 && view.records.record(*slot).is_some_and(|record| {
                     record.session == new.entry.session.as_deref()
                         && record.speaker == new.entry.speaker.as_deref()
-                        && normalised(record.content) == new.text
+                        && normalised(&record.content.text()) == new.text
                 })
         };
         let (first, last) = (duplicate_item(new.hash, 0), duplicate_item(new.hash, u32::MAX));

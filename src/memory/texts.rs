@@ -19,6 +19,8 @@ const UNIT: usize = 4;
 const OFFSET_BITS: u32 = 14;
 const PAGE: usize = UNIT << OFFSET_BITS;
 const FIRST_PAGE: usize = 512;
+/// By which part of what lives another page adds room, up to a whole page.
+const GROWTH: usize = 8;
 /// A record of more bytes has a page to itself.
 const LARGE: usize = PAGE / 4;
 const PAGES: usize = 1 << (32 - OFFSET_BITS);
@@ -147,7 +149,7 @@ impl Texts {
             size(record)
         } else {
             // An unfilled tail end is dead from here on: bounded by a quarter of a page.
-            counts.live.next_power_of_two().clamp(FIRST_PAGE, PAGE).max(size(record).next_power_of_two())
+            (counts.live / GROWTH).next_power_of_two().clamp(FIRST_PAGE, PAGE).max(size(record).next_power_of_two())
         };
         let page = Page::new(capacity);
         counts.bytes += capacity;

@@ -55,6 +55,31 @@ impl Signs {
         Signs(signs.into())
     }
 
+    /// Whether there are more than those of `words` vectors of `dim` dimensions.
+    pub(crate) fn is_finer(&self, words: usize, dim: usize) -> bool {
+        self.0.len() > words * stride(dim)
+    }
+
+    /// At most so many: of neighbours the signs that most of them have.
+    pub(crate) fn coarsened(&self, words: usize, dim: usize) -> Signs {
+        let stride = stride(dim).max(1);
+        let n = self.0.len() / stride;
+        let groups = n.min(words);
+        let mut signs = Vec::with_capacity(groups * stride);
+        for group in 0..groups {
+            let members = (group * n).div_ceil(groups)..((group + 1) * n).div_ceil(groups);
+            for word in 0..stride {
+                let mut counts = [0usize; 64];
+                for signs in members.clone().filter_map(|member| self.0.get(member * stride + word)) {
+                    counts.iter_mut().enumerate().for_each(|(bit, count)| *count += (signs >> bit & 1) as usize);
+                }
+                let most = |(bit, count): (usize, &usize)| u64::from(2 * count > members.len()) << bit;
+                signs.push(counts.iter().enumerate().map(most).fold(0, |signs, bit| signs | bit));
+            }
+        }
+        Signs(signs.into())
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -182,6 +207,16 @@ mod tests {
             Question::new(&[QueryWord { term: 1, vector: vector(1) }], 100, |_| 1.0).unwrap().compare(&[]),
             None
         );
+    }
+
+    #[test]
+    fn coarse_signs_are_those_of_most() {
+        let signs = Signs([0b1111, 1, 0b0011, 1, 0b0001, 0, u64::MAX, 7].into());
+        assert!(signs.is_finer(2, 100) && !signs.is_finer(4, 100));
+        assert_eq!(signs.coarsened(1, 100), Signs([0b0011, 1].into()), "of four, half is not most");
+        assert_eq!(signs.coarsened(2, 100), Signs([0b0011, 1, 0b0001, 0].into()));
+        assert_eq!(signs.coarsened(9, 100), signs);
+        assert!(Signs::default().coarsened(2, 100).is_empty());
     }
 
     #[test]

@@ -30,10 +30,10 @@ use engram_memory::{Effect, Removal, Space, Vector, encode_batch};
 use crate::datatype::{self, Found, Held};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, flags};
 use crate::reply::Error;
-use crate::{keyspace, models};
+use crate::{keyspace, models, totals};
 
 /// The main thread's time for background results before others get their turn.
-const SLICE: Duration = Duration::from_micros(500);
+const SLICE: Duration = Duration::from_micros(200);
 /// Replicated batches are cut at about this size, in bytes.
 const BATCH: usize = 4 * 1024 * 1024;
 
@@ -191,6 +191,7 @@ fn stale() -> Error {
 
 /// Applies, replicates and notifies. The effects were decided against this very state, so that they apply is an invariant, not an input.
 fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
+    let counted = held.space.counters();
     let mut events: Vec<&'static CStr> = Vec::new();
     let mut batch = Vec::new();
     let mut start = 0;
@@ -198,10 +199,10 @@ fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
     for (i, effect) in effects.iter().enumerate() {
         match held.space.apply(effect) {
             Ok(_) => {
-                if let Some(event) = event_of(effect)
-                    && !events.contains(&event)
-                {
-                    events.push(event);
+                for event in events_of(effect).into_iter().flatten() {
+                    if !events.contains(&event) {
+                        events.push(event);
+                    }
                 }
             }
             Err(e) => {
@@ -222,23 +223,30 @@ fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
         encode_batch(&[], &mut batch);
         ctx.replicate_apply(name, &batch);
     }
+    totals::add(&counted, &held.space.counters());
     for event in events {
         ctx.notify(event, name);
     }
 }
 
-/// The keyspace event that an effect is worth. An eviction and a merge are forgetting too: the memory is gone, and not because its time was over.
-fn event_of(effect: &Effect) -> Option<&'static CStr> {
-    match effect {
-        Effect::Put { .. } if effect.is_visible() => Some(c"mem.store"),
-        Effect::Patch { patch, .. } if patch.tier.is_some() => Some(c"mem.promote"),
-        Effect::Remove { reason: Removal::Expired, .. } => Some(c"mem.expire"),
-        Effect::Remove { .. } => Some(c"mem.forget"),
-        Effect::Switch => Some(c"mem.reembed"),
-        Effect::ShowDocument { .. } => Some(c"mem.store"),
-        Effect::EndSession { turns: true, .. } | Effect::DropDocument { staged: false, .. } => Some(c"mem.forget"),
-        _ => None,
-    }
+/// The keyspace events that an effect is worth. An eviction and a merge are forgetting too: the memory is gone, and not because its time was over.
+fn events_of(effect: &Effect) -> [Option<&'static CStr>; 2] {
+    let event = match effect {
+        // Of a batch in which one memory supersedes another.
+        Effect::Put { entry, .. } if entry.superseded.is_some() => return [Some(c"mem.store"), Some(c"mem.supersede")],
+        Effect::Put { .. } if effect.is_visible() => c"mem.store",
+        Effect::Patch { patch, .. } => {
+            let superseded = matches!(patch.superseded, Some(Some(_)));
+            return [patch.tier.map(|_| c"mem.promote"), superseded.then_some(c"mem.supersede")];
+        }
+        Effect::Remove { reason: Removal::Expired, .. } => c"mem.expire",
+        Effect::Remove { .. } => c"mem.forget",
+        Effect::Switch => c"mem.reembed",
+        Effect::ShowDocument { .. } => c"mem.store",
+        Effect::EndSession { turns: true, .. } | Effect::DropDocument { staged: false, .. } => c"mem.forget",
+        _ => return [None, None],
+    };
+    [Some(event), None]
 }
 
 /// Whether a text is gone or another after an effect: a prompt that it stands in must not be gone on from.
@@ -263,6 +271,7 @@ fn size_of_encoded(effect: &Effect) -> usize {
         Effect::Remove { ids, .. } => 16 * ids.len(),
         Effect::Use(uses) => 28 * uses.len(),
         Effect::Turns { ids, .. } => 64 + 16 * ids.len(),
+        Effect::Link(link) => 64 + link.rel.len() + link.reason.as_ref().map_or(0, |reason| reason.len()),
         Effect::Session(patch) => {
             let fields: usize =
                 patch.fields.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, |v| v.len())).sum();

@@ -6,8 +6,9 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_uint, c_void};
 use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use engram_agent::Outcomes;
 use engram_inference::gemma::{KvFormat, Limits};
 use engram_memory::limits;
 use redis_module::raw;
@@ -156,6 +157,43 @@ static STREAM_TTL: Number = number(
     "Seconds that a stream written by GEMMA.GENERATE lives after its last entry.",
 );
 static JOB_TTL: Number = number(c"job-ttl", 1, 31_536_000, 3_600, "Seconds that the result of a finished job is kept.");
+static ALERT_INTERVAL: Number = number(
+    c"alert-interval",
+    0,
+    86_400,
+    60,
+    "Seconds after which server and spaces are compared with the thresholds of the alerts; 0 compares nothing.",
+);
+static ALERT_MEMORY: Number = number(
+    c"alert-memory",
+    0,
+    100,
+    80,
+    "Alerts from so many percent of maxmemory, and of a space's max-memory, on; 0 = off, as for the others.",
+);
+static ALERT_HIT_RATE: Number = number(
+    c"alert-hit-rate",
+    0,
+    100,
+    50,
+    "Alerts when fewer percent of the last 1,000 recalls found something, of a space or of all.",
+);
+static ALERT_EVICTIONS: Number = number(
+    c"alert-evictions",
+    0,
+    1_000_000,
+    1,
+    "Alerts when evictions are more percent of what was stored in an interval, in a space or in all.",
+);
+static ALERT_QUEUE: Number =
+    number(c"alert-queue", 0, 100, 80, "Alerts from so many percent of engram.queue-limit on.");
+static ALERT_LATENCY: Number = number(
+    c"alert-latency",
+    0,
+    3_600_000,
+    1_000,
+    "Alerts when one of a hundred recalls, or generated answers, of an interval took more milliseconds.",
+);
 static MAX_CONTEXT: Number = number(
     c"max-context",
     16,
@@ -198,7 +236,71 @@ static PROFILE_MODELS: Text = text(
     "Models for PROFILE, separated by spaces: `speed=small quality=large`; a profile without one takes the default model.",
 );
 
-static NUMBERS: [&Number; 11] = [
+static MAINTENANCE: Text = text(
+    c"maintenance",
+    "on",
+    Some(&NOBODY_IS_TOLD),
+    |value| switch(value).map(|_| ()).ok_or_else(|| "accepted are on and off".to_owned()),
+    "Whether spaces are kept by themselves: what has expired goes, tiers keep to their capacities, consolidation runs; off pauses it.",
+);
+
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        _ if value.eq_ignore_ascii_case("on") => Some(true),
+        _ if value.eq_ignore_ascii_case("off") => Some(false),
+        _ => None,
+    }
+}
+
+static FAST_MODEL: Text = text(
+    c"fast-model",
+    "",
+    Some(&NOBODY_IS_TOLD),
+    any_text,
+    "A loaded model that answers short factual questions first, where the call names neither MODEL nor FALLBACK; empty for none.",
+);
+static FALLBACK_MODEL: Text = text(
+    c"fallback-model",
+    "",
+    Some(&NOBODY_IS_TOLD),
+    any_text,
+    "A loaded model that answers where another was not sure enough, unless FALLBACK says otherwise; empty for none.",
+);
+static FALLBACK_BELOW: Text = text(
+    c"fallback-below",
+    "0.5",
+    Some(&NOBODY_IS_TOLD),
+    |below| parse_confidence(below).map(drop),
+    "The confidence, 0 to 1, below which an answer is given up for that of the other model, unless BELOW says otherwise.",
+);
+
+/// A list of words that tell an outcome: the n-th of `engram_agent::OUTCOMES`.
+const fn outcome_words(name: &'static CStr, n: usize, summary: &'static str) -> Text {
+    text(name, engram_agent::DEFAULT_LISTS[n], Some(&NOBODY_IS_TOLD), engram_agent::check_outcome_words, summary)
+}
+
+/// In the order of `engram_agent::OUTCOMES`.
+static OUTCOME_WORDS: [Text; 3] = [
+    outcome_words(
+        c"outcome-distracted",
+        0,
+        "Words and phrases, with commas between them, by which a user's turn tells that the thread was lost; empty for none.",
+    ),
+    outcome_words(
+        c"outcome-task-completed",
+        1,
+        "The same for a task that is completed, where nothing tells that the thread was lost.",
+    ),
+    outcome_words(
+        c"outcome-re-engaged",
+        2,
+        "The same for a user who is with it again, where nothing tells one of the others.",
+    ),
+];
+/// They, ready to be looked for; None until they are asked for, and when one has changed.
+static OUTCOMES: RwLock<Option<Arc<Outcomes>>> = RwLock::new(None);
+
+static NUMBERS: [&Number; 17] = [
     &THREADS,
     &QUEUE_LIMIT,
     &USER_QUEUE_LIMIT,
@@ -210,8 +312,28 @@ static NUMBERS: [&Number; 11] = [
     &STREAM_TTL,
     &JOB_TTL,
     &MAX_CONTEXT,
+    &ALERT_INTERVAL,
+    &ALERT_MEMORY,
+    &ALERT_HIT_RATE,
+    &ALERT_EVICTIONS,
+    &ALERT_QUEUE,
+    &ALERT_LATENCY,
 ];
-static TEXTS: [&Text; 6] = [&MODEL_DIR, &EMBEDDER, &MODEL, &PROFILE_MODELS, &PREFIX_DIR, &KV_FORMAT];
+static TEXTS: [&Text; 13] = [
+    &MODEL_DIR,
+    &EMBEDDER,
+    &MODEL,
+    &PROFILE_MODELS,
+    &MAINTENANCE,
+    &FAST_MODEL,
+    &FALLBACK_MODEL,
+    &FALLBACK_BELOW,
+    &PREFIX_DIR,
+    &KV_FORMAT,
+    &OUTCOME_WORDS[0],
+    &OUTCOME_WORDS[1],
+    &OUTCOME_WORDS[2],
+];
 
 /// The one folder that models are read from.
 pub fn model_dir() -> String {
@@ -234,6 +356,22 @@ pub fn profile_model(profile: &str) -> Option<String> {
     // What does not parse is refused when it is set.
     let models = parse_profile_models(&PROFILE_MODELS.get()).unwrap_or_default();
     models.into_iter().find(|(name, _)| name == profile).map(|(_, model)| model)
+}
+
+/// The model that answers short factual questions first, if one is set.
+pub fn fast_model() -> Option<String> {
+    Some(FAST_MODEL.get()).filter(|name| !name.is_empty())
+}
+
+/// The model that answers where another was not sure enough, if one is set.
+pub fn fallback_model() -> Option<String> {
+    Some(FALLBACK_MODEL.get()).filter(|name| !name.is_empty())
+}
+
+/// The confidence below which an answer is given up.
+pub fn fallback_below() -> f64 {
+    // What does not parse is refused when it is set.
+    parse_confidence(&FALLBACK_BELOW.get()).unwrap_or_default()
 }
 
 /// Threads for embedding and generation.
@@ -276,14 +414,67 @@ pub fn job_ttl_ms() -> u64 {
     JOB_TTL.get() as u64 * 1_000
 }
 
+/// Seconds between two comparisons with the thresholds of the alerts; 0 = none.
+pub fn alert_interval() -> u64 {
+    ALERT_INTERVAL.get() as u64
+}
+
+/// Percent of a memory limit; 0 = off.
+pub fn alert_memory() -> usize {
+    ALERT_MEMORY.get()
+}
+
+/// Percent of recalls that found something; 0 = off.
+pub fn alert_hit_rate() -> usize {
+    ALERT_HIT_RATE.get()
+}
+
+/// Evictions in percent of stores; 0 = off.
+pub fn alert_evictions() -> usize {
+    ALERT_EVICTIONS.get()
+}
+
+/// Percent of the queue; 0 = off.
+pub fn alert_queue() -> usize {
+    ALERT_QUEUE.get()
+}
+
+/// Milliseconds of a p99; 0 = off.
+pub fn alert_latency() -> usize {
+    ALERT_LATENCY.get()
+}
+
 /// Tokens of prompt and answer that a model is loaded for.
 pub fn max_context() -> usize {
     MAX_CONTEXT.get()
 }
 
+/// What tells the outcome of what a user said.
+pub fn outcomes() -> Arc<Outcomes> {
+    // Nobody panics while holding the lock.
+    if let Some(known) = &*OUTCOMES.read().unwrap_or_else(PoisonError::into_inner) {
+        return known.clone();
+    }
+    let [distracted, task_completed, re_engaged] = &OUTCOME_WORDS;
+    let lists = [distracted.get(), task_completed.get(), re_engaged.get()];
+    // What is no list is refused when it is set.
+    let made = Outcomes::new(lists.each_ref().map(String::as_str)).map(Arc::new).unwrap_or_default();
+    *OUTCOMES.write().unwrap_or_else(PoisonError::into_inner) = Some(made.clone());
+    made
+}
+
+fn forget_outcomes() {
+    *OUTCOMES.write().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
 /// How models hold keys and values.
 pub fn kv_format() -> KvFormat {
     KvFormat::of(&KV_FORMAT.get()).unwrap_or_default()
+}
+
+/// Whether spaces are kept by themselves.
+pub fn maintains() -> bool {
+    switch(&MAINTENANCE.get()).unwrap_or(true)
 }
 
 /// How much of keys and values each model keeps.
@@ -363,6 +554,11 @@ fn parse_models(list: &str) -> Result<Vec<(String, String)>, String> {
         models.push((name.to_owned(), format!("{stem}.gguf")));
     }
     Ok(models)
+}
+
+fn parse_confidence(text: &str) -> Result<f64, String> {
+    let confidence = text.parse().ok().filter(|confidence| (0.0..=1.0).contains(confidence));
+    confidence.ok_or_else(|| "a number from 0 to 1 is accepted".to_owned())
 }
 
 /// The profiles of generation.
@@ -456,6 +652,7 @@ impl Arguments {
 /// `ctx` is the context of `RedisModule_OnLoad`, on the main thread, after the API has been bound.
 pub unsafe fn register(ctx: *mut raw::RedisModuleCtx, args: &[&[u8]]) -> Result<(), Error> {
     let args = Arguments::parse(args)?;
+    let _ = NOBODY_IS_TOLD.set(forget_outcomes);
     // SAFETY: the API's pointers have been bound; reading them is all that happens here.
     let (string, numeric, load) = unsafe {
         (raw::RedisModule_RegisterStringConfig, raw::RedisModule_RegisterNumericConfig, raw::RedisModule_LoadConfigs)

@@ -20,8 +20,10 @@ use std::time::Instant;
 use engram_memory::{Loader, MemoryId, Space, Whereabouts, decode_batch};
 use redis_module::raw;
 
+use crate::alerts::Watch;
 use crate::commands::context::Contexts;
 use crate::ffi::{self, Ctx, Key, Level, api};
+use crate::heat;
 use crate::keyspace;
 use crate::reply::Error;
 
@@ -42,6 +44,14 @@ pub struct Held {
     pub incarnation: u64,
     /// When the timer consolidates next, Unix milliseconds; 0 = not yet planned. Not saved.
     pub next_consolidation: u64,
+    /// When the timer looks at the heat of memories next, Unix milliseconds; 0 = not yet planned. Not saved.
+    pub next_heat: u64,
+    /// Whether such a look is under way, and what of it is in the totals. Not saved.
+    pub heating: Mark,
+    pub heats: heat::Told,
+    /// How far memories have been cooled under pressure, None before; and whether that is under way. Not saved.
+    pub cooled: Option<MemoryId>,
+    pub cooling: Mark,
     /// When use counters were last sent to the replicas, Unix milliseconds. Not saved.
     pub use_sent: u64,
     /// Whether a consolidation by timer is under way. Not saved.
@@ -67,6 +77,19 @@ pub struct Held {
     pub summarizing: Names,
     /// Memories whose use was noted since then. Not saved.
     pub used: BTreeSet<MemoryId>,
+    /// What the alerts compare. Not saved.
+    pub watch: Watch,
+    /// The last consolidation on this server. Not saved.
+    pub consolidated: Option<Consolidated>,
+}
+
+/// A consolidation that has ended.
+#[derive(Clone)]
+pub struct Consolidated {
+    /// When, in Unix milliseconds.
+    pub at: u64,
+    /// How many changes of each kind it made.
+    pub changes: Vec<(&'static str, u64)>,
 }
 
 impl Drop for Held {
@@ -140,6 +163,11 @@ impl Held {
             space,
             incarnation: NEXT.fetch_add(1, Ordering::Relaxed),
             next_consolidation: 0,
+            next_heat: 0,
+            heating: Mark::default(),
+            heats: heat::Told::default(),
+            cooled: None,
+            cooling: Mark::default(),
             use_sent: 0,
             consolidating: Mark::default(),
             reembedding: Mark::default(),
@@ -153,6 +181,8 @@ impl Held {
             filling: Mark::default(),
             fill_rests_until: Cell::new(None),
             used: BTreeSet::new(),
+            watch: Watch::default(),
+            consolidated: None,
         }
     }
 

@@ -17,7 +17,7 @@ use redis_module::raw;
 
 use crate::config;
 use crate::ffi;
-use crate::grammar::{self, Access, Arg, Command, KeySpec, Kind, Place, Shape, accepted};
+use crate::grammar::{self, Access, Arg, Command, KeySpec, Kind, OneOf, Place, Shape, accepted};
 use crate::reply::{Error, Value};
 use crate::table;
 
@@ -304,6 +304,10 @@ impl Scope {
             }
             if doc.multiple {
                 flags |= raw::REDISMODULE_CMD_ARG_MULTIPLE;
+                // Only an option as a whole repeats, keyword and all.
+                if doc.token.is_some() {
+                    flags |= raw::REDISMODULE_CMD_ARG_MULTIPLE_TOKEN;
+                }
             }
             args.push(raw::RedisModuleCommandArg {
                 name: self.text(&doc.name),
@@ -337,6 +341,7 @@ fn docs(command: &'static Command) -> Vec<Doc> {
         }
         match command.group_of(arg.name) {
             None => docs.push(with_dependents(command, arg)),
+            Some(OneOf { names: [_], required }) => docs.push(Doc { optional: !required, ..leaf(command, arg) }),
             Some(group) => {
                 grouped.extend(group.names);
                 let members = command.args.iter().filter(|a| group.names.contains(&a.name));
@@ -387,11 +392,12 @@ fn leaf(command: &Command, arg: &'static Arg) -> Doc {
             let second = block("value".to_owned(), STRING, Vec::new());
             Doc { multiple: true, ..block(arg.name.to_owned(), BLOCK, vec![value, second]) }
         }
-        Shape::Each(values) => {
+        Shape::Each(values) | Shape::EachTimes(values, _) => {
             let each = |(name, kind): &(&str, Kind)| {
                 block((*name).to_owned(), if matches!(kind, Kind::Float(..)) { DOUBLE } else { STRING }, Vec::new())
             };
-            block(arg.name.to_owned(), BLOCK, values.iter().map(each).collect())
+            let row = block(arg.name.to_owned(), BLOCK, values.iter().map(each).collect());
+            Doc { multiple: matches!(arg.shape, Shape::EachTimes(..)), ..row }
         }
     };
     Doc { token: arg.token, summary: arg.summary, optional: arg.optional, ..shown }
@@ -497,13 +503,13 @@ pub fn reference_page() -> String {
                 Shape::Counted(max) => format!("a count from 1 to {max} and so many values, each "),
                 Shape::Pairs(max) => format!("one to {max} pairs of name and value, each "),
                 Shape::Each(_) => String::new(),
+                Shape::EachTimes(_, max) => format!("up to {max} times, "),
             };
             let value = match arg.shape {
-                Shape::Each(values) => values
-                    .iter()
-                    .map(|(name, kind)| format!("{name}: {}", accepted(*kind)))
-                    .collect::<Vec<_>>()
-                    .join("; "),
+                Shape::Each(values) | Shape::EachTimes(values, _) => {
+                    let each = |(name, kind): &(&str, Kind)| format!("{name}: {}", accepted(*kind));
+                    count + &values.iter().map(each).collect::<Vec<_>>().join("; ")
+                }
                 _ if arg.kind == Kind::Flag => String::new(),
                 _ => (count + &accepted(arg.kind)).replace('<', "\\<"),
             };

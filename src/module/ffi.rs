@@ -143,6 +143,12 @@ impl Ctx {
         api!(RedisModule_NotifyKeyspaceEvent(self.ptr, raw::REDISMODULE_NOTIFY_MODULE as c_int, event.as_ptr(), key.ptr()) else 1);
     }
 
+    /// Sends a message to the subscribers of a channel: those of this server and, in a cluster, of all its nodes. It is not propagated to replicas.
+    pub fn publish(self, channel: &str, message: &str) {
+        let (channel, message) = (Str::new(channel.as_bytes()), Str::new(message.as_bytes()));
+        api!(RedisModule_PublishMessage(self.ptr, channel.ptr(), message.ptr()) else 0);
+    }
+
     /// Tells transactions that watch the key, and clients that cache it, that it has changed. Opening a key for writing does not (see `lib.rs`).
     pub fn signal_modified(self, key: &Str) {
         api!(RedisModule_SignalModifiedKey(self.ptr, key.ptr()) else 0);

@@ -31,6 +31,8 @@ pub enum Shape {
     Pairs(usize),
     /// These, each with its placeholder and what it takes.
     Each(&'static [(&'static str, Kind)]),
+    /// The same, and the option up to so many times.
+    EachTimes(&'static [(&'static str, Kind)], usize),
 }
 
 /// One argument of a command.
@@ -100,7 +102,7 @@ impl Arg {
     }
 }
 
-/// Arguments of which at most one may be given.
+/// Arguments of which at most one may be given; or a single option that must be.
 #[derive(Clone, Copy, Debug)]
 pub struct OneOf {
     /// Their names.
@@ -207,7 +209,9 @@ impl Command {
                 Shape::Rest(_) => format!("{value} [{value} ...]"),
                 Shape::Counted(_) => format!("n {value} [{value} ...]"),
                 Shape::Pairs(_) => format!("{value} value [{value} value ...]"),
-                Shape::Each(values) => values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" "),
+                Shape::Each(values) | Shape::EachTimes(values, _) => {
+                    values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
+                }
             };
             let _ = if arg.optional { write!(usage, " [{shown}]") } else { write!(usage, " {shown}") };
         }
@@ -266,7 +270,9 @@ impl<'a> Reader<'_, 'a> {
         let Some(word) = self.peek() else { return Ok(false) };
         let found = self.command.args.iter().enumerate().find(|(_, a)| a.token.is_some_and(|t| is_token(t, word)));
         let Some((i, arg)) = found else { return Ok(false) };
-        if self.command.args.iter().zip(&self.given).any(|(a, given)| a.name == arg.name && given.is_some()) {
+        let repeats = matches!(arg.shape, Shape::EachTimes(..));
+        if self.command.args.iter().zip(&self.given).any(|(a, given)| a.name == arg.name && given.is_some() && !repeats)
+        {
             return Err(self.command.error(format_args!("{} is given twice", arg.label())));
         }
         self.at += 1;
@@ -331,21 +337,41 @@ impl<'a> Reader<'_, 'a> {
             }
             Shape::Each(values) => {
                 from = self.at;
-                let mut row = Vec::with_capacity(values.len());
-                for (name, kind) in values {
-                    let word = self.peek().ok_or_else(|| self.missing(arg))?;
-                    self.at += 1;
+                Item::Row(self.row(arg, values)?)
+            }
+            Shape::EachTimes(values, max) => {
+                let before = self.given.get_mut(index).and_then(Option::take);
+                let row = self.row(arg, values)?;
+                let (first, mut rows) = match before {
+                    Some(Given { item: Item::Rows(rows), from, .. }) => (from, rows),
+                    _ => (self.at - row.len(), Vec::new()),
+                };
+                if rows.len() >= max {
                     let label = arg.label();
-                    row.push(
-                        convert(*kind, word)
-                            .map_err(|reason| self.command.error(format_args!("the {name} of {label} is {reason}")))?,
-                    );
+                    return Err(self.command.error(format_args!("{label} is given more than {max} times")));
                 }
-                Item::Row(row)
+                rows.push(row);
+                from = first;
+                Item::Rows(rows)
             }
         };
         self.given[index] = Some(Given { item, from, to: self.at });
         Ok(())
+    }
+
+    /// The next arguments, one for each of these values.
+    fn row(&mut self, arg: &'static Arg, values: &'static [(&'static str, Kind)]) -> Result<Vec<Item<'a>>, Error> {
+        let mut row = Vec::with_capacity(values.len());
+        for (name, kind) in values {
+            let word = self.peek().ok_or_else(|| self.missing(arg))?;
+            self.at += 1;
+            let label = arg.label();
+            row.push(
+                convert(*kind, word)
+                    .map_err(|reason| self.command.error(format_args!("the {name} of {label} is {reason}")))?,
+            );
+        }
+        Ok(row)
     }
 
     /// The next `n` arguments as values of one kind.
@@ -385,7 +411,7 @@ impl<'a> Reader<'_, 'a> {
                 Shape::Counted(max) => self
                     .command
                     .error(format_args!("{token} needs a count from 1 to {max} and that many values, each {accepted}")),
-                Shape::Each(values) => {
+                Shape::Each(values) | Shape::EachTimes(values, _) => {
                     let values: Vec<String> =
                         values.iter().map(|(name, kind)| format!("{name} ({})", self::accepted(*kind))).collect();
                     self.command.error(format_args!("{token} needs {} values: {}", values.len(), values.join(", ")))

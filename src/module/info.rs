@@ -1,14 +1,20 @@
-//! The `engram` section of INFO.
+//! The `engram` section of INFO: numbers by name, each counted since the start of the server, or as it is now.
 
 use std::ffi::{CString, c_int};
 use std::panic::catch_unwind;
+use std::sync::atomic::Ordering::Relaxed;
 
+use engram_memory::Heat;
 use redis_module::raw;
 
-use crate::commands::{chat, consolidate, generate, recall, summarize};
+use crate::alerts::{self, Active, What};
+use crate::commands::{chat, consolidate, generate, paths, recall, reflect, summarize};
 use crate::ffi::{Ctx, api};
-use crate::{commit, config, jobs, keyspace, maintain, models};
-use std::sync::atomic::Ordering::Relaxed;
+use crate::latency::Operation;
+use crate::{commit, config, heat, jobs, keyspace, maintain, models, pressure, totals};
+
+/// Alerts that have a line of their own, at most.
+const ALERTS_LISTED: usize = 32;
 
 /// Registers the section. Called once, at load.
 pub fn register(ctx: Ctx) {
@@ -31,14 +37,78 @@ unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, for_crash_report: c
         number(ctx, "threads", config::threads() as u64);
         number(ctx, "spaces", keyspace::count() as u64);
 
+        section(ctx, "counters");
+        let counted = totals::counters();
+        number(ctx, "hits", counted.hits);
+        number(ctx, "misses", counted.misses);
+        number(ctx, "stores", counted.stores);
+        number(ctx, "duplicates", counted.duplicates);
+        number(ctx, "merges", counted.merges);
+        number(ctx, "promotions", counted.promotions);
+        number(ctx, "evictions", counted.evictions);
+        number(ctx, "expirations", counted.expirations);
+
+        section(ctx, "latency");
+        for operation in Operation::ALL {
+            let (name, told) = (operation.name(), operation.summary());
+            number(ctx, &format!("{name}_count"), told.count);
+            number(ctx, &format!("{name}_p50_usec"), told.p50);
+            number(ctx, &format!("{name}_p99_usec"), told.p99);
+        }
+
+        section(ctx, "heat");
+        for heat in Heat::ALL {
+            let (memories, bytes) = heat::total(heat);
+            number(ctx, &format!("{heat}_memories"), memories);
+            number(ctx, &format!("{heat}_bytes"), bytes);
+        }
+        number(ctx, "heat_looks", heat::RUNS.load(Relaxed));
+        for heat in Heat::ALL {
+            number(ctx, &format!("became_{heat}"), heat::given(heat));
+        }
+        number(ctx, "revived", heat::REVIVED.load(Relaxed));
+
+        section(ctx, "pressure");
+        number(ctx, "pressure", u64::from(pressure::is_on()));
+        let given_up = pressure::given_up();
+        number(ctx, "given_up_memories", given_up.memories);
+        number(ctx, "given_up_bytes", given_up.bytes);
+        number(ctx, "cooled_memories", given_up.cooled);
+
+        section(ctx, "alerts");
+        let active = alerts::active(None);
+        number(ctx, "alerts_begun", alerts::begun());
+        number(ctx, "alerts_active", active.len() as u64);
+        for what in What::ALL {
+            let active = active.iter().filter(|alert| alert.what == what).count();
+            number(ctx, &format!("alerts_{}", what.name()), active as u64);
+        }
+        for (i, alert) in active.iter().take(ALERTS_LISTED).enumerate() {
+            let Active { what, place, since, value, threshold } = alert;
+            let (what, db) = (what.name(), place.as_ref().map_or(-1, |place| place.db));
+            // The name last, for it may hold anything.
+            let space = alert.space().unwrap_or_default();
+            let line = format!("what={what},value={value},threshold={threshold},since={since},db={db},space={space}");
+            text(ctx, &format!("alert{i}"), &line);
+        }
+
         section(ctx, "jobs");
         number(ctx, "queued", jobs::queued());
         number(ctx, "queue_limit", config::queue_limit() as u64);
         number(ctx, "blocked_clients", jobs::blocked_clients() as u64);
         number(ctx, "commits_waiting", commit::waiting() as u64);
-        number(ctx, "summaries", summarize::MADE.load(Relaxed));
-        number(ctx, "consolidations", consolidate::RUNS.load(Relaxed));
         number(ctx, "reindex_steps", maintain::REINDEX_STEPS.load(Relaxed));
+
+        section(ctx, "learning");
+        number(ctx, "maintenance", u64::from(config::maintains()));
+        number(ctx, "consolidations", consolidate::RUNS.load(Relaxed));
+        number(ctx, "last_consolidation", consolidate::LAST.load(Relaxed));
+        number(ctx, "facts_learned", consolidate::LEARNED.load(Relaxed));
+        number(ctx, "statements_refused", consolidate::REFUSED.load(Relaxed));
+        number(ctx, "episodes_summed_up", consolidate::SUMMED_UP.load(Relaxed));
+        number(ctx, "links_found", consolidate::LINKED.load(Relaxed));
+        number(ctx, "insights", reflect::MADE.load(Relaxed));
+        number(ctx, "summaries", summarize::MADE.load(Relaxed));
 
         section(ctx, "embedding");
         let cache = models::cache().stats();
@@ -71,6 +141,11 @@ unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, for_crash_report: c
         number(ctx, "prefix_tokens_saved", kept.tokens);
         number(ctx, "prefix_pages_restored", kept.restored);
         number(ctx, "prefix_pages_dropped", kept.dropped);
+
+        section(ctx, "paths");
+        for (name, count) in paths::counts() {
+            number(ctx, name, count);
+        }
     });
 }
 

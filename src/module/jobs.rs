@@ -20,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use redis_module::raw;
 
@@ -43,6 +44,12 @@ static HANDLES: LazyLock<Mutex<HashMap<usize, Arc<OnGone>>>> = LazyLock::new(Mut
 /// A blocked client that is owed one reply.
 pub struct Waiter {
     blocked: Option<Blocked>,
+    since: Instant,
+}
+
+/// When the command came that runs now: if its client waits already, when it was blocked.
+pub fn began(waiting: &Option<Waiter>) -> Instant {
+    waiting.as_ref().map_or_else(Instant::now, |waiter| waiter.since)
 }
 
 /// The server's side of a blocked client.
@@ -72,11 +79,13 @@ impl Waiter {
         let timeout = i64::try_from(timeout_ms).unwrap_or(i64::MAX);
         let callback = if timeout_ms > 0 { on_deadline } else { on_unblocked_by_operator };
         let handle = api!(RedisModule_BlockClient(ctx.ptr(), Some(on_reply), Some(callback), Some(free_answer), timeout) else std::ptr::null_mut());
-        let Some(handle) = NonNull::new(handle) else { return Waiter { blocked: None } };
+        let since = Instant::now();
+        let Some(handle) = NonNull::new(handle) else { return Waiter { blocked: None, since } };
         lock(&HANDLES).insert(handle.addr().get(), Arc::new(Box::new(on_gone)));
         api!(RedisModule_SetDisconnectCallback(handle.as_ptr(), Some(on_disconnect)) else ());
         let writer = api!(RedisModule_GetThreadSafeContext(handle.as_ptr()) else std::ptr::null_mut());
-        Waiter { blocked: Some(Blocked { handle, writer: NonNull::new(writer), resp3: ctx.has(flags::RESP3) }) }
+        let blocked = Blocked { handle, writer: NonNull::new(writer), resp3: ctx.has(flags::RESP3) };
+        Waiter { blocked: Some(blocked), since }
     }
 
     /// Work for this client begins on this thread.
@@ -432,7 +441,7 @@ impl Job {
         state.waiters.retain_mut(|(n, waiter)| {
             let leaves = *n == number;
             if leaves {
-                gone.push(std::mem::replace(waiter, Waiter { blocked: None }));
+                gone.push(std::mem::replace(waiter, Waiter { blocked: None, since: waiter.since }));
             }
             !leaves
         });

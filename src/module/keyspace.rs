@@ -60,6 +60,11 @@ pub fn next(after: u64) -> Option<(u64, Place)> {
     Some((*incarnation, place.clone()))
 }
 
+/// Whether a space is noted.
+pub fn has(incarnation: u64) -> bool {
+    places().contains_key(&incarnation)
+}
+
 /// How many spaces are noted.
 pub fn count() -> usize {
     places().len()

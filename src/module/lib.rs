@@ -4,11 +4,14 @@
 //! * `table` describes every command; `grammar` parses by it, `describe` registers by it, `commands` holds the handlers;
 //! * `datatype` is the key's value, `keyspace` knows where the values are, `commit` is the one way to change one;
 //! * `jobs` is everything about blocked clients and named jobs, `models` the encoder, the Gemma models and the pool;
-//! * `maintain` is the timer, `config` the settings, `info` the INFO section;
+//! * `maintain` is the timer, `pressure` what gives way when memory is short, `config` the settings;
+//! * `info` is the INFO section, from `latency` and `totals`; `alerts` tells what an operator should know;
 //! * `ffi` and `alloc` are the edge to the server.
 
+mod alerts;
 #[cfg(feature = "allocator")]
 mod alloc;
+mod ask;
 mod commands;
 mod commit;
 pub mod config;
@@ -17,16 +20,21 @@ pub mod describe;
 mod ffi;
 mod fill;
 pub mod grammar;
+mod heat;
 mod info;
 mod jobs;
 mod keyspace;
 #[cfg(feature = "latch")]
 mod latch;
+mod latency;
 mod maintain;
 mod models;
+mod pressure;
 pub mod reply;
 mod streams;
+mod summing;
 pub mod table;
+mod totals;
 mod traffic;
 
 use std::ffi::c_int;

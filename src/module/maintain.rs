@@ -1,12 +1,12 @@
 //! The timer: every [`TICK_MS`] on the main thread it commits what waited for a pause to end, and walks the spaces in turn, at most [`SLICE`] at a time.
 //!
-//! On a primary, per space: what has expired and what is beyond a capacity goes, the space is brought under its `max-memory`, consolidation is started when it is due (planned on a
-//! pool thread over a snapshot, committed step by step), vectors are made for memories that wait for them, use counters are sent to the replicas at most once a minute, vectors staged by a job that is no more are dropped. Every write goes through
+//! On a primary, per space, unless `engram.maintenance` pauses what is not urgent: what has expired and what is beyond a capacity goes, the space is brought under its `max-memory`, consolidation is started when it is due (planned on a
+//! pool thread over a snapshot, committed step by step), so is a look at the heat of its memories ([`heat`]), vectors are made for memories that wait for them, use counters are sent to the replicas at most once a minute, vectors staged by a job that is no more are dropped. Every write goes through
 //! [`commit`], as background work that began on this incarnation. On any server: rows of forgotten vectors are compacted, except beside a fork child,
 //! where moving memory would copy pages; and words are indexed anew where a setting asks for it, a step per turn, with turns that follow each other closely.
 //!
-//! When the server runs out of memory under a limit, the module drops the least worth keeping from the working tier upward, never a semantic or pinned
-//! memory (T9): see [`PRESSURE`].
+//! When the server runs out of memory under a limit, the module cools what is in no use and then drops the least worth keeping from the working tier upward, never a semantic or pinned
+//! memory (T9): see [`pressure`]. Every so often server and spaces are compared with the thresholds of the [`alerts`].
 
 use std::collections::BTreeSet;
 use std::ffi::c_void;
@@ -18,12 +18,16 @@ use std::time::{Duration, Instant};
 use engram_memory::{Effect, MemoryId, Space};
 use redis_module::raw;
 
+use crate::alerts;
 use crate::commands::consolidate;
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
+use crate::config;
 use crate::datatype::{self, Found, Held, Underway};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, api, flags};
 use crate::fill;
+use crate::heat;
 use crate::keyspace;
+use crate::pressure::{self, Need};
 
 /// How often the timer runs, in milliseconds.
 const TICK_MS: i64 = 100;
@@ -37,10 +41,6 @@ const TRIM_UNIT: usize = 64;
 const COMPACT_ROWS: usize = 1_024;
 /// Use counters go to the replicas at most this often, in milliseconds.
 const USE_EVERY: u64 = 60_000;
-/// Above this share of `maxmemory` spaces are shrunk, below `maxmemory` itself so that writes need not fail first.
-const PRESSURE: f64 = 0.98;
-/// Bytes a space gives up per tick under pressure.
-const SHRINK_STEP: usize = 256 * 1024;
 
 /// The last space the timer looked at.
 static CURSOR: AtomicU64 = AtomicU64::new(0);
@@ -83,6 +83,13 @@ fn run(ctx: Ctx) {
     }
     let primary = flags & flags::MASTER != 0 && !ffi::is_paused();
     warn_of_eviction(ctx, flags);
+    if primary {
+        pressure::watch(ctx);
+        alerts::compare_server(ctx);
+    } else if flags & flags::MASTER == 0 {
+        pressure::stand_down();
+        alerts::stand_down();
+    }
     let total = keyspace::count();
     for _ in 0..total {
         let Some((incarnation, place)) = keyspace::next(CURSOR.load(Ordering::Relaxed)) else { return };
@@ -123,10 +130,14 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
         {
             build_index(held, place, incarnation, underway);
         }
+        held.heats.tell(held.space.heats());
         if !primary {
             return;
         }
-        let consolidate = consolidate::is_due(held, now);
+        // Paused, it is due when it goes on.
+        let maintains = config::maintains();
+        let consolidate = maintains && consolidate::is_due(held, now);
+        let heat = maintains && heat::is_due(held, now);
         let used = if now.saturating_sub(held.use_sent) >= USE_EVERY && !held.used.is_empty() {
             held.use_sent = now;
             std::mem::take(&mut held.used)
@@ -135,7 +146,11 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
         };
         // Of a server that died, or became a replica, before it had made them; or that had no encoder.
         fill::begin(held, place.db, &place.key);
-        let over = over_limit(held.space.live_bytes(), held.space.config().max_memory);
+        let need = pressure::need(&held.space);
+        if need.is_none() {
+            pressure::relieved(held);
+        }
+        alerts::compare_space(ctx, held, place);
         // Of a job that ended with its server, or with this one's being a replica.
         let abandoned = held.space.staged().is_some() && !held.reembedding.is_set();
         let unattended: Vec<Box<str>> = held
@@ -145,8 +160,8 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
             .filter(|name| !held.ingesting.has(name))
             .map(Box::from)
             .collect();
-        let trim = if held.space.wants_trimming(now) { held.trimming.set() } else { None };
-        Due { abandoned, unattended, trim, consolidate, used, over }
+        let trim = if maintains && held.space.wants_trimming(now) { held.trimming.set() } else { None };
+        Due { abandoned, unattended, trim, consolidate, heat, used, need }
     };
     let target = Target { db: place.db, key: place.key.clone(), expect: Expect::Incarnation(incarnation) };
     if due.abandoned {
@@ -158,8 +173,8 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
     if let Some(underway) = due.trim {
         trim(&target, underway);
     }
-    if let Some(bytes) = due.over {
-        write(ctx, &target, |space, now| space.shrink(now, bytes));
+    if let Some(need) = due.need {
+        pressure::relieve(ctx, &target, need);
     }
     if !due.used.is_empty() {
         write(ctx, &target, |space, now| {
@@ -173,6 +188,9 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
     }
     if due.consolidate {
         consolidate::start_by_timer(ctx, &target);
+    }
+    if due.heat {
+        heat::start_by_timer(ctx, &target);
     }
 }
 
@@ -262,17 +280,9 @@ struct Due {
     unattended: Vec<Box<str>>,
     trim: Option<Underway>,
     consolidate: bool,
+    heat: bool,
     used: BTreeSet<MemoryId>,
-    over: Option<usize>,
-}
-
-/// How many bytes a space should give up now.
-fn over_limit(usage: usize, limit: u64) -> Option<usize> {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    if limit > 0 && usage > limit {
-        return Some((usage - limit).min(SHRINK_STEP));
-    }
-    (ffi::memory_ratio() > PRESSURE).then_some(SHRINK_STEP)
+    need: Option<Need>,
 }
 
 fn write(ctx: Ctx, target: &Target, decide: impl FnOnce(&Space, u64) -> Vec<Effect>) {

@@ -1,7 +1,7 @@
 //! What a client sees: values and errors, made on any thread and written on the main thread or in a reply callback.
 //!
-//! A [`Value`] owns everything, so a background job can finish it and the reply callback only formats. Text always goes out as a bulk string: a status
-//! line ends at the first CR or LF, and the server aborts on a NUL in one. Maps and doubles are RESP3's where the client speaks it; in RESP2 the server
+//! A [`Value`] owns everything, so a background job can finish it and the reply callback only formats. Text goes out as a bulk string: a status
+//! line ends at the first CR or LF, and the server aborts on a NUL in one; only a page for people ([`Value::Page`]) takes other forms. Maps and doubles are RESP3's where the client speaks it; in RESP2 the server
 //! flattens maps, and doubles are written here as the shortest digits that read back the same (Redis 7.0 would write 17).
 
 use std::borrow::Cow;
@@ -90,6 +90,9 @@ pub enum Value {
     Text(String),
     /// Bytes that need not be text.
     Bytes(Vec<u8>),
+    /// The lines of a page for people: one verbatim string in RESP3, an array of status lines in RESP2. Of the types that have text these are the two
+    /// that redis-cli prints as they are; in a bulk string it shows every line end and all but ASCII as escapes.
+    Page(Vec<String>),
     /// An array.
     Array(Vec<Value>),
     /// A map in this order; an array of names and values in RESP2.
@@ -120,6 +123,18 @@ impl Value {
             Value::Bool(b) => write_with!(RedisModule_ReplyWithBool(ctx, c_int::from(*b))),
             Value::Text(text) => bulk(ctx, text.as_bytes()),
             Value::Bytes(bytes) => bulk(ctx, bytes),
+            Value::Page(lines) if resp3 => {
+                let page = lines.join("\n");
+                write_with!(RedisModule_ReplyWithVerbatimString(ctx, page.as_ptr().cast::<c_char>(), page.len()));
+            }
+            Value::Page(lines) => {
+                write_with!(RedisModule_ReplyWithArray(ctx, length(lines.len())));
+                for line in lines {
+                    // A status ends at the first CR or LF, and holds no NUL.
+                    let line = CString::new(line.replace(['\r', '\n', '\0'], " ")).unwrap_or_default();
+                    write_with!(RedisModule_ReplyWithSimpleString(ctx, line.as_ptr()));
+                }
+            }
             Value::Array(items) => {
                 write_with!(RedisModule_ReplyWithArray(ctx, length(items.len())));
                 items.iter().for_each(|item| item.emit_to(ctx, resp3));
@@ -144,6 +159,7 @@ impl Value {
             Value::Bool(b) => i64::from(*b).to_string(),
             Value::Text(text) => text.clone(),
             Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Value::Page(lines) => lines.join("\n"),
             Value::Array(_) | Value::Map(_) => self.to_json().to_string(),
         }
     }
@@ -155,7 +171,7 @@ impl Value {
             Value::Int(n) => Json::from(*n),
             Value::Double(d) => Json::from(*d),
             Value::Bool(b) => Json::from(*b),
-            Value::Ok | Value::Text(_) | Value::Bytes(_) => Json::from(self.to_text()),
+            Value::Ok | Value::Text(_) | Value::Bytes(_) | Value::Page(_) => Json::from(self.to_text()),
             Value::Array(items) => Json::Array(items.iter().map(Value::to_json).collect()),
             Value::Map(fields) => {
                 Json::Object(fields.iter().map(|(name, v)| (name.to_string(), v.to_json())).collect())

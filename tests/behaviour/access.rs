@@ -18,9 +18,9 @@ fn every_command_is_there_with_its_documentation() {
     let mut client = server.client();
     let names = all_commands(&mut client);
     let contract = "gemma.cancel gemma.chat gemma.embed gemma.generate gemma.generate_ro gemma.jobs gemma.load gemma.models gemma.result gemma.tokenize gemma.unload \
-                    mem.apply mem.config mem.consolidate mem.context mem.count mem.docs mem.export mem.forget mem.get mem.history mem.import mem.ingest mem.mstore mem.promote \
-                    mem.recall mem.reembed mem.scan mem.session mem.stats mem.store \
-                    mem.timeline mem.update";
+                    mem.apply mem.audit mem.config mem.consolidate mem.context mem.count mem.docs mem.export mem.forget mem.get mem.history mem.import mem.ingest mem.link mem.mstore mem.outcome mem.promote \
+                    mem.recall mem.reembed mem.reflect mem.related mem.report mem.scan mem.session mem.stats mem.store \
+                    mem.timeline mem.unlink mem.update";
     let top: Vec<&str> = names.iter().map(String::as_str).filter(|name| !name.contains('|')).collect();
     assert_eq!(top.join(" "), contract.split_whitespace().collect::<Vec<_>>().join(" "));
     for name in &top {
@@ -51,6 +51,12 @@ fn every_command_is_there_with_its_documentation() {
             "{token} is documented"
         );
     }
+    let recall = client.ok("COMMAND DOCS mem.recall").field("mem.recall").field("arguments").items();
+    let prefer = recall.iter().find(|argument| argument.field("name").text() == "prefer").unwrap();
+    assert!(
+        prefer.field("flags").texts().contains(&"multiple_token".to_owned()),
+        "PREFER may be repeated, keyword and all: {prefer:?}"
+    );
     let config = client.ok("COMMAND DOCS mem.config").field("mem.config");
     let mut subcommands = config.field("subcommands").names();
     subcommands.sort();
@@ -72,11 +78,16 @@ fn keys_are_found_where_they_stand_and_nowhere_else() {
         ("MEM.COUNT k", "k"),
         ("MEM.TIMELINE k - +", "k"),
         ("MEM.CONSOLIDATE k", "k"),
+        ("MEM.REFLECT k SESSION s", "k"),
         ("MEM.PROMOTE k 1-1 semantic", "k"),
+        ("MEM.LINK k 1-1 2-2 REL r", "k"),
+        ("MEM.UNLINK k 1-1 2-2", "k"),
+        ("MEM.RELATED k 1-1", "k"),
         ("MEM.CONFIG GET k", "k"),
         ("MEM.CONFIG SET k dedup 0", "k"),
         ("MEM.CONFIG PRESET k chatbot", "k"),
         ("MEM.STATS k", "k"),
+        ("MEM.REPORT k", "k"),
         ("MEM.APPLY k x", "k"),
         ("GEMMA.GENERATE hi MEMORY m STREAM s", "m s"),
         ("GEMMA.GENERATE hi STREAM s", "s"),
@@ -91,7 +102,7 @@ fn keys_are_found_where_they_stand_and_nowhere_else() {
     for line in ["GEMMA.GENERATE hi", "GEMMA.GENERATE MEMORY", "GEMMA.GENERATE_RO hi"] {
         assert!(client.ok(&format!("COMMAND GETKEYS {line}")).items().is_empty(), "{line}");
     }
-    for line in ["GEMMA.EMBED 1 k", "GEMMA.TOKENIZE k", "GEMMA.LOAD k k"] {
+    for line in ["MEM.OUTCOME k", "GEMMA.EMBED 1 k", "GEMMA.TOKENIZE k", "GEMMA.LOAD k k"] {
         let error = client.err(&format!("COMMAND GETKEYS {line}"));
         assert!(error.contains("no key arguments"), "{line}: {error}");
     }
@@ -120,6 +131,8 @@ fn a_user_who_may_only_read_a_space_recalls_but_does_not_store() {
         "MEM.COUNT x",
         "MEM.TIMELINE x - +",
         "MEM.STATS x",
+        "MEM.RELATED x 1-0",
+        "MEM.REPORT x",
         "MEM.CONFIG GET x",
     ] {
         reader.ok(line);
@@ -132,7 +145,10 @@ fn a_user_who_may_only_read_a_space_recalls_but_does_not_store() {
         "MEM.UPDATE x 1-0 PIN",
         "MEM.FORGET x 1-0",
         "MEM.PROMOTE x 1-0 semantic",
+        "MEM.LINK x 1-0 2-0 REL r",
+        "MEM.UNLINK x 1-0 2-0",
         "MEM.CONSOLIDATE x",
+        "MEM.REFLECT x SESSION s",
         "MEM.CONFIG SET x dedup 0",
         "MEM.CONFIG PRESET x chatbot",
     ] {
@@ -210,6 +226,7 @@ fn loading_and_unloading_are_for_administrators() {
             ("gemma.unload", "@dangerous"),
             ("mem.recall", "@read"),
             ("mem.get", "@read"),
+            ("mem.report", "@read"),
             ("gemma.generate_ro", "@read"),
             ("mem.store", "@write"),
             ("mem.forget", "@write"),

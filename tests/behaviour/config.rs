@@ -5,8 +5,10 @@ use crate::harness::{Server, wait_until};
 
 /// Requirements, table "Tiers", and issue 2.
 const DEFAULTS: &str = "working.capacity=10 working.ttl=3600 short_term.capacity=100 short_term.ttl=86400 long_term.capacity=10000 \
-     long_term.ttl=2592000 episodic.capacity=1000 episodic.ttl=7776000 semantic.capacity=5000 semantic.ttl=0 eviction=value max-memory=0 precision=i8 template=spoken lexical=on language=english token-vectors=auto ranking=all dedup=0 \
-     consolidate-interval=300 consolidate-threshold=0.7 session.ttl=86400 session.turns=100 context-tokens=4000 \
+     long_term.ttl=2592000 episodic.capacity=1000 episodic.ttl=7776000 semantic.capacity=5000 semantic.ttl=0 \
+     working.half-life=0 short_term.half-life=0 long_term.half-life=0 episodic.half-life=0 semantic.half-life=0 eviction=value max-memory=0 precision=i8 template=spoken lexical=on language=english token-vectors=auto ranking=all dedup=0 importance=estimate \
+     consolidate-interval=300 consolidate-threshold=0.7 extract=on extract-model= link=on turns-to-summary=30 summaries-to-facts=50 \
+     hot-age=604800 hot-uses=5 warm-age=2592000 warm-uses=2 heat-interval=3600 compress=on session.ttl=86400 session.turns=100 context-tokens=4000 \
     context-cache-ttl=300 summarize-at=25 summarize-keep=15 summary-tokens=1000 summary-model= chunk=512 overlap=50";
 
 fn settings(reply: &redis::Value) -> String {
@@ -20,7 +22,10 @@ fn the_settings_of_a_space_have_the_defaults_of_the_requirements() {
         client.ok("FLUSHALL");
         client.ok("MEM.STORE k a NOEMBED");
         assert_eq!(settings(&client.ok("MEM.CONFIG GET k")), DEFAULTS);
-        assert_eq!(settings(&client.ok("MEM.CONFIG GET k WORKING.*")), "working.capacity=10 working.ttl=3600");
+        assert_eq!(
+            settings(&client.ok("MEM.CONFIG GET k WORKING.*")),
+            "working.capacity=10 working.ttl=3600 working.half-life=0"
+        );
         assert_eq!(settings(&client.ok("MEM.CONFIG GET k nothing")), "");
         client.ok("MEM.CONFIG SET k working.ttl 30m EVICTION FIFO max-memory 100mb dedup .95");
         assert_eq!(settings(&client.ok("MEM.CONFIG GET k working.ttl")), "working.ttl=1800");
@@ -44,6 +49,7 @@ fn settings_are_all_or_nothing_and_make_the_space() {
         ("MEM.CONFIG SET k working.ttl 5 eviction lru", "value or fifo"),
         ("MEM.CONFIG SET k working.ttl 5 working.capacity 99999999999999999999", "number of memories"),
         ("MEM.CONFIG SET k working.ttl 5 max-memory 1tb", "bytes"),
+        ("MEM.CONFIG SET k working.ttl 5 importance high", "estimate, or a number from 0 to 1"),
         ("MEM.CONFIG SET k working.ttl", "has no value"),
         ("MEM.CONFIG PRESET k robot", "default, chatbot, research or personal"),
         ("MEM.CONFIG FROB k", "unknown subcommand"),
@@ -114,6 +120,17 @@ fn server_settings_are_config_and_module_arguments() {
         ("stream-ttl", "3600"),
         ("max-context", "8192"),
         ("kv-format", "bf16"),
+        ("maintenance", "on"),
+        ("outcome-distracted", "wait, hold on, what was I doing, lost track, forgot, distracted, off track"),
+        ("alert-interval", "60"),
+        ("alert-memory", "80"),
+        ("alert-hit-rate", "50"),
+        ("alert-evictions", "1"),
+        ("alert-queue", "80"),
+        ("alert-latency", "1000"),
+        ("fast-model", ""),
+        ("fallback-model", ""),
+        ("fallback-below", "0.5"),
     ] {
         assert_eq!(get(&mut client, name), value, "{name}");
     }
@@ -129,6 +146,8 @@ fn server_settings_are_config_and_module_arguments() {
         ("threads", "many"),
         ("queue-limit", "0"),
         ("max-content-bytes", "99999999999"),
+        ("alert-memory", "101"),
+        ("alert-interval", "-1"),
         ("model-dir", "/"),
     ] {
         let error = client.err(&format!("CONFIG SET engram.{name} {value}"));
@@ -147,6 +166,7 @@ fn what_a_server_setting_does_not_take_stops_the_start_with_a_reason() {
         ("thread 2", "thread"),
         ("threads", "threads"),
         ("max-content-bytes 0", "max-content-bytes"),
+        ("outcome-re-engaged ,", "outcome-re-engaged"),
     ] {
         let mut server = Server::plain(&[]);
         server.kill();

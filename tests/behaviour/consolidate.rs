@@ -9,7 +9,7 @@ fn tier(client: &mut Client, id: &str) -> String {
     client.ok(&format!("MEM.GET k {id}")).items()[0].field("tier").text()
 }
 
-const FIELDS: &str = "dry_run promoted merged evicted expired skipped changes";
+const FIELDS: &str = "dry_run promoted merged evicted expired learned confirmed superseded contested described summarized linked skipped refused notes changes";
 
 #[test]
 fn the_important_rise_one_tier_per_run() {
@@ -189,6 +189,29 @@ fn it_runs_as_a_job_with_a_name() {
         "attaching to what has ended gives its result"
     );
     assert_eq!(tier(&mut client, "1-0"), "short_term");
+}
+
+#[test]
+fn what_runs_by_itself_can_be_paused_and_tells_when_it_ran_last() {
+    let server = Server::plain(&["engram.maintenance OFF"]);
+    let mut client = server.client();
+    let number = |client: &mut Client, name: &str| client.info(name).parse::<u64>().unwrap();
+    client.ok("MEM.CONFIG SET k consolidate-interval 1");
+    client.ok("MEM.STORE k important IMPORTANCE 0.9 NOEMBED");
+    client.ok("MEM.STORE k short TTL 1 NOEMBED");
+    pause_ms(2_500);
+    assert_eq!((number(&mut client, "engram_consolidations"), number(&mut client, "engram_maintenance")), (0, 0));
+    assert!(client.ok("MEM.STATS k").field("consolidated").is_nil());
+    // What is over is hidden, and not taken away.
+    let stats = client.ok("MEM.STATS k");
+    assert_eq!((stats.field("memories").int(), stats.field("expirations").int()), (1, 0));
+    // Who calls is served.
+    assert_eq!(client.ok("MEM.CONSOLIDATE k TO long_term LIMIT 1 DRYRUN").field("expired").int(), 1);
+    assert!(client.err("CONFIG SET engram.maintenance maybe").contains("on and off"));
+    client.ok("CONFIG SET engram.maintenance on");
+    wait_until("it goes on", || number(&mut client, "engram_last_consolidation") > 0);
+    wait_until("what is over goes", || client.ok("MEM.STATS k").field("expirations").int() == 1);
+    assert!(client.ok("MEM.STATS k").field("consolidated").int() > 0);
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn stats_count_what_happened() {
         let stats = client.ok("MEM.STATS k");
         assert_eq!(
             stats.names().join(" "),
-            "memories superseded sessions documents awaiting vectors bytes bytes_by_part model model_here dimensions precision tiers hits misses stores duplicates evictions promotions expirations merges"
+            "memories superseded sessions documents links awaiting vectors bytes bytes_by_part heat model model_here dimensions precision tiers hits misses hit_rate stores duplicates evictions promotions expirations merges consolidated"
         );
         for (name, value) in [
             ("memories", 3),

@@ -12,6 +12,8 @@
 
 mod client;
 mod cluster;
+#[path = "../bench/copy_questions.rs"]
+mod copy_questions;
 mod digest;
 mod harness;
 
@@ -24,23 +26,31 @@ mod consolidate;
 mod constrained;
 mod context;
 mod conversations;
+mod derived;
 mod documents;
 mod embedders;
 mod export;
+mod facts;
 mod failover;
 mod filters;
 mod generate;
+mod graph;
+mod heat;
 mod jobs;
 mod large;
 mod lifecycle;
 mod memory_limit;
 mod models;
 mod modes;
+mod observability;
 mod observers;
+mod outcomes;
+mod paths;
 mod persistence;
 mod ranking;
 mod recall;
 mod reembed;
+mod reflect;
 mod serve;
 mod sessions;
 mod store;

@@ -97,7 +97,8 @@ fn weights_outcomes_and_variety_change_the_order() {
         ("WEIGHTS 1 0 0 0", ["1-0", "2-0", "3-0"]),
         ("WEIGHTS 0 0 1 0", ["3-0", "2-0", "1-0"]),
         ("WEIGHTS 0 1 0 0 HALFLIFE 86400", ["3-0", "2-0", "1-0"]),
-        ("PREFER distracted -0.5", ["2-0", "3-0", "1-0"]),
+        ("PREFER distracted -0.5", ["2-0", "1-0", "3-0"]),
+        ("WEIGHTS 0 0 1 0 PREFER distracted 1", ["1-0", "3-0", "2-0"]),
         ("MMR 0.2", ["1-0", "3-0", "2-0"]),
     ] {
         assert_eq!(client.ids(&format!("MEM.RECALL k VALUES 2 1 0 NOTOUCH {options}")), expected, "{options}");
@@ -115,7 +116,7 @@ fn weights_outcomes_and_variety_change_the_order() {
         ("MODE fuzzy", "one of dense, lexical, hybrid"),
         ("MODE lexical", "no text to look for"),
         ("ASOF yesterday", "ASOF"),
-        ("EXPAND 2", "unknown option 'EXPAND'"),
+        ("EXPANSE 2", "unknown option 'EXPANSE'"),
     ] {
         let error = client.err(&format!("MEM.RECALL k VALUES 2 1 0 {options}"));
         assert!(error.contains(sentence), "{options}: {error}");

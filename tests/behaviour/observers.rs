@@ -37,6 +37,7 @@ fn watched_spaces_are_touched_by_writes_and_by_nothing_else() {
         "MEM.GET k 1-0",
         "MEM.COUNT k",
         "MEM.STATS k",
+        "MEM.REPORT k",
         "MEM.SCAN k 0",
         "MEM.FORGET k 1-0 DRYRUN",
         "MEM.FORGET k 9-9",

@@ -52,6 +52,27 @@ const CASES: &[Case] = &[
         c.ok("MEM.PROMOTE promote:a 2-0 semantic");
         vec!["promote:a"]
     }),
+    ("mem.link", |c| {
+        for id in ["1-0", "2-0", "3-0"] {
+            c.ok(&format!("MEM.STORE link:a text-{id} ID {id} NOEMBED"));
+        }
+        c.ok("MEM.LINK link:a 1-0 2-0 REL knows");
+        c.ok("MEM.LINK link:a 2-0 3-0 REL 'part of' WEIGHT 0.25");
+        c.ok("MEM.LINK link:a 2-0 1-0 REL knows WEIGHT 0.5");
+        c.ok("MEM.LINK link:a 2-0 1-0 REL knows WEIGHT 0.75");
+        vec!["link:a"]
+    }),
+    ("mem.unlink", |c| {
+        for id in ["1-0", "2-0", "3-0"] {
+            c.ok(&format!("MEM.STORE unlink:a text-{id} ID {id} NOEMBED"));
+        }
+        for (to, rel) in [("2-0", "a"), ("2-0", "b"), ("3-0", "a"), ("3-0", "b")] {
+            c.ok(&format!("MEM.LINK unlink:a 1-0 {to} REL {rel}"));
+        }
+        assert_eq!(c.ok("MEM.UNLINK unlink:a 1-0 2-0 REL a").int(), 1);
+        assert_eq!(c.ok("MEM.UNLINK unlink:a 1-0 3-0").int(), 2);
+        vec!["unlink:a"]
+    }),
     ("mem.config|set", |c| {
         for n in 0..8 {
             c.ok(&format!("MEM.STORE set:a text-{n} NOEMBED IMPORTANCE 0.{n}"));
@@ -79,6 +100,12 @@ const CASES: &[Case] = &[
         let report = c.ok("MEM.CONSOLIDATE consolidate:a");
         assert!(report.field("promoted").int() > 0 && report.field("merged").int() > 0, "{report:?}");
         vec!["consolidate:a"]
+    }),
+    ("mem.reflect", |c| {
+        c.ok("MEM.SESSION APPEND reflect:a s assistant 'Let us begin.'");
+        c.ok("MEM.SESSION APPEND reflect:a s user 'I finished it.'");
+        assert!(c.ok("MEM.REFLECT reflect:a SESSION s").field("content").text().starts_with("The user got it done"));
+        vec!["reflect:a"]
     }),
     ("mem.reembed", |c| {
         c.ok("MEM.CONFIG SET reembed:a precision f32");
@@ -294,6 +321,7 @@ fn the_generic_key_commands_work_on_a_space() {
         "MEM.RECALL text VALUES 1 1",
         "MEM.CONFIG SET text dedup 0",
         "MEM.CONSOLIDATE text",
+        "MEM.REFLECT text SESSION s",
         "MEM.STATS text",
     ] {
         assert_eq!(client.err(line), "WRONGTYPE Operation against a key holding the wrong kind of value", "{line}");
@@ -326,8 +354,12 @@ fn keyspace_events_tell_what_happened() {
     client.ok("MEM.STORE k a ID 1-0 NOEMBED");
     client.ok("MEM.PROMOTE k 1-0 semantic");
     client.ok("MEM.FORGET k 1-0");
-    client.ok("MEM.STORE k b TTL 1 NOEMBED");
-    for event in ["mem.store", "mem.promote", "mem.forget", "mem.store", "mem.expire"] {
+    client.ok("MEM.STORE k b ID 2-0 NOEMBED");
+    client.ok("MEM.STORE k c SUPERSEDES 2-0 NOEMBED");
+    client.ok(r#"MEM.MSTORE k '{"content":"d","id":"3-0","noembed":true}' '{"content":"e","supersedes":"3-0","noembed":true}'"#);
+    client.ok("MEM.STORE k f TTL 1 NOEMBED");
+    let (store, supersede) = ("mem.store", "mem.supersede");
+    for event in [store, "mem.promote", "mem.forget", store, supersede, store, store, supersede, store, "mem.expire"] {
         let news = watcher.receive().unwrap().items();
         assert_eq!((news[2].text(), news[3].text()), (format!("__keyevent@0__:{event}"), "k".to_owned()));
     }

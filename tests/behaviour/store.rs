@@ -21,7 +21,7 @@ fn a_memory_has_every_field_in_the_order_of_the_contract_in_both_protocols() {
     for mut client in both(&server) {
         let memory = &client.ok("MEM.GET k 5000-1").items()[0];
         let names = "id tier type content importance confidence at session speaker source outcome tags meta from created entered accessed uses expires \
-                     pinned vectors template";
+                     pinned heat vectors precision template";
         assert_eq!(memory.names().join(" "), names);
         for (name, text) in [
             ("id", "5000-1"),
@@ -76,10 +76,10 @@ fn defaults_are_those_of_the_contract_and_unset_fields_are_absent() {
     let memory = &client.ok(&format!("MEM.GET k {id}")).items()[0];
     assert_eq!(
         memory.names().join(" "),
-        "id tier type content importance confidence at created entered accessed uses expires pinned vectors template"
+        "id tier type content importance confidence at created entered accessed uses expires pinned heat vectors template"
     );
     assert_eq!((memory.field("tier").text(), memory.field("type").text()), ("short_term".into(), "fact".into()));
-    assert_eq!((memory.field("importance").float(), memory.field("confidence").float()), (0.5, 1.0));
+    assert_eq!(memory.field("confidence").float(), 1.0);
     assert_eq!((memory.field("pinned").int(), memory.field("vectors").int()), (0, 0));
     assert_eq!(memory.field("at").int(), memory.field("created").int());
     assert_eq!(memory.field("expires").int() - memory.field("created").int(), 86_400_000);

@@ -12,6 +12,7 @@ use redis::{Connection, Value};
 
 use crate::Outcome;
 use crate::measure::pings;
+use crate::paths;
 use crate::random_gemma;
 use crate::report::{Report, Table, doing, median, ms, none, number, percentile, times};
 use crate::server::Server;
@@ -75,7 +76,8 @@ pub fn generation(report: &mut Report, quick: bool) -> Outcome<()> {
     report.table(table);
     second_turn(report, c, quick)?;
     beside_traffic(report, &server, quick)?;
-    quoting(report, quick)
+    quoting(report, quick)?;
+    paths::paths(report, quick)
 }
 
 /// A reply of GEMMA.GENERATE with these options.

@@ -5,14 +5,18 @@
 //! the repository, so that all figures in it are of one run.
 
 mod conversations;
+mod copy_questions;
 mod dataset;
 mod embedding;
 mod engine;
 mod generation;
+mod heat;
 mod in_process;
+mod learning;
 mod machine;
 mod measure;
 mod million;
+mod paths;
 mod plot;
 mod quality;
 mod random_gemma;
@@ -49,9 +53,11 @@ sections, in this order:
   embedding    the sentence encoder beside onnxruntime (scripts/bench-embedding)
   text         storing and recalling text, 10,000
   quality      what recall finds: needs --locomo FILE or --xquad FILE
+  heat         what cooling saves and costs, 100,000; on LoCoMo with --locomo FILE
   summaries    what extractive summaries keep: needs --locomo FILE
   conversations  turns, contexts and documents; with --locomo FILE whether a context holds the evidence
-  generation   tokens per second, and PING meanwhile
+  learning     consolidation of 100,000 memories, and PING meanwhile
+  generation   tokens per second, PING meanwhile, and the two paths of an answer
 options:
   --quick          a tenth of the sizes, a few minutes; judges no target
   --million        the section `million` too
@@ -59,7 +65,7 @@ options:
   --xquad FILE     XQuAD in English, as published
   --out FOLDER     where page, JSON and plots go: docs if everything ran, else var/bench
 ";
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 15] = [
     "vectors",
     "filters",
     "clients",
@@ -70,8 +76,10 @@ const SECTIONS: [&str; 13] = [
     "embedding",
     "text",
     "quality",
+    "heat",
     "summaries",
     "conversations",
+    "learning",
     "generation",
 ];
 
@@ -146,8 +154,10 @@ fn run() -> Outcome<()> {
             "embedding" => embedding::embedding(&mut report, &root, &scratch),
             "text" => text::text(&mut report, small, if quick { 100 } else { 1_000 }),
             "quality" => quality::quality(&mut report, locomo.as_deref(), xquad.as_deref(), &scratch),
+            "heat" => heat::heat(&mut report, locomo.as_deref(), large),
             "summaries" => summaries::summaries(&mut report, locomo.as_deref(), &root, quick),
             "conversations" => conversations::conversations(&mut report, locomo.as_deref(), small, quick),
+            "learning" => learning::learning(&mut report, large),
             _ => generation::generation(&mut report, quick),
         };
         done.map_err(|error| format!("section {section}: {error}"))?;

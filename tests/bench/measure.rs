@@ -1,14 +1,15 @@
 //! Fair comparisons: what is compared takes turns, round by round (A B A B …), so that a machine that slows down slows all of them, and the figure is the
 //! median of the rounds.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use redis::Connection;
 
 use crate::Outcome;
-use crate::report::{median, percentile};
+use crate::report::{Cell, median, ms, number, percentile};
 use crate::server::Server;
-use crate::wire::Wire;
+use crate::wire::{Wire, command};
 
 /// What the elements of every server are called; a reply names those that were found.
 const NAME: &str = "memory number ";
@@ -113,6 +114,52 @@ pub fn pings(c: &mut Connection, time: Duration, stop: impl Fn() -> bool) -> Out
         std::thread::sleep(Duration::from_micros(500));
     }
     Ok(times)
+}
+
+/// What another client felt.
+pub struct Felt {
+    seconds: f64,
+    p50: f64,
+    /// The longest of a thousand PINGs but one, in microseconds.
+    pub p999: f64,
+    worst: f64,
+}
+
+impl Felt {
+    /// Seconds that it took, and p50, p99.9 and the longest PING in milliseconds.
+    pub fn cells(&self) -> [Cell; 4] {
+        [number(self.seconds, 0), ms(self.p50), ms(self.p999), ms(self.worst)]
+    }
+}
+
+/// Does something while another client sends a PING every millisecond.
+pub fn noticed(server: &Server, work: impl FnOnce() -> Outcome<()>) -> Outcome<Felt> {
+    let done = AtomicBool::new(false);
+    let begun = Instant::now();
+    let mut times = std::thread::scope(|scope| -> Outcome<Vec<f64>> {
+        let other = scope.spawn(|| {
+            let (mut wire, ping) = (server.wire().map_err(|e| e.to_string())?, command(&["PING"]));
+            let mut times = Vec::new();
+            while !done.load(Relaxed) {
+                let started = Instant::now();
+                // A server that loads says so, which is an answer.
+                wire.call(&ping)
+                    .map(drop)
+                    .or_else(|e| e.to_string().starts_with("LOADING").then_some(()).ok_or(e.to_string()))?;
+                times.push(started.elapsed().as_secs_f64() * 1e6);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok::<_, String>(times)
+        });
+        let worked = work();
+        done.store(true, Relaxed);
+        let times = other.join().map_err(|_| "the other client panicked")?;
+        worked?;
+        Ok(times?)
+    })?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let [p50, p999, worst] = [0.5, 0.999, 1.0].map(|share| percentile(&mut times, share));
+    Ok(Felt { seconds, p50, p999, worst })
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! A million vectors: whether recall stays fast and right, with filters too and while rows come and go, what the space takes, and whether other clients notice
 //! that it is being filled, indexed, saved or loaded.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
 use crate::dataset::{Dataset, recall};
-use crate::measure::{Measured, Subject, interleave, name};
-use crate::report::{Report, Table, doing, ms, none, number, percentile};
+use crate::measure::{self, Measured, Subject, interleave, name};
+use crate::report::{Report, Table, doing, ms, none, number};
 use crate::server::Server;
 use crate::wire::{blob, command};
 use crate::world::{fill, memory, thousands, unlimited};
@@ -141,37 +140,9 @@ fn rested(server: &Server) -> Outcome<()> {
     server.settle()
 }
 
-/// Does something while another client sends a PING every millisecond, and adds a row that says how long it waited.
+/// Does something while another client sends PINGs, and adds a row that says how long it waited.
 fn noticed(server: &Server, table: &mut Table, what: &str, work: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
-    let done = AtomicBool::new(false);
-    let begun = Instant::now();
-    let mut times = std::thread::scope(|scope| -> Outcome<Vec<f64>> {
-        let other = scope.spawn(|| {
-            let (mut wire, ping) = (server.wire().map_err(|e| e.to_string())?, command(&["PING"]));
-            let mut times = Vec::new();
-            while !done.load(Relaxed) {
-                let started = Instant::now();
-                // A server that loads says so, which is an answer.
-                wire.call(&ping)
-                    .map(drop)
-                    .or_else(|e| e.to_string().starts_with("LOADING").then_some(()).ok_or(e.to_string()))?;
-                times.push(started.elapsed().as_secs_f64() * 1e6);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Ok::<_, String>(times)
-        });
-        let worked = work();
-        done.store(true, Relaxed);
-        let times = other.join().map_err(|_| "the other client panicked")?;
-        worked?;
-        Ok(times?)
-    })?;
-    table.row([
-        what.into(),
-        number(begun.elapsed().as_secs_f64(), 0),
-        ms(percentile(&mut times, 0.5)),
-        ms(percentile(&mut times, 0.999)),
-        ms(percentile(&mut times, 1.0)),
-    ]);
+    let felt = measure::noticed(server, work)?;
+    table.row([what.into()].into_iter().chain(felt.cells()).collect::<Vec<_>>());
     Ok(())
 }

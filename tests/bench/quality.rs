@@ -302,6 +302,21 @@ fn ask(server: &Server, collections: &[Collection], way: &Way) -> Outcome<Found>
     Ok(found)
 }
 
+/// What all questions of collections find at the defaults, and the bytes of a memory by part.
+pub struct Figures {
+    /// Recall@10 over the questions that count.
+    pub at10: f64,
+    /// As MEM.STATS names them.
+    pub parts: Vec<(String, f64)>,
+}
+
+/// Asks everything at the defaults; stores it before if it is not there, each collection under its name and a space.
+pub fn recall_of(server: &Server, collections: &[Collection]) -> Outcome<Figures> {
+    let found = ask(server, collections, &WAYS[0])?;
+    let all: Vec<Score> = found.scores.iter().flat_map(|(head, _)| head).copied().collect();
+    Ok(Figures { at10: mean(&all, |score| score.at10), parts: found.parts })
+}
+
 fn table_of(name: &'static str, title: String) -> Table {
     let columns = [
         "what",

@@ -84,8 +84,13 @@ impl Text {
         false
     }
 
+    /// What is final and was not taken.
+    pub(super) fn untaken(&self) -> &str {
+        &self.text[self.taken..self.fixed]
+    }
+
     pub(super) fn take(&mut self) -> String {
-        let new = self.text[self.taken..self.fixed].to_owned();
+        let new = self.untaken().to_owned();
         self.taken = self.fixed;
         new
     }

@@ -154,6 +154,7 @@ impl FieldSource for Entry {
             Field::Doc => Value::optional(self.passage.as_deref().map(|passage| &*passage.doc)),
             Field::Position => Value::whole(self.passage.as_deref().map(|passage| passage.position)),
             Field::Total => Value::whole(self.passage.as_deref().map(|passage| passage.total)),
+            Field::Heat => Value::text(self.heat.name()),
         }
     }
 

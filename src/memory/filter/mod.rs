@@ -105,19 +105,13 @@ impl Filter {
 /// A name of the language's closed set.
 pub(crate) struct BuiltIn {
     pub name: &'static str,
-    /// The field, if the language has it by now.
-    field: Option<Field>,
+    field: Field,
     /// What to use instead of a META field of this name.
     pub instead: &'static str,
 }
 
 const fn built_in(name: &'static str, field: Field, instead: &'static str) -> BuiltIn {
-    BuiltIn { name, field: Some(field), instead }
-}
-
-/// Reserved from the start, so that no META stands in the way when the language gets them.
-const fn reserved(name: &'static str) -> BuiltIn {
-    BuiltIn { name, field: None, instead: "use another name" }
+    BuiltIn { name, field, instead }
 }
 
 const SET_BY_THE_SPACE: &str = "the space keeps it itself; for a value of your own use another name";
@@ -145,13 +139,13 @@ pub(crate) const BUILT_IN: [BuiltIn; 23] = [
     built_in("doc", Field::Doc, "use the option SOURCE"),
     built_in("position", Field::Position, "use another name"),
     built_in("total", Field::Total, "use another name"),
-    reserved("heat"),
+    built_in("heat", Field::Heat, SET_BY_THE_SPACE),
     built_in("superseded", Field::Superseded, "use the option SUPERSEDES"),
 ];
 
 /// The built-in names that a filter can use.
 pub(crate) fn field_names() -> impl Iterator<Item = &'static str> {
-    BUILT_IN.iter().filter(|built_in| built_in.field.is_some()).map(|built_in| built_in.name)
+    BUILT_IN.iter().map(|built_in| built_in.name)
 }
 
 /// A built-in field.
@@ -181,6 +175,8 @@ pub(crate) enum Field {
     Doc,
     Position,
     Total,
+    /// How readily it lies.
+    Heat,
 }
 
 /// A value written in the filter.

@@ -314,10 +314,7 @@ impl Parser<'_> {
             }
             Token::Sign("[") => return self.list(),
             Token::Name(name) => match BUILT_IN.iter().find(|built_in| *built_in.name == *name) {
-                Some(built_in) => match built_in.field {
-                    Some(field) => Node::Field(field),
-                    None => return Err(self.error(self.start, &format!("'.{name}' is reserved and not in use yet"))),
-                },
+                Some(built_in) => Node::Field(built_in.field),
                 None => Node::Meta(name),
             },
             token => match literal(&token) {

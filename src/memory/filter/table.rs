@@ -21,7 +21,7 @@ pub(super) struct Part {
 impl Part {
     pub fn new(entries: &[Arc<Entry>], text_cell: fn(&str) -> Cell) -> Part {
         let mut part = Part { entries: entries.to_vec(), ..Part::default() };
-        for field in super::BUILT_IN.iter().filter_map(|built_in| built_in.field) {
+        for field in super::BUILT_IN.iter().map(|built_in| built_in.field) {
             // The others are asked from the records.
             if matches!(field, Field::Id | Field::Content | Field::Tags) {
                 continue;

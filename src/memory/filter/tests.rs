@@ -6,7 +6,8 @@ use super::plan::{Cells, relate};
 use super::table::Part;
 use super::{BUILT_IN, Comparison, Field, FieldSource, Filter, Value, Words};
 use crate::columns::{Cell, Column};
-use crate::entry::{Entry, Meta, Passage, Superseded};
+use crate::entry::{Entry, Marks, Meta, Passage, Superseded};
+use crate::heat::Heat;
 use crate::{MemoryId, Tier};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -92,6 +93,8 @@ fn any_entry() -> impl Strategy<Value = Arc<Entry>> {
             }),
             tokens: 0,
             awaits: false,
+            marks: Marks::default(),
+            heat: [Heat::Hot, Heat::Warm, Heat::Cold][created as usize % 3],
             template: 0,
             windows: 0,
             accessed: NOW + created,
@@ -102,8 +105,7 @@ fn any_entry() -> impl Strategy<Value = Arc<Entry>> {
 
 /// What a filter has on either side of an operator.
 fn any_operand() -> impl Strategy<Value = String> {
-    let fields: Vec<String> =
-        BUILT_IN.iter().filter(|name| name.field.is_some()).map(|name| format!(".{}", name.name)).collect();
+    let fields: Vec<String> = BUILT_IN.iter().map(|name| format!(".{}", name.name)).collect();
     let names = NAMES.iter().map(|name| format!(".{name}"));
     let literals =
         ["0", "1", "-1", "0.5", "1984", "true", "false", "null", "''", "[]", "1e300", "9007199254740992", ".nobody"];

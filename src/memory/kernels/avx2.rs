@@ -1,6 +1,6 @@
 //! AVX2 with FMA and F16C.
 
-use super::{GROUP, Wide};
+use super::{GROUP, PLANES, Wide};
 use std::arch::x86_64::*;
 
 #[target_feature(enable = "avx2")]
@@ -90,6 +90,36 @@ pub(super) fn wide_dots(query: &Wide, rows: &[&[u8]], out: &mut [i32]) {
             }
         }
         *out = sum(_mm256_add_epi32(sums[0], sums[1])).wrapping_sub(query.offset);
+    }
+}
+
+/// Bits become bytes with the weight of their plane, which add up to the codes.
+#[target_feature(enable = "avx2")]
+pub(super) fn plane_dots(query: &Wide, rows: &[u64], out: &mut [i32]) {
+    let words = query.high.len().min(query.low.len()) / 64;
+    let places = _mm256_setr_epi8(
+        0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3,
+    );
+    let bits = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+    let (ones, weights) = (_mm256_set1_epi16(1), [8, 4, 2, 1].map(|weight| _mm256_set1_epi8(weight)));
+    for (row, out) in rows.chunks_exact((words * PLANES).max(1)).zip(out) {
+        let (mut high, mut low) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        let numbers = query.high.as_chunks::<32>().0.iter().zip(query.low.as_chunks::<32>().0);
+        for (half, (h, l)) in numbers.enumerate() {
+            let planes = row.get(half / 2 * PLANES..half / 2 * PLANES + PLANES).unwrap_or(&[0; PLANES]);
+            let mut codes = _mm256_setzero_si256();
+            for (plane, weight) in planes.iter().zip(weights) {
+                let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32((plane >> (half % 2 * 32)) as i32), places);
+                let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits);
+                codes = _mm256_or_si256(codes, _mm256_and_si256(set, weight));
+            }
+            // SAFETY: `h` and `l` are 32 bytes.
+            let (h, l) = unsafe { (_mm256_loadu_si256(h.as_ptr().cast()), _mm256_loadu_si256(l.as_ptr().cast())) };
+            // Two products of up to 15 · 128 are far from the end of 16 bits.
+            high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, h), ones));
+            low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, l), ones));
+        }
+        *out = query.of_codes(sum(_mm256_add_epi32(_mm256_slli_epi32::<8>(high), low)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! AVX-512 with VNNI and VPOPCNTDQ.
 
-use super::{GROUP, Wide};
+use super::{GROUP, PLANES, Wide};
 use std::arch::x86_64::*;
 
 /// Bytes, halves or floats to a register.
@@ -76,6 +76,34 @@ pub(super) fn wide_dots(query: &Wide, rows: &[&[u8]], out: &mut [i32]) {
         let whole = |n: usize| _mm512_add_epi32(_mm512_slli_epi32::<8>(high[n]), low[n]);
         for (out, sum) in out.iter_mut().zip(sums(whole(0), whole(1), whole(2), whole(3))) {
             *out = sum.wrapping_sub(query.offset);
+        }
+    }
+}
+
+/// A mask register is a plane of 64 numbers: it lets its weight through into the code of each, or nothing.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+pub(super) fn plane_dots(query: &Wide, rows: &[u64], out: &mut [i32]) {
+    let words = query.high.len().min(query.low.len()) / BYTES;
+    let (zero, weights) = (_mm512_setzero_si512(), [8, 4, 2, 1].map(|weight| _mm512_set1_epi8(weight)));
+    for (rows, out) in rows.chunks((4 * words * PLANES).max(1)).zip(out.chunks_mut(4)) {
+        let (mut high, mut low) = ([zero; 4], [zero; 4]);
+        for (word, (h, l)) in query.high.chunks_exact(BYTES).zip(query.low.chunks_exact(BYTES)).enumerate() {
+            // SAFETY: `h` and `l` are 64 bytes.
+            let (h, l) = unsafe { (_mm512_loadu_si512(h.as_ptr().cast()), _mm512_loadu_si512(l.as_ptr().cast())) };
+            for n in 0..4 {
+                let at = (n * words + word) * PLANES;
+                let planes = rows.get(at..at + PLANES).unwrap_or(&[0; PLANES]);
+                let codes = planes
+                    .iter()
+                    .zip(weights)
+                    .fold(zero, |codes, (plane, weight)| _mm512_mask_add_epi8(codes, *plane, codes, weight));
+                high[n] = _mm512_dpbusd_epi32(high[n], codes, h);
+                low[n] = _mm512_dpbusd_epi32(low[n], codes, l);
+            }
+        }
+        let whole = |n: usize| _mm512_add_epi32(_mm512_slli_epi32::<8>(high[n]), low[n]);
+        for (out, sum) in out.iter_mut().zip(sums(whole(0), whole(1), whole(2), whole(3))) {
+            *out = query.of_codes(sum);
         }
     }
 }

@@ -15,6 +15,9 @@
 //! the processor multiplies bytes: twice the multiplications, which hide behind the loads, and one pass. [`Wide`] bounds the query so that the
 //! sum fits 32 bits, hence all kinds of processors give the same bits: integers wrap on the way and come out right.
 //!
+//! **Half-bytes are planes of bits.** The highest bit of a code is the sign, so a coarse row has the same signs in the same place as any other, and a
+//! scan by signs reads both alike; the other three bits lie beside each other as words too ([`plane_dots`]). A plane goes into a mask register as it is.
+//!
 //! **Signs, halves and floats are read one row after the other**, never several side by side: what is saved in loads of the query
 //! is lost twice over as soon as rows come from memory, because a processor fetches ahead along one run and not along four.
 //!
@@ -41,6 +44,9 @@ pub(crate) use scalar::{half_to_float, to_half};
 pub(crate) const GROUP: usize = 8;
 /// What the length of rows and queries of bytes is a multiple of.
 pub(crate) const BYTES: usize = 64;
+
+/// Planes of a row of half-bytes: the signs and the three bits below them.
+pub(crate) const PLANES: usize = 4;
 
 /// A kind of processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +158,9 @@ pub(crate) struct Wide {
     whole: Vec<i16>,
     high: Vec<i8>,
     low: Vec<i8>,
-    /// 128 times the sum of the numbers: what the offset of the rows adds to every product.
+    /// The sum of the numbers.
+    sum: i32,
+    /// 128 times that: what the offset of the rows adds to every product.
     offset: i32,
     /// One over the length of the vector of whole numbers.
     inverse: f64,
@@ -172,8 +180,9 @@ impl Wide {
         let low = whole.iter().zip(&high).map(|(x, high)| (i32::from(*x) - 256 * i32::from(*high)) as i8).collect();
         let square: i64 = whole.iter().map(|x| i64::from(*x) * i64::from(*x)).sum();
         let inverse = if square > 0 { 1.0 / (square as f64).sqrt() } else { 0.0 };
-        let offset = whole.iter().fold(0i32, |sum, x| sum.wrapping_add(128 * i32::from(*x)));
-        Wide { whole, high, low, offset, inverse }
+        // Within 32 bits, as the limit has it.
+        let sum = whole.iter().map(|x| i32::from(*x)).sum::<i32>();
+        Wide { whole, high, low, sum, offset: sum.wrapping_mul(128), inverse }
     }
 
     /// Becomes a row of bytes, as rows are: the code + 128.
@@ -184,8 +193,15 @@ impl Wide {
         self.low.extend(row.iter().map(|byte| (byte ^ 128) as i8));
         self.high.clear();
         self.high.resize(row.len(), 0);
-        self.offset = 128 * row.iter().map(|byte| i32::from(*byte) - 128).sum::<i32>();
+        self.sum = row.iter().map(|byte| i32::from(*byte) - 128).sum();
+        self.offset = 128 * self.sum;
         self.inverse = 0.0;
+    }
+
+    /// The product with a row of half-bytes, from that with its codes: a code `c` stands for `2c - 15`.
+    #[inline(always)]
+    fn of_codes(&self, sum: i32) -> i32 {
+        sum.wrapping_mul(2).wrapping_sub(self.sum.wrapping_mul(15))
     }
 
     /// One over the length of what the rows are multiplied with.
@@ -217,6 +233,12 @@ pub(crate) fn at_most(distances: &[u16], limit: u16, out: &mut [u32]) {
 /// The products of a query with rows of bytes, a byte standing for itself less 128. Rows shorter than the query count as far as they go.
 pub(crate) fn wide_dots(query: &Wide, rows: &[&[u8]], out: &mut [i32]) {
     dispatch!(wide_dots(query, rows, out))
+}
+
+/// The products of a query with rows of half-bytes, which lie in `rows` one behind the other: for each 64 numbers a word of their signs and three of the
+/// bits below, the highest first. The four bits are a code `c`, which stands for `2c - 15`: odd, never 0, as far below it as above.
+pub(crate) fn plane_dots(query: &Wide, rows: &[u64], out: &mut [i32]) {
+    dispatch!(plane_dots(query, rows, out))
 }
 
 /// The products of a query with rows of floats, as long as the query.

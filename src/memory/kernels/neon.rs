@@ -1,6 +1,6 @@
 //! NEON, which every AArch64 has.
 
-use super::{GROUP, Wide, scalar};
+use super::{GROUP, PLANES, Wide, scalar};
 use std::arch::aarch64::*;
 
 #[target_feature(enable = "neon")]
@@ -63,6 +63,36 @@ pub(super) fn wide_dots(query: &Wide, rows: &[&[u8]], out: &mut [i32]) {
         }
         let sum = vaddvq_s32(vaddq_s32(vaddq_s32(sums[0], sums[1]), vaddq_s32(sums[2], sums[3])));
         *out = sum.wrapping_sub(query.offset);
+    }
+}
+
+/// Bits become bytes with the weight of their plane, which add up to the codes.
+#[target_feature(enable = "neon")]
+pub(super) fn plane_dots(query: &Wide, rows: &[u64], out: &mut [i32]) {
+    const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
+    // SAFETY: sixteen bytes.
+    let bits = unsafe { vld1q_u8(BITS.as_ptr()) };
+    let words = query.whole.len() / 64;
+    for (row, out) in rows.chunks_exact((words * PLANES).max(1)).zip(out) {
+        let mut sums = [vdupq_n_s32(0); 4];
+        for (quarter, numbers) in query.whole.as_chunks::<16>().0.iter().enumerate() {
+            let planes = row.get(quarter / 4 * PLANES..quarter / 4 * PLANES + PLANES).unwrap_or(&[0; PLANES]);
+            let mut codes = vdupq_n_u8(0);
+            for (plane, weight) in planes.iter().zip([8, 4, 2, 1]) {
+                let two = plane >> (quarter % 4 * 16);
+                let bytes = vcombine_u8(vdup_n_u8(two as u8), vdup_n_u8((two >> 8) as u8));
+                codes = vorrq_u8(codes, vandq_u8(vtstq_u8(bytes, bits), vdupq_n_u8(weight)));
+            }
+            let low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(codes)));
+            let high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(codes)));
+            // SAFETY: `numbers` is sixteen of two bytes.
+            let (q, r) = unsafe { (vld1q_s16(numbers.as_ptr()), vld1q_s16(numbers.as_ptr().add(8))) };
+            sums[0] = vmlal_s16(sums[0], vget_low_s16(low), vget_low_s16(q));
+            sums[1] = vmlal_high_s16(sums[1], low, q);
+            sums[2] = vmlal_s16(sums[2], vget_low_s16(high), vget_low_s16(r));
+            sums[3] = vmlal_high_s16(sums[3], high, r);
+        }
+        *out = query.of_codes(vaddvq_s32(vaddq_s32(vaddq_s32(sums[0], sums[1]), vaddq_s32(sums[2], sums[3]))));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The kernels in plain Rust: the meaning of the others, and what runs on a processor without any of their instructions.
 
-use super::{GROUP, Wide};
+use super::{GROUP, PLANES, Wide};
 
 pub(super) fn hamming(query: &[u64], groups: &[u64], out: &mut [u16]) {
     for (group, out) in groups.chunks_exact(query.len() * GROUP).zip(out.chunks_exact_mut(GROUP)) {
@@ -23,6 +23,20 @@ pub(super) fn wide_dots(query: &Wide, rows: &[&[u8]], out: &mut [i32]) {
     for (row, out) in rows.iter().zip(out) {
         let products = query.whole.iter().zip(*row).map(|(q, x)| i32::from(*q) * (i32::from(*x) - 128));
         *out = products.fold(0, i32::wrapping_add);
+    }
+}
+
+pub(super) fn plane_dots(query: &Wide, rows: &[u64], out: &mut [i32]) {
+    let words = query.whole.len() / 64;
+    for (row, out) in rows.chunks_exact((words * PLANES).max(1)).zip(out) {
+        let mut sum = 0i32;
+        for (planes, numbers) in row.as_chunks::<PLANES>().0.iter().zip(query.whole.chunks_exact(64)) {
+            for (bit, number) in numbers.iter().enumerate() {
+                let code = planes.iter().fold(0, |code, plane| code << 1 | (plane >> bit & 1) as i32);
+                sum = sum.wrapping_add(i32::from(*number) * code);
+            }
+        }
+        *out = query.of_codes(sum);
     }
 }
 

@@ -81,6 +81,31 @@ proptest! {
     }
 
     #[test]
+    fn plane_dots_are_exact(
+        query in proptest::collection::vec(-1f32..1.0, 1..900),
+        rows in proptest::collection::vec(any::<u64>(), 0..9 * 60),
+        extreme in any::<bool>(),
+    ) {
+        let query: Vec<f32> = if extreme { vec![-1.0; query.len()] } else { query };
+        let wide = Wide::new(&query);
+        let words = wide.whole.len() / 64;
+        let n = rows.len() / (words * PLANES);
+        let rows: Vec<u64> = rows[..n * words * PLANES].iter().map(|word| if extreme { 0 } else { *word }).collect();
+        each_kind!(plane_dots, |kind, f: &dyn Fn(&Wide, &[u64], &mut [i32])| {
+            let mut out = vec![1; n];
+            f(&wide, &rows, &mut out);
+            for (row, out) in rows.chunks(words * PLANES).zip(out) {
+                let number = |at: usize| {
+                    let plane = |plane: usize| (row[at / 64 * PLANES + plane] >> (at % 64) & 1) as i64;
+                    2 * (8 * plane(0) + 4 * plane(1) + 2 * plane(2) + plane(3)) - 15
+                };
+                let sum: i64 = wide.whole.iter().enumerate().map(|(at, q)| number(at) * i64::from(*q)).sum();
+                assert_eq!(i64::from(out), sum, "{kind:?}");
+            }
+        });
+    }
+
+    #[test]
     fn rows_are_compared_with_rows(seed in any::<u64>(), lines in 0usize..12, n in 0usize..9) {
         let rows = bytes(seed, n + 1, lines * 64, false);
         let mut wide = Wide::default();

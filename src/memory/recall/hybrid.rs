@@ -282,7 +282,7 @@ impl<'r, 'a> Scope<'r, 'a> {
     fn candidate(&self, ranked: &Ranked) -> Candidate {
         let slot = self.slots.get(ranked.place).copied().unwrap_or(u32::MAX);
         let parts = self.members.get(ranked.member).map(|member| self.parts(member).into_iter().flatten().collect());
-        Candidate { slot, id: self.run.view.id(slot), score: ranked.score, parts: parts.unwrap_or_default() }
+        Candidate { slot, id: self.run.view.id(slot), score: ranked.score, parts: parts.unwrap_or_default(), via: None }
     }
 }
 

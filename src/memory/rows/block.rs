@@ -3,7 +3,7 @@
 use super::vector::{Precision, Vector};
 use super::{DEAD, Shape};
 use crate::entry::block as allocated;
-use crate::kernels::GROUP;
+use crate::kernels::{GROUP, PLANES};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::slice::from_raw_parts;
@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const LINE: usize = 64;
+/// The bits of a half-byte below its sign, in the order of their planes.
+const LOWER: [i8; PLANES - 1] = [2, 1, 0];
 
 /// The rows of one segment, in one piece of memory: the signs of all rows in groups, then the numbers of each row padded to
-/// whole cache lines, then one over the length of each.
+/// whole cache lines (of half-bytes the planes below the signs, whole words and no padding), then one over the length of each.
 ///
 /// A row is written once and never again. `claimed` hands each row to one writer, and `written` counts the rows that may be
 /// read; so a block may be shared with readers on other threads while it fills, and two owners that both try to append cannot
@@ -102,6 +104,14 @@ impl Block {
                     })
                 }));
             }
+            Vector::I4(numbers) => {
+                let plane = |numbers: &[i8], bit: i8| positive(numbers.iter().map(|x| ((x + 15) / 2) >> bit & 1 == 1));
+                let words = numbers.chunks(64).flat_map(|numbers| LOWER.map(|bit| plane(numbers, bit)));
+                for (to, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+                    *to = word.to_ne_bytes();
+                }
+                signs.write(numbers.chunks(64).map(|numbers| plane(numbers, 3)));
+            }
             Vector::F16(halves) => {
                 for (to, half) in bytes.as_chunks_mut().0.iter_mut().zip(halves.iter().take(dim)) {
                     *to = half.to_ne_bytes();
@@ -151,7 +161,7 @@ impl Block {
             return &[];
         }
         // SAFETY: the row is written, so its bytes are within the memory, initialised and will not change. Any bits are a `T`,
-        // of which a row's stride, whole lines, is a multiple; and the address is a multiple of a line.
+        // of which a row's stride is a multiple, and so is the address: both are whole lines, or whole words for half-bytes.
         unsafe {
             from_raw_parts(self.memory.as_ptr().add(self.data_at(row)).cast(), self.shape.stride / size_of::<T>())
         }
@@ -163,6 +173,26 @@ impl Block {
 
     pub(super) fn halves(&self, row: usize) -> &[u16] {
         self.data(row)
+    }
+
+    /// The planes of a row of half-bytes below its signs, word by word.
+    pub(super) fn lower_planes(&self, row: usize) -> &[u64] {
+        self.data(row)
+    }
+
+    /// Appends a row of half-bytes in the form that [`kernels::plane_dots`](crate::kernels::plane_dots) takes; zeros if there is no such row.
+    pub(super) fn append_planes(&self, row: usize, out: &mut Vec<u64>) {
+        let start = out.len();
+        for (sign, lower) in self.row_signs(row).zip(self.lower_planes(row).as_chunks::<{ PLANES - 1 }>().0) {
+            out.push(sign);
+            out.extend_from_slice(lower);
+        }
+        out.resize(start + PLANES * self.shape.words, 0);
+    }
+
+    /// What the rows look like.
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
     }
 
     pub(super) fn floats(&self, row: usize) -> &[f32] {
@@ -201,6 +231,10 @@ impl Number for u16 {
 
 impl Number for f32 {
     const PRECISION: Precision = Precision::F32;
+}
+
+impl Number for u64 {
+    const PRECISION: Precision = Precision::I4;
 }
 
 /// A word with a bit for each number that is not negative.

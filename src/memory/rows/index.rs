@@ -243,7 +243,7 @@ impl Rows {
     /// Whether there should be an index, or a newer one: at once if a tenth of the rows are outside the one that there is, if it is `rested` for
     /// far fewer.
     pub(crate) fn wants_index(&self, rested: bool) -> bool {
-        self.live >= FROM && self.is_stale(if rested { OUTSIDE_RESTED } else { OUTSIDE })
+        self.len() >= FROM && self.is_stale(if rested { OUTSIDE_RESTED } else { OUTSIDE })
     }
 
     /// Whether more than one in so many rows are outside the index, or a quarter of what it names is gone.
@@ -254,7 +254,7 @@ impl Rows {
             let live = segment.live as usize;
             if index.covers(place, segment) { (covered + live, others) } else { (covered, others + live) }
         });
-        others > self.live / outside || covered < index.len / 4 * 3
+        others > self.len() / outside || covered < index.len / 4 * 3
     }
 
     /// Builds an index of the segments that are full. None when `stop` was set, or there is nothing to build it of.

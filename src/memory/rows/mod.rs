@@ -2,6 +2,9 @@
 //!
 //! **A row** is its numbers in the space's precision, the sign of each dimension as one bit, one over its length, and the slot of the
 //! memory that it belongs to, its owner: 440 bytes for 384 dimensions of 8 bits. A memory has a row for each of its windows.
+//! Of memories that have cooled (see `heat`) it is coarser than the space asks for: bytes where the space has floats, then half-bytes, 200 bytes.
+//! Rows of one precision lie in segments of their own. Signs lie in all of them alike, so a search by signs does not tell them apart; what compares numbers asks
+//! each segment for its precision.
 //!
 //! **A segment** is one block of memory of fixed capacity. Rows are written once, behind the written length, and never again; so a
 //! snapshot, which is a clone, may read a block on another thread while the space appends to it. What changes is beside the block:
@@ -27,8 +30,8 @@ mod search;
 mod tests;
 mod vector;
 
-use crate::kernels::{self, GROUP, Wide};
-use block::Segment;
+use crate::kernels::{self, GROUP, PLANES, Wide};
+use block::{Block, Segment};
 use std::sync::Arc;
 
 pub(crate) use index::Index;
@@ -42,6 +45,11 @@ pub use vector::{Precision, Vector};
 const DEAD: u32 = u32::MAX;
 /// Bits of a [`RowId`] that say which row of its segment it is.
 const ROW_BITS: u32 = 11;
+/// How many precisions there are.
+const PRECISIONS: usize = Precision::I4 as usize + 1;
+/// By which part of what there is another segment adds to it, and the same for half-bytes.
+const GROWTH: usize = 4;
+const COARSE_GROWTH: usize = 8;
 const MAX_ROWS: usize = 1024;
 const MAX_BYTES: usize = 2 << 20;
 
@@ -89,8 +97,12 @@ struct Shape {
 
 impl Shape {
     fn new(dim: usize, precision: Precision) -> Shape {
-        let stride = (dim * precision.bytes()).next_multiple_of(kernels::BYTES);
-        Shape { dim, precision, words: dim.div_ceil(64), stride }
+        let words = dim.div_ceil(64);
+        let stride = match precision {
+            Precision::I4 => words * (PLANES - 1) * size_of::<u64>(),
+            _ => precision.bytes(dim).next_multiple_of(kernels::BYTES),
+        };
+        Shape { dim, precision, words, stride }
     }
 
     /// Bytes of a row in a block.
@@ -109,9 +121,10 @@ impl Shape {
 pub(crate) struct Rows {
     /// None where a segment was given back.
     segments: Arc<Vec<Option<Arc<Segment>>>>,
+    /// What rows look like that have not cooled.
     shape: Shape,
-    /// Rows that belong to a memory.
-    live: usize,
+    /// Rows that belong to a memory, by precision.
+    live: [usize; PRECISIONS],
     index: Option<Arc<Index>>,
 }
 
@@ -124,8 +137,8 @@ pub(crate) struct RowCounts {
     pub(crate) dead: usize,
     /// Bytes of all segments and of the index, as the allocator counts them.
     pub(crate) bytes: usize,
-    /// The segment that is being filled.
-    tail: Option<usize>,
+    /// The segments that are being filled, by precision.
+    tails: [Option<usize>; PRECISIONS],
     /// Places in the list of segments whose segment was given back.
     free: Vec<u32>,
     /// Where the next compaction looks first.
@@ -147,7 +160,7 @@ pub(crate) struct Query {
 impl Rows {
     /// No rows yet, of 1 to [`crate::limits::DIMENSIONS`] dimensions.
     pub(crate) fn new(dim: usize, precision: Precision) -> Rows {
-        Rows { segments: Arc::default(), shape: Shape::new(dim, precision), live: 0, index: None }
+        Rows { segments: Arc::default(), shape: Shape::new(dim, precision), live: [0; PRECISIONS], index: None }
     }
 
     pub(crate) fn dim(&self) -> usize {
@@ -160,12 +173,17 @@ impl Rows {
 
     /// Rows that belong to a memory.
     pub(crate) fn len(&self) -> usize {
-        self.live
+        self.live.iter().sum()
     }
 
-    /// Bytes of one row and its owner.
-    pub(crate) fn row_bytes(&self) -> usize {
-        self.shape.row_bytes() + size_of::<u32>()
+    /// Bytes of a row of this precision and its owner.
+    pub(crate) fn row_bytes(&self, precision: Precision) -> usize {
+        Shape::new(self.shape.dim, precision).row_bytes() + size_of::<u32>()
+    }
+
+    /// How a row is kept; as the space asks for if there is no such row.
+    pub(crate) fn precision_of(&self, id: RowId) -> Precision {
+        self.segment(id.place()).map_or(self.shape.precision, |segment| segment.block.shape().precision)
     }
 
     fn segment(&self, place: usize) -> Option<&Segment> {
@@ -177,13 +195,15 @@ impl Rows {
         self.segments.iter().enumerate().filter_map(|(place, segment)| Some((place, segment.as_deref()?)))
     }
 
-    /// Writes a vector behind the others. It has the space's dimension and precision.
+    /// Writes a vector behind the others of its precision. It has the space's dimension, and its precision or a coarser one.
     pub(crate) fn append(&mut self, counts: &mut RowCounts, owner: u32, vector: &Vector) -> RowId {
-        debug_assert!(vector.dim() == self.shape.dim && vector.precision() == self.shape.precision && owner != DEAD);
+        let precision = vector.precision();
+        debug_assert!(vector.dim() == self.shape.dim && precision as u8 >= self.shape.precision as u8 && owner != DEAD);
         let segments = Arc::make_mut(&mut self.segments);
-        self.live += 1;
+        self.live[precision as usize] += 1;
         counts.live += 1;
-        if let Some(place) = counts.tail
+        let tail = &mut counts.tails[precision as usize];
+        if let Some(place) = *tail
             && let Some(Some(segment)) = segments.get_mut(place)
         {
             let row = segment.owners.len();
@@ -195,9 +215,13 @@ impl Rows {
                 return RowId::new(place, row);
             }
         }
-        let max = (MAX_BYTES / self.shape.row_bytes()).clamp(GROUP, MAX_ROWS);
-        let rows = ((counts.live + counts.dead) / 4).clamp(GROUP, max);
-        let mut segment = Segment::new(self.shape, rows, counts.serial);
+        let shape = Shape::new(self.shape.dim, precision);
+        let max = (MAX_BYTES / shape.row_bytes()).clamp(GROUP, MAX_ROWS);
+        let rows = match precision {
+            Precision::I4 => self.live[precision as usize] / COARSE_GROWTH,
+            _ => (counts.live + counts.dead) / GROWTH,
+        };
+        let mut segment = Segment::new(shape, rows.clamp(GROUP, max), counts.serial);
         segment.block.push(0, vector);
         segment.owners.push(owner);
         segment.live = 1;
@@ -214,7 +238,7 @@ impl Rows {
                 segments.len() - 1
             }
         };
-        counts.tail = Some(place);
+        *tail = Some(place);
         RowId::new(place, 0)
     }
 
@@ -227,20 +251,21 @@ impl Rows {
         let Some(segment) = place.as_mut().map(Arc::make_mut) else { return };
         let Some(owner) = segment.owners.get_mut(id.row()) else { return };
         *owner = DEAD;
+        let precision = segment.block.shape().precision as usize;
         segment.live -= 1;
-        self.live -= 1;
+        self.live[precision] -= 1;
         counts.live -= 1;
         counts.dead += 1;
         if segment.live == 0 {
             counts.dead -= segment.owners.len();
             counts.bytes -= segment.bytes();
-            if counts.tail == Some(id.place()) {
-                counts.tail = None;
+            if counts.tails[precision] == Some(id.place()) {
+                counts.tails[precision] = None;
             }
             *place = None;
             counts.free.push(id.place() as u32);
         }
-        if self.index.as_ref().is_some_and(|index| self.live < index.len() / 4) {
+        if self.index.as_ref().is_some_and(|index| self.len() < index.len() / 4) {
             self.set_index(counts, None);
         }
     }
@@ -255,7 +280,8 @@ impl Rows {
         let segment = self.segment(id.place())?;
         segment.owners.get(id.row())?;
         let (block, row, dim) = (&segment.block, id.row(), self.shape.dim);
-        Some(match self.shape.precision {
+        Some(match block.shape().precision {
+            Precision::I4 => Vector::I4(half_bytes(block, row).take(dim).collect()),
             Precision::F32 => Vector::F32(block.floats(row).get(..dim)?.into()),
             Precision::F16 => Vector::F16(block.halves(row).get(..dim)?.into()),
             Precision::I8 => Vector::I8(block.codes(row).get(..dim)?.iter().map(|x| (x ^ 128) as i8).collect()),
@@ -266,7 +292,12 @@ impl Rows {
     pub(crate) fn append_bytes(&self, id: RowId, out: &mut Vec<u8>) {
         let Some(segment) = self.segment(id.place()) else { return };
         let (block, row, dim) = (&segment.block, id.row(), self.shape.dim);
-        match self.shape.precision {
+        match block.shape().precision {
+            Precision::I4 => {
+                if let Some(vector) = self.vector(id) {
+                    vector.write(out);
+                }
+            }
             Precision::F32 => out.extend(block.floats(row).iter().take(dim).flat_map(|x| x.to_le_bytes())),
             Precision::F16 => out.extend(block.halves(row).iter().take(dim).flat_map(|x| x.to_le_bytes())),
             Precision::I8 => out.extend(block.codes(row).iter().take(dim).map(|x| x ^ 128)),
@@ -280,8 +311,8 @@ impl Rows {
         let wide = Wide::new(&floats);
         let signs = floats.chunks(64).map(|floats| block::positive(floats.iter().map(|x| *x >= 0.0))).collect();
         match self.shape.precision {
-            Precision::F32 | Precision::F16 => floats.resize(self.shape.stride / self.shape.precision.bytes(), 0.0),
-            Precision::I8 => floats = Vec::new(),
+            Precision::F32 | Precision::F16 => floats.resize(self.shape.stride / self.shape.precision.bytes(1), 0.0),
+            Precision::I8 | Precision::I4 => floats = Vec::new(),
         }
         Query { wide, floats, signs }
     }
@@ -293,15 +324,13 @@ impl Rows {
         let wasteful = |&place: &usize| {
             self.segment(place).is_some_and(|segment| {
                 let rows = segment.owners.len();
-                let closed = counts.tail != Some(place) || segment.is_full();
+                let closed = !counts.tails.contains(&Some(place)) || segment.is_full();
                 closed && rows > 0 && (rows - segment.live as usize) * 4 >= rows
             })
         };
         let place = (0..n).map(|step| (counts.cursor + step) % n).find(wasteful)?;
         counts.cursor = place;
-        if counts.tail == Some(place) {
-            counts.tail = None;
-        }
+        counts.tails.iter_mut().filter(|tail| **tail == Some(place)).for_each(|tail| *tail = None);
         let owners = self.segment(place)?.owners.iter().enumerate();
         let living = owners.filter(|(_, owner)| **owner != DEAD).take(budget);
         Some(living.map(|(row, owner)| (*owner, RowId::new(place, row))).collect())
@@ -316,4 +345,15 @@ impl Rows {
             (live + living, dead + segment.owners.len() - living, bytes + segment.bytes())
         })
     }
+}
+
+/// The numbers of a row of half-bytes and of its padding.
+fn half_bytes(block: &Block, row: usize) -> impl Iterator<Item = i8> {
+    let words = block.row_signs(row).zip(block.lower_planes(row).as_chunks::<{ PLANES - 1 }>().0);
+    words.flat_map(|(sign, lower)| {
+        (0..64).map(move |bit| {
+            let code = lower.iter().fold(sign >> bit & 1, |code, plane| code << 1 | plane >> bit & 1);
+            2 * code as i8 - 15
+        })
+    })
 }

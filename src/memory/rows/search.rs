@@ -106,6 +106,8 @@ const SCATTER: f64 = 0.4;
 const MISSING: f64 = 0.004;
 /// Queries that share a pass.
 const TOGETHER: usize = 8;
+/// Rows that a kernel is given at a time.
+const STEP: usize = 8;
 /// Rows that an exact scan compares with one query before it turns to the next: they stay in the cache.
 const RUN: usize = 256;
 /// The part of the lists of an index that is read first, and the least number of them.
@@ -236,7 +238,7 @@ impl Rows {
             among: search.among,
             best: Best::new(search.limit, search.floor, search.id_of),
             limit: search.limit,
-            population: self.live,
+            population: self.len(),
             scratch: SCRATCH.take(),
             compared: 0,
             rescored: 0,
@@ -265,9 +267,36 @@ impl Rows {
     }
 
     /// The scores of rows anywhere, in their order.
-    fn scores(&self, query: &Query, rows: &[Candidate], take: impl FnMut(&Candidate, f64)) {
+    fn scores(&self, query: &Query, rows: &[Candidate], mut take: impl FnMut(&Candidate, f64)) {
         let block = |candidate: &Candidate| Some(&*self.segment(candidate.row.place())?.block);
-        dots(self.shape.precision, query, rows, block, take);
+        let mut kinds = Precision::KEPT.into_iter().filter(|precision| self.live[*precision as usize] > 0);
+        let (first, second) = (kinds.next().unwrap_or(self.shape.precision), kinds.next());
+        if second.is_none() {
+            return dots(first, query, rows, block, take);
+        }
+        // Rows of each precision by themselves, so many at a time, and then all in their order.
+        let mut some: Vec<Candidate> = Vec::with_capacity(RUN);
+        let mut places: Vec<usize> = Vec::with_capacity(RUN);
+        for run in rows.chunks(RUN) {
+            let mut scores = [0.0; RUN];
+            for precision in Precision::KEPT.into_iter().filter(|precision| self.live[*precision as usize] > 0) {
+                some.clear();
+                places.clear();
+                for (at, candidate) in run.iter().enumerate() {
+                    if self.precision_of(candidate.row) == precision {
+                        some.push(*candidate);
+                        places.push(at);
+                    }
+                }
+                let mut places = places.iter();
+                dots(precision, query, &some, block, |_, score| {
+                    if let Some(to) = places.next().and_then(|at| scores.get_mut(*at)) {
+                        *to = score;
+                    }
+                });
+            }
+            run.iter().zip(scores).for_each(|(candidate, score)| take(candidate, score));
+        }
     }
 }
 
@@ -292,6 +321,46 @@ fn dots<'a>(
             let kernel = |rows: &[&[f32]], out: &mut [f32]| kernels::float_dots(&query.floats, rows, out);
             by_eight(rows, block, Block::floats, kernel, 1.0, take);
         }
+        Precision::I4 => plane_scores(query, rows, block, take),
+    }
+}
+
+/// The same for rows of half-bytes, whose planes are brought together first: their signs lie apart.
+fn plane_scores<'a>(
+    query: &Query,
+    rows: &[Candidate],
+    block: impl Fn(&Candidate) -> Option<&'a Block>,
+    mut take: impl FnMut(&Candidate, f64),
+) {
+    let mut planes = Vec::with_capacity(STEP * kernels::PLANES * query.signs.len());
+    let ask = |rows: &[Candidate]| {
+        for candidate in rows {
+            if let Some(block) = block(candidate) {
+                kernels::prefetch(block.lower_planes(candidate.row.row()));
+                kernels::prefetch(block.inverse(candidate.row.row()));
+            }
+        }
+    };
+    let mut next = rows.chunks(STEP).skip(1);
+    ask(rows.get(..STEP.min(rows.len())).unwrap_or(&[]));
+    for rows in rows.chunks(STEP) {
+        ask(next.next().unwrap_or(&[]));
+        planes.clear();
+        let (mut scales, mut dots) = ([0.0f64; STEP], [0; STEP]);
+        for (n, (candidate, scale)) in rows.iter().zip(&mut scales).enumerate() {
+            if let Some(block) = block(candidate) {
+                block.append_planes(candidate.row.row(), &mut planes);
+                let inverse = block.inverse(candidate.row.row()).first().copied().unwrap_or(0.0);
+                *scale = query.wide.inverse() * f64::from(inverse);
+            }
+            planes.resize((n + 1) * kernels::PLANES * query.signs.len(), 0);
+        }
+        if let Some(dots) = dots.get_mut(..rows.len()) {
+            kernels::plane_dots(&query.wide, &planes, dots);
+        }
+        for ((candidate, dot), scale) in rows.iter().zip(dots).zip(scales) {
+            take(candidate, (f64::from(dot) * scale).clamp(-1.0, 1.0) + 0.0);
+        }
     }
 }
 
@@ -306,7 +375,6 @@ fn by_eight<'a, T: 'a, D: Copy + Default + Into<f64>>(
     scale: f64,
     mut take: impl FnMut(&Candidate, f64),
 ) {
-    const STEP: usize = 8;
     let ask = |rows: &[Candidate]| {
         for candidate in rows {
             if let Some(block) = block(candidate) {
@@ -428,7 +496,7 @@ impl<'a> Scan<'a> {
             for run in rows.chunks(RUN) {
                 for query in queries.clone() {
                     let take = |candidate: &Candidate, score| self.best.push(score, candidate.owner);
-                    dots(all.shape.precision, query, run, |_| Some(&*segment.block), take);
+                    dots(segment.block.shape().precision, query, run, |_| Some(&*segment.block), take);
                 }
             }
             self.compared += rows.len();

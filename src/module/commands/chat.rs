@@ -18,7 +18,7 @@ use engram_memory::{MemoryId, NewTurn, Update};
 use super::context::Material;
 use super::generate::{self, Start};
 use super::recall::Search;
-use super::session::{after_append, fitting};
+use super::session::{after_append, fitting, outcome_of};
 use super::{Outcome, answer_for, check_size, expect_memory, read, target};
 use crate::commit::{self, Expect, Needs, Ran, Target};
 use crate::datatype::{self, Found};
@@ -133,7 +133,7 @@ struct Asked {
 impl Asked {
     /// Counts the message's tokens, on the pool, and gets in line.
     fn count(mut self) {
-        let tokens = Counter::of(self.start.model().to_owned(), self.start.gemma()).count(&self.message);
+        let tokens = self.start.counter().count(&self.message);
         self.tokens = u32::try_from(tokens).unwrap_or(u32::MAX).max(1);
         let mut asked = Some(self);
         commit::submit(move |ctx| {
@@ -170,6 +170,7 @@ impl Asked {
         let turn = NewTurn {
             role: "user".to_owned(),
             content: self.message.clone(),
+            outcome: outcome_of("user", &self.message),
             tokens: self.tokens,
             awaits: true,
             ..NewTurn::default()
@@ -207,7 +208,7 @@ impl Asked {
             target: self.target,
             session: self.session,
             turn,
-            counter: Counter::of(self.start.model().to_owned(), self.start.gemma()),
+            counter: self.start.counter(),
             fitted: None,
             _order: order,
         };
@@ -228,8 +229,7 @@ impl Asked {
             if self.target.expect != Expect::Incarnation(held.incarnation) {
                 return Err(Error::new("STALE", "the space was replaced meanwhile: retry"));
             }
-            let budget = self.start.gemma().info().context;
-            Ok(Material::of(&held.space, ffi::now(), Some(&self.session), budget))
+            Ok(Material::of(&held.space, ffi::now(), Some(&self.session), self.start.context()))
         })?;
         let mut material = material.ok_or_else(|| Error::err("the space was deleted meanwhile"))?;
         material.instruction = args.opt_text("system").map(str::to_owned);
@@ -256,7 +256,8 @@ pub struct Settle {
     session: String,
     /// The user's turn.
     turn: MemoryId,
-    counter: Counter,
+    /// Counts tokens as the model does that answers.
+    pub counter: Counter,
     /// The turns that the prompt had room for, if it had not for all.
     pub fitted: Option<usize>,
     _order: InOrder,

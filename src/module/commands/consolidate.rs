@@ -3,31 +3,50 @@
 //! A consolidation is planned over a snapshot, off the main thread, as a list of steps; each step names the memories that it read and is committed by
 //! itself, only if none of them has changed since. So however long planning takes, the main thread gives it at most one small unit at a time, and a
 //! memory that was touched meanwhile is simply left for the next run. Inside MULTI and scripts the same plan is made and committed in place.
+//!
+//! With EXTRACT, SUMMARIZE and LINK, and by timer where the space's settings say so, it is found out first what memories state, what turns come to and what belongs
+//! together (see [`learn`]); that is part of the plan.
 
+mod learn;
+mod report;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use engram_agent::fact_rules;
 use engram_inference::pool::{Advance, Priority, Task};
-use engram_memory::{Change, Consolidate, Plan, Snapshot, Step, Tier};
+use engram_memory::{Change, Consolidate, Effect, Findings, MemoryId, Plan, Snapshot, Step, Tier};
 
 use super::{Outcome, answer_for, read, target, write};
+use crate::ask::ask;
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
-use crate::datatype::{Held, Underway};
+use crate::datatype::{self, Held, Underway};
 use crate::ffi::{self, Ctx, Level};
 use crate::grammar::Parsed;
 use crate::jobs::{self, Job, Place, Started};
 use crate::models;
 use crate::reply::{Error, Value};
+pub use learn::waits_for_vectors;
+use learn::{Learning, Progress, What};
+use report::Report;
 
 /// Memories that a consolidation compares for similarity in place, at most; more are planned in the background only.
 const INLINE_SIMILARITY: usize = 200;
-/// Changes listed in a reply, at most; all are counted.
-const LISTED: usize = 1_000;
 
 /// Consolidations that ran, by call or timer.
 pub static RUNS: AtomicU64 = AtomicU64::new(0);
+/// When the last one ended, in Unix milliseconds; 0 = none has.
+pub static LAST: AtomicU64 = AtomicU64::new(0);
+/// Facts that were learned, and statements that were refused.
+pub static LEARNED: AtomicU64 = AtomicU64::new(0);
+pub static REFUSED: AtomicU64 = AtomicU64::new(0);
+/// Summaries of turns, and links.
+pub static SUMMED_UP: AtomicU64 = AtomicU64::new(0);
+pub static LINKED: AtomicU64 = AtomicU64::new(0);
 
-/// `MEM.CONSOLIDATE key [FROM t] [TO t] [THRESHOLD f] [DEDUP f] [LIMIT n] [DRYRUN] [JOB id] [NOWAIT]`
+/// `MEM.CONSOLIDATE key [FROM t] [TO t] [THRESHOLD f] [DEDUP f] [SUMMARIZE] [EXTRACT] [LINK] [MODEL name] [LIMIT n] [DRYRUN] [JOB id] [NOWAIT]`
 pub fn consolidate(ctx: Ctx, args: &Parsed) -> Outcome {
     let key = args.key("key");
     let options = |held: &mut Held| -> Result<(Consolidate, Snapshot, usize), Error> {
@@ -37,12 +56,28 @@ pub fn consolidate(ctx: Ctx, args: &Parsed) -> Outcome {
             threshold: args.opt_f64("threshold"),
             dedup: args.opt_f64("dedup"),
             limit: args.opt_usize("limit"),
+            rules: fact_rules(),
         };
         Ok((options, held.space.snapshot(), held.space.len()))
     };
+    let began = Instant::now();
     let Some((options, snapshot, memories)) = read(ctx, key, options)? else { return Err(Error::err("no such space")) };
     let dry = args.flag("dryrun");
+    let what = What {
+        extract: args.flag("extract"),
+        summarize: args.flag("summarize"),
+        link: args.flag("link"),
+        model: args.opt_text("model").map(|name| models::gemma(Some(name))).transpose()?.map(|(name, _)| name),
+    };
+    if what.model.is_some() && !what.extract && !what.summarize {
+        return Err(Error::err("MODEL is for what reads or writes: give it with EXTRACT or SUMMARIZE"));
+    }
     if ctx.must_not_block() {
+        if what.extract || what.summarize || what.link {
+            return Err(Error::err(
+                "EXTRACT, SUMMARIZE and LINK are refused inside MULTI, scripts and functions: call it outside",
+            ));
+        }
         if args.flag("nowait") || args.opt_text("job").is_some() {
             return Err(Error::err("JOB and NOWAIT are not possible inside MULTI, scripts and functions"));
         }
@@ -55,31 +90,47 @@ pub fn consolidate(ctx: Ctx, args: &Parsed) -> Outcome {
                 ),
             ));
         }
-        let plan = snapshot.plan_consolidation(ffi::now(), &options)?;
-        let mut report = Report::new(dry);
+        let plan = snapshot.plan_consolidation(ffi::now(), &options, &Findings::default())?;
+        let mut report = Report::new(dry, Vec::new(), Vec::new());
+        let mut passed_over = BTreeSet::new();
         for step in &plan.steps {
-            let done = dry || write(ctx, key, Needs::FREE, |space, now| Ok(decide(space, now, step)))?;
-            report.add(step, done);
+            let made = match dry {
+                true => Some(Vec::new()),
+                false => write(ctx, key, Needs::FREE, |space, now| Ok(decide(space, now, step, &mut passed_over)))?,
+            };
+            report.add(step, made.as_deref());
         }
         RUNS.fetch_add(1, Ordering::Relaxed);
+        report.ended(ctx, &Target { db: ctx.db(), key: key.into(), expect: Expect::Command }, began);
         return Ok(report.value().into());
     }
     let nowait = args.flag("nowait");
     let job = match jobs::start(ctx, "MEM.CONSOLIDATE", args.opt_text("job"), args.fingerprint(), nowait)? {
         Started::Existing(job) => job,
         Started::New(job) => {
-            models::spawn(Priority::Normal, Run::new(target(ctx, key)?, snapshot, options, dry, Some(job.clone())));
+            let target = target(ctx, key)?;
+            let learning = Learning::new(snapshot, ffi::now(), what);
+            let run = Run { target, learning, options, dry, job: Some(job.clone()), held: None, began };
+            models::spawn(Priority::Normal, Steps(Some(Box::new(run))));
             job
         }
     };
     answer_for(ctx, &job, nowait)
 }
 
-fn decide(space: &engram_memory::Space, now: u64, step: &Step) -> (bool, Vec<engram_memory::Effect>) {
-    match space.decide_step(now, step) {
-        Some(effects) => (true, effects),
-        None => (false, Vec::new()),
-    }
+/// The effects of a step, and the ids of the memories that it makes; None if it is not due any more.
+fn decide(
+    space: &engram_memory::Space,
+    now: u64,
+    step: &Step,
+    passed_over: &mut BTreeSet<MemoryId>,
+) -> (Option<Vec<MemoryId>>, Vec<Effect>) {
+    let Some(effects) = space.decide_step(now, step, passed_over) else { return (None, Vec::new()) };
+    let made = effects.iter().filter_map(|effect| match effect {
+        Effect::Put { entry, .. } => Some(entry.id),
+        _ => None,
+    });
+    (Some(made.collect()), effects)
 }
 
 /// Whether the timer should consolidate this space now; plans the first run of one it has not seen.
@@ -111,29 +162,35 @@ pub fn start_by_timer(ctx: Ctx, target: &Target) {
         && let Some(underway) = consolidating.set()
         && let Ok(place) = Place::take()
     {
-        let mut run = Run::new(target.clone(), snapshot, Consolidate::default(), false, None);
-        run.held = Some((underway, place));
-        models::spawn(Priority::Normal, run);
+        let settings = snapshot.settings();
+        let what = What {
+            extract: settings.extract,
+            summarize: settings.turns_to_summary > 0,
+            link: settings.link,
+            model: None,
+        };
+        let options = Consolidate { rules: fact_rules(), ..Consolidate::default() };
+        let (target, began, held) = (target.clone(), Instant::now(), Some((underway, place)));
+        let learning = Learning::new(snapshot, ffi::now(), what);
+        let run = Run { target, learning, options, dry: false, job: None, held, began };
+        models::spawn(Priority::Normal, Steps(Some(Box::new(run))));
     }
 }
 
-/// One consolidation on the pool: plans in its first step, then hands one unit at a time to the commit path.
+/// One consolidation on the pool: finds out, plans, then hands one unit at a time to the commit path.
 struct Run {
     target: Target,
-    snapshot: Option<Snapshot>,
+    learning: Learning,
     options: Consolidate,
     dry: bool,
     job: Option<Arc<Job>>,
     /// Of a run by timer, until its last change is committed.
     held: Option<(Underway, Place)>,
+    began: Instant,
 }
 
 impl Run {
-    fn new(target: Target, snapshot: Snapshot, options: Consolidate, dry: bool, job: Option<Arc<Job>>) -> Run {
-        Run { target, snapshot: Some(snapshot), options, dry, job, held: None }
-    }
-
-    fn fail(&self, error: Error) {
+    fn fail(self, error: Error) {
         match &self.job {
             Some(job) => job.finish(Err(error)),
             None => {
@@ -141,36 +198,72 @@ impl Run {
             }
         }
     }
-}
 
-impl Task for Run {
-    fn step(&mut self) -> Advance {
-        let Some(snapshot) = self.snapshot.take() else { return Advance::Done };
-        if let Some(job) = &self.job {
-            job.report(Vec::new());
-        }
-        let plan = match snapshot.plan_consolidation(ffi::now(), &self.options) {
+    /// All is found out: plans, and has the plan carried out.
+    fn plan(self) {
+        let (snapshot, now) = self.learning.snapshot();
+        let plan = match snapshot.plan_consolidation(now, &self.options, &self.learning.found) {
             Ok(plan) => plan,
-            Err(error) => {
-                self.fail(error.into());
-                return Advance::Done;
-            }
+            Err(error) => return self.fail(error.into()),
         };
-        drop(snapshot);
+        let Run { target, learning, dry, job, held, began, .. } = self;
+        // Before anything is written: what is shared with a snapshot is copied by who writes.
+        let (refused, notes) = learning.end();
         #[cfg(feature = "latch")]
         crate::latch::pass();
         RUNS.fetch_add(1, Ordering::Relaxed);
-        let report = Report::new(self.dry);
-        if self.dry {
-            let mut report = report;
-            plan.steps.iter().for_each(|step| report.add(step, true));
-            if let Some(job) = &self.job {
+        if !dry {
+            REFUSED.fetch_add(refused.len() as u64, Ordering::Relaxed);
+        }
+        let mut report = Report::new(dry, refused, notes);
+        if dry {
+            plan.steps.iter().for_each(|step| report.add(step, Some(&[])));
+            if let Some(job) = &job {
                 job.finish(Ok(report.value()));
+            }
+            return;
+        }
+        let passed_over = BTreeSet::new();
+        commit_in_turns(Pending { target, plan, next: 0, passed_over, report, job, began, _held: held });
+    }
+}
+
+/// The task of a [`Run`]; empty while a model is asked.
+struct Steps(Option<Box<Run>>);
+
+impl Task for Steps {
+    fn step(&mut self) -> Advance {
+        // It stays where it is until it is handed on, so that a panic finds it.
+        let Some(run) = &mut self.0 else { return Advance::Done };
+        if run.job.as_ref().is_some_and(|job| job.is_cancelled()) {
+            if let Some(run) = self.0.take() {
+                run.fail(Error::new("CANCELLED", "cancelled before anything was changed"));
             }
             return Advance::Done;
         }
-        let (job, held) = (self.job.clone(), self.held.take());
-        commit_in_turns(Pending { target: self.target.clone(), plan, next: 0, report, job, _held: held });
+        if let Some(job) = run.job.as_ref().filter(|_| run.learning.is_new()) {
+            job.report(Vec::new());
+        }
+        match run.learning.advance() {
+            Progress::More => return Advance::Again,
+            Progress::Ask(name, question) => {
+                let Some(mut run) = self.0.take() else { return Advance::Done };
+                let job = run.job.clone();
+                let tenant = job.as_ref().map_or("", |job| job.user()).to_owned();
+                // What is read once is not read again: nothing else will begin so.
+                let scope = models::scope_in_space(run.target.db, &run.target.key, "\0consolidation");
+                let goes_on = move || !job.as_ref().is_some_and(|job| job.is_cancelled());
+                ask(*question, tenant, Some(scope), goes_on, move |answer| {
+                    run.learning.answered(answer, name);
+                    models::spawn(Priority::Normal, Steps(Some(run)));
+                });
+            }
+            Progress::Done => {
+                if let Some(run) = self.0.take() {
+                    run.plan();
+                }
+            }
+        }
         Advance::Done
     }
 
@@ -179,7 +272,9 @@ impl Task for Run {
             Level::Warning,
             &format!("engram: a panic while planning a consolidation ({message}); please report it"),
         );
-        self.fail(Error::err("consolidation failed with an internal error; the server's log has more"));
+        if let Some(run) = self.0.take() {
+            run.fail(Error::err("consolidation failed with an internal error; the server's log has more"));
+        }
     }
 }
 
@@ -188,8 +283,11 @@ struct Pending {
     target: Target,
     plan: Plan,
     next: usize,
+    /// What is to be read again: see [`engram_memory::Space::decide_step`].
+    passed_over: BTreeSet<MemoryId>,
     report: Report,
     job: Option<Arc<Job>>,
+    began: Instant,
     _held: Option<(Underway, Place)>,
 }
 
@@ -226,71 +324,23 @@ impl Pending {
             )));
         }
         let Some(step) = self.plan.steps.get(self.next) else {
-            return Turn::Finished(Ok(std::mem::replace(&mut self.report, Report::new(false)).value()));
+            // What it was decided on may be all memories once more: freeing that would be felt.
+            datatype::reap(Box::new(std::mem::take(&mut self.plan)));
+            self.report.ended(ctx, &self.target, self.began);
+            return Turn::Finished(Ok(std::mem::take(&mut self.report).value()));
         };
-        match commit::commit(ctx, &self.target, Needs::FREE, |space, now| Ok(decide(space, now, step))) {
-            Ok(done) => {
-                self.report.add(step, done);
+        // What adds memories is held back above `maxmemory`.
+        let adds = matches!(step.change, Change::Revise(_) | Change::Summarize(_) | Change::Link(_));
+        let needs = if adds { Needs::CHANGE } else { Needs::FREE };
+        let passed_over = &mut self.passed_over;
+        match commit::commit(ctx, &self.target, needs, |space, now| Ok(decide(space, now, step, passed_over))) {
+            Ok(made) => {
+                self.report.add(step, made.as_deref());
                 self.next += 1;
                 Turn::More
             }
             Err(Stop::Later) => Turn::Wait,
             Err(Stop::Never(error)) => Turn::Finished(Err(error)),
         }
-    }
-}
-
-/// What a consolidation did, or would do.
-struct Report {
-    dry: bool,
-    promoted: u64,
-    merged: u64,
-    evicted: u64,
-    expired: u64,
-    skipped: u64,
-    changes: u64,
-    listed: Vec<Value>,
-}
-
-impl Report {
-    fn new(dry: bool) -> Report {
-        Report { dry, promoted: 0, merged: 0, evicted: 0, expired: 0, skipped: 0, changes: 0, listed: Vec::new() }
-    }
-
-    fn add(&mut self, step: &Step, done: bool) {
-        if !done {
-            self.skipped += 1;
-            return;
-        }
-        let (counter, change, id) = match &step.change {
-            Change::Promote { id, .. } => (&mut self.promoted, "promote", *id),
-            Change::Merge { keep, .. } => (&mut self.merged, "merge", *keep),
-            Change::Evict { id } => (&mut self.evicted, "evict", *id),
-            Change::Expire { id } => (&mut self.expired, "expire", *id),
-        };
-        *counter += match &step.change {
-            Change::Merge { drop, .. } => drop.len() as u64,
-            _ => 1,
-        };
-        self.changes += 1;
-        if self.listed.len() < LISTED {
-            self.listed.push(Value::map(vec![
-                ("change", Value::from(change)),
-                ("id", Value::from(id.to_string())),
-                ("reason", Value::from(step.reason.as_str())),
-            ]));
-        }
-    }
-
-    fn value(self) -> Value {
-        Value::map(vec![
-            ("dry_run", Value::from(i64::from(self.dry))),
-            ("promoted", Value::from(self.promoted)),
-            ("merged", Value::from(self.merged)),
-            ("evicted", Value::from(self.evicted)),
-            ("expired", Value::from(self.expired)),
-            ("skipped", Value::from(self.skipped)),
-            ("changes", Value::Array(self.listed)),
-        ])
     }
 }

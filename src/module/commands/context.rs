@@ -21,7 +21,8 @@ use super::{Flow, Outcome, check_size, read};
 use crate::ffi::{self, Ctx};
 use crate::fill;
 use crate::grammar::Parsed;
-use crate::jobs::{Place, Waiter};
+use crate::jobs::{self, Place, Waiter};
+use crate::latency::Operation;
 use crate::models::{self, Counter, Text};
 use crate::reply::{Error, Value};
 
@@ -258,10 +259,12 @@ struct Making {
     request: u128,
     ttl: u64,
     until: Option<u64>,
+    /// When the command came.
+    began: Instant,
 }
 
 fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
-    let (key, now) = (args.key("key"), ffi::now());
+    let (key, now, began) = (args.key("key"), ffi::now(), jobs::began(waiting));
     let (query, session) = (args.opt_text("query"), args.opt_text("session"));
     if query.is_none() && session.is_none() {
         return Err(Error::err(
@@ -291,6 +294,7 @@ fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
             request,
             ttl: settings.context_cache_ttl,
             until: first_end(&held.space, now, session),
+            began,
         };
         Ok((Ok(making), budget))
     })?;
@@ -298,6 +302,7 @@ fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
         Some((Ok(making), _)) => making,
         Some((Err((known, origin)), _)) => {
             origin.note(ctx, &known.found, true);
+            Operation::Context.ended(began);
             return Ok(known.reply.into());
         }
         // Nothing is remembered: the instruction alone.
@@ -314,6 +319,7 @@ fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
             request: 0,
             ttl: 0,
             until: None,
+            began,
         },
     };
     making.counter = counter;
@@ -362,6 +368,7 @@ fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
         if let Some(search) = &making.search {
             search.origin.note(ctx, &found, true);
         }
+        Operation::Context.ended(began);
         return Ok(reply.into());
     }
     let (place, waiter) = (Place::take()?, waiting.take().unwrap_or_else(|| Waiter::block(ctx, 0, || {})));
@@ -387,6 +394,7 @@ impl Making {
         match made {
             Ok((reply, found)) => {
                 let origin = self.search.take().map(|search| search.origin);
+                Operation::Context.ended(self.began);
                 waiter.answer_then(Ok(reply), move |ctx| {
                     if let Some(origin) = origin {
                         origin.note(ctx, &found, true);

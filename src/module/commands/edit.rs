@@ -35,7 +35,7 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
     };
     let inline = memories <= SELECT_INLINE || matches!(selection, Selection::Ids(_)) || ctx.must_not_block();
     if dry && inline {
-        return Ok(listed(snapshot.select(ffi::now(), &selection)).into());
+        return Ok(listed(snapshot.with_derived(&snapshot.select(ffi::now(), &selection))).into());
     }
     if inline {
         // Shared with nobody, or every write below would copy what it touches.
@@ -44,7 +44,7 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
             let ids = space.forget(now, &selection);
             let mut effects = end_of_record(space, &selection);
             effects.extend(space.forget_effects(&ids));
-            Ok((ids.len(), effects))
+            Ok((space.with_derived(&ids).len(), effects))
         })?;
         return Ok(Value::from(count).into());
     }
@@ -58,7 +58,8 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
     let waiter = Waiter::block(ctx, 0, || {});
     models::spawn_once(move || {
         waiter.work_begins();
-        let ids = snapshot.select(ffi::now(), &selection);
+        let selected = snapshot.select(ffi::now(), &selection);
+        let ids = if dry { snapshot.with_derived(&selected) } else { selected };
         drop(snapshot);
         waiter.work_ends();
         #[cfg(feature = "latch")]
@@ -81,8 +82,8 @@ pub fn forget(ctx: Ctx, args: &Parsed) -> Outcome {
                     .copied()
                     .filter(|id| space.get(now, *id).is_some_and(|entry| selects(&selection, &entry)))
                     .collect();
-                let effects = space.forget_effects(&ids);
-                Ok((ids.len(), effects))
+                let gone = space.with_derived(&ids).len();
+                Ok((gone, space.forget_effects(&ids)))
             });
             let answer = match committed {
                 Ok(count) => {

@@ -29,7 +29,7 @@ pub fn export(ctx: Ctx, args: &Parsed) -> Outcome {
     let inline = page.len() <= INLINE_LINES && page.bytes() <= INLINE_BYTES;
     answer(ctx, inline, move || {
         let next = Value::from(page.next());
-        Value::Array(vec![next, Value::Array(page.lines().into_iter().map(Value::from).collect())])
+        Ok(Value::Array(vec![next, Value::Array(page.lines().into_iter().map(Value::from).collect())]))
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use engram_memory::{Dedup, Entry, Filter, Meta, NewMemory, Tier, Ttl, Update, Vectors};
+use engram_memory::{Dedup, Entry, Filter, Meta, NewMemory, Precision, Tier, Ttl, Update, Vectors};
 use serde_json::Value as Json;
 
 use super::store::ttl;
@@ -203,6 +203,15 @@ pub fn result_fields(entry: Entry, ranked: Option<(f64, Option<f64>)>, more: Vec
     Value::Map(fields)
 }
 
+/// The fields of a memory that links lead to: the id, what is said of the link, and those of a result.
+pub fn related_fields(entry: Entry, link: Vec<(&'static str, Value)>) -> Value {
+    let mut fields = Fields::with_capacity(16 + link.len());
+    push(&mut fields, "id", entry.id.to_string());
+    link.into_iter().for_each(|(name, value)| push(&mut fields, name, value));
+    common(&mut fields, entry);
+    Value::Map(fields)
+}
+
 /// A score with six decimals: what lies behind them is noise of the 32-bit products.
 pub fn rounded(score: f64) -> Value {
     Value::Double((score * 1e6).round() / 1e6)
@@ -257,12 +266,12 @@ pub fn from_field(entry: &Entry) -> Option<(&'static str, Value)> {
     (!entry.from.is_empty()).then_some(("from", Value::Array(ids)))
 }
 
-/// Everything about a memory, for MEM.GET.
-pub fn all_fields(entry: Entry) -> Value {
+/// Everything about a memory, for MEM.GET; with how its vectors are kept, if it has some.
+pub fn all_fields(entry: Entry, precision: Option<Precision>) -> Value {
     let mut fields = Fields::with_capacity(24);
     push(&mut fields, "id", entry.id.to_string());
     let from = from_field(&entry);
-    let Entry { created, entered, accessed, uses, expires, pinned, windows, template, .. } = entry;
+    let Entry { created, entered, accessed, uses, expires, pinned, windows, template, heat, .. } = entry;
     common(&mut fields, entry);
     from.into_iter().for_each(|(name, value)| push(&mut fields, name, value));
     push(&mut fields, "created", created);
@@ -273,7 +282,11 @@ pub fn all_fields(entry: Entry) -> Value {
         push(&mut fields, "expires", expires);
     }
     push(&mut fields, "pinned", i64::from(pinned));
+    push(&mut fields, "heat", heat.name());
     push(&mut fields, "vectors", u64::from(windows));
+    if let Some(precision) = precision {
+        push(&mut fields, "precision", precision.name());
+    }
     push(&mut fields, "template", u64::from(template));
     Value::Map(fields)
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use engram_inference::constraint::{Grammar, LONGEST_SCHEMA};
-use engram_inference::engine::{Engine, Owner, Request as Generate};
+use engram_inference::engine::{Owner, Request as Generate};
 use engram_inference::gemma::{Gemma, Role, Turn};
 use engram_inference::generation::{Finish, Generation, Scored, Step};
 use engram_inference::pool::{Advance, Priority, Task};
@@ -18,14 +18,15 @@ use engram_inference::tokenizer::Tokenizer;
 use engram_memory::{Hit, MemoryId, Whereabouts};
 
 use super::chat::{self, Chat};
-use super::recall::Search;
+use super::paths::{Answerer, Paths, Plan};
+use super::recall::{Origin, Search};
 use super::{Outcome, answer_for, fields};
 use crate::commit::{self, Ran};
-use crate::config;
 use crate::ffi::{self, Ctx, Level};
-use crate::grammar::{Object, Parsed, printable};
+use crate::grammar::{Parsed, printable};
 use crate::jobs::{self, Job, Started};
-use crate::models::{self, Embedding, Text};
+use crate::latency::Operation;
+use crate::models::{self, Counter, Embedding, Text};
 use crate::reply::{Error, Value};
 use crate::streams::{self, StreamWriter};
 
@@ -38,14 +39,16 @@ struct Profile {
     max_tokens: usize,
     temperature: f32,
     memories: usize,
+    /// Whether it stands for more than a short answer.
+    ample: bool,
 }
 
-/// What each of [`config::PROFILES`] stands for.
+/// What each of [`crate::config::PROFILES`] stands for.
 const PROFILES: [Profile; 4] = [
-    Profile { name: "speed", context: 4_096, max_tokens: 512, temperature: 0.7, memories: 3 },
-    Profile { name: "balanced", context: 8_192, max_tokens: 1_024, temperature: 0.7, memories: 5 },
-    Profile { name: "quality", context: 16_384, max_tokens: 2_048, temperature: 0.8, memories: 10 },
-    Profile { name: "research", context: 32_768, max_tokens: 4_096, temperature: 0.6, memories: 20 },
+    Profile { name: "speed", context: 4_096, max_tokens: 512, temperature: 0.7, memories: 3, ample: false },
+    Profile { name: "balanced", context: 8_192, max_tokens: 1_024, temperature: 0.7, memories: 5, ample: false },
+    Profile { name: "quality", context: 16_384, max_tokens: 2_048, temperature: 0.8, memories: 10, ample: true },
+    Profile { name: "research", context: 32_768, max_tokens: 4_096, temperature: 0.6, memories: 20, ample: true },
 ];
 /// Memories recalled when neither K nor PROFILE is given.
 const MEMORIES: usize = 5;
@@ -122,13 +125,13 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
 /// A generation that has been asked for, before it begins.
 pub struct Start {
     request: Request,
-    model: String,
-    engine: Arc<Engine>,
+    plan: Plan,
     /// Whose it is.
     user: String,
     /// Only what has the same user and the same memories shares keys and values.
     scope: String,
     stream: Option<Arc<StreamWriter>>,
+    asked: Instant,
     deadline: Option<Instant>,
 }
 
@@ -137,8 +140,8 @@ impl Start {
     pub fn of(ctx: Ctx, args: &Parsed, prompt: &str) -> Result<Start, Error> {
         let profile = args.opt_text("profile").and_then(|name| PROFILES.into_iter().find(|p| p.name == name));
         let form = form(args)?;
-        let (model, engine) = model(args, profile)?;
-        let context = engine.model().info().context;
+        let plan = Plan::of(args, profile.map(|profile| (profile.name, profile.ample)), prompt)?;
+        let context = plan.context();
         let longest = context.saturating_mul(LONGEST_PIECE);
         if prompt.len() > longest {
             return Err(Error::err(format!(
@@ -153,7 +156,16 @@ impl Start {
             asked_max: args.opt_usize("maxtokens"),
             profile,
             form,
-            sampling: sampling(args, profile, engine.model().tokenizer())?,
+            sampling: sampling(args, profile, plan.first.engine.model().tokenizer())?,
+            second_bias: plan.paths.as_ref().and_then(Paths::second).map_or_else(
+                || Ok(Vec::new()),
+                |Answerer { name, engine }| {
+                    bias(args, engine.model().tokenizer()).map_err(|mut error| {
+                        error.message.push_str(&format!(" (of the model {name}, which answers if the first does not)"));
+                        error
+                    })
+                },
+            )?,
             log_probabilities: args.given("logprobs"),
             priority: match args.opt_text("priority") {
                 Some("low") => LOW,
@@ -162,9 +174,10 @@ impl Start {
             },
             memory_key_missing: false,
         };
-        let deadline = args.opt_u64("timeout").map(|ms| Instant::now() + Duration::from_millis(ms));
+        let asked = Instant::now();
+        let deadline = args.opt_u64("timeout").map(|ms| asked + Duration::from_millis(ms));
         let user = ctx.user();
-        Ok(Start { request, model, engine, scope: models::scope_of_user(&user), user, stream: None, deadline })
+        Ok(Start { request, plan, scope: models::scope_of_user(&user), user, stream: None, asked, deadline })
     }
 
     /// The same with the stream that is asked for: written as the client of `ctx` could.
@@ -179,14 +192,15 @@ impl Start {
         self
     }
 
-    /// The model's name.
-    pub fn model(&self) -> &str {
-        &self.model
+    /// What counts tokens as the model that answers first does.
+    pub fn counter(&self) -> Counter {
+        let Answerer { name, engine } = &self.plan.first;
+        Counter::of(name.clone(), engine.model().clone())
     }
 
-    /// The model.
-    pub fn gemma(&self) -> Arc<Gemma> {
-        self.engine.model().clone()
+    /// Tokens that a prompt may have at most, whoever answers.
+    pub fn context(&self) -> usize {
+        self.plan.context()
     }
 
     /// Memories to recall where K is not given.
@@ -196,21 +210,32 @@ impl Start {
 
     /// Hands it to the pool.
     pub fn run(self, job: Arc<Job>, search: Option<Search>, question: Embedding, chat: Option<Chat>) {
-        let Start { request, model, engine, user, scope, stream, deadline } = self;
+        let Start { request, plan, user, scope, stream, asked, deadline } = self;
+        let Plan { first, paths } = plan;
+        if let Some(paths) = &paths {
+            paths.begin();
+        }
         let run = Run {
             job,
             request,
-            model,
-            gemma: engine.model().clone(),
+            model: first,
+            paths,
+            user,
+            scope,
             search,
+            question,
+            origin: None,
             stream,
+            asked,
+            begun: false,
             deadline,
+            found: Vec::new(),
             hits: Vec::new(),
             chat,
             notes: Vec::new(),
             steps: 0,
         };
-        models::spawn(Priority::Normal, Preparing { run: Some(run), question, engine, user, scope });
+        models::spawn(Priority::Normal, Preparing(Some(Box::new(run))));
     }
 }
 
@@ -253,19 +278,6 @@ pub struct Fitted {
     pub left_out: Vec<&'static str>,
 }
 
-/// The model that MODEL names, else the one that the settings name for the profile, else the default.
-fn model(args: &Parsed, profile: Option<Profile>) -> Result<(String, Arc<Engine>), Error> {
-    if let Some(name) = args.opt_text("model") {
-        return models::engine(Some(name));
-    }
-    let named = profile.and_then(|profile| Some((profile, config::profile_model(profile.name)?)));
-    let Some((profile, name)) = named else { return models::engine(None) };
-    models::engine(Some(&name)).map_err(|mut error| {
-        error.message.push_str(&format!("; engram.profile-models names it for PROFILE {}", profile.name));
-        error
-    })
-}
-
 /// What FORMAT and SCHEMA ask for. A schema is compiled on the pool; here only its size is looked at.
 fn form(args: &Parsed) -> Result<Form, Error> {
     let form = match (args.opt_text("format"), args.opt_text("schema")) {
@@ -299,7 +311,7 @@ fn sampling(args: &Parsed, profile: Option<Profile>, tokenizer: &Tokenizer) -> R
         repeat: args.opt_f64("repeat").map_or(default.repeat, |r| r as f32),
         seed: args.opt_u64("seed").unwrap_or_else(fresh_seed),
         stop: args.list("stop").iter().map(|s| (*s).to_owned()).collect(),
-        bias: args.object("logitbias").map_or_else(|| Ok(Vec::new()), |object| bias(object, tokenizer))?,
+        bias: bias(args, tokenizer)?,
         alternatives: args.opt_usize("logprobs").unwrap_or(0),
     };
     sampling.check().map_err(|e| Error::err(e.to_string()))?;
@@ -307,7 +319,8 @@ fn sampling(args: &Parsed, profile: Option<Profile>, tokenizer: &Tokenizer) -> R
 }
 
 /// What LOGITBIAS says, by tokens.
-fn bias(object: &Object, tokenizer: &Tokenizer) -> Result<Vec<(u32, f32)>, Error> {
+fn bias(args: &Parsed, tokenizer: &Tokenizer) -> Result<Vec<(u32, f32)>, Error> {
+    let Some(object) = args.object("logitbias") else { return Ok(Vec::new()) };
     let refused = |why: String| Error::err(format!("LOGITBIAS: {why}"));
     if object.len() > MOST_BIASED {
         return Err(refused(format!("{} tokens; at most {MOST_BIASED} are accepted", object.len())));
@@ -370,6 +383,8 @@ struct Request {
     profile: Option<Profile>,
     form: Form,
     sampling: Sampling,
+    /// LOGITBIAS in the vocabulary of the model that answers if the first does not.
+    second_bias: Vec<(u32, f32)>,
     /// Whether the reply has those of the tokens.
     log_probabilities: bool,
     priority: i32,
@@ -401,15 +416,32 @@ impl Form {
     }
 }
 
-/// One generation.
+/// One call: an answer, or two of which the second is the one.
 struct Run {
     job: Arc<Job>,
     request: Request,
-    model: String,
-    gemma: Arc<Gemma>,
+    /// Who answers now.
+    model: Answerer,
+    /// Where there are two paths.
+    paths: Option<Paths>,
+    /// Whose it is.
+    user: String,
+    /// Of what keys and values may be kept.
+    scope: String,
     search: Option<Search>,
+    /// The prompt on its way to the vectors that memories are recalled by.
+    question: Embedding,
+    /// Where memories were recalled, until it is noted there which are used.
+    origin: Option<Origin>,
     stream: Option<Arc<StreamWriter>>,
+    /// When the command came.
+    asked: Instant,
+    /// Whether there is a first token.
+    begun: bool,
     deadline: Option<Instant>,
+    /// What was recalled, as long as a prompt is to be made of it.
+    found: Vec<Hit>,
+    /// What of it is in the prompt.
     hits: Vec<Hit>,
     /// If it is a turn of a conversation.
     chat: Option<Chat>,
@@ -417,31 +449,37 @@ struct Run {
     steps: u64,
 }
 
-/// A generation before its first step, with the prompt on its way to the vectors that memories are recalled by.
-struct Preparing {
-    run: Option<Run>,
-    question: Embedding,
-    engine: Arc<Engine>,
-    user: String,
-    scope: String,
-}
+/// A generation before its first step.
+struct Preparing(Option<Box<Run>>);
 
 impl Task for Preparing {
     fn step(&mut self) -> Advance {
-        let Some(mut run) = self.run.take() else { return Advance::Done };
+        let Some(mut run) = self.0.take() else { return Advance::Done };
         if let Some(reason) = run.early() {
             run.end(Ok(reason), None);
             return Advance::Done;
         }
-        match run.prepare(&mut self.question) {
-            Ok(None) => {
-                self.run = Some(run);
+        match run.recall() {
+            Ok(true) => {}
+            Ok(false) => {
+                self.0 = Some(run);
                 return Advance::Again;
             }
-            Ok(Some(generation)) => {
-                let (tenant, scope) = (std::mem::take(&mut self.user), Some(std::mem::take(&mut self.scope)));
-                let priority = run.request.priority;
-                self.engine.submit(Generate { generation, tenant, scope, priority, owner: Box::new(run) });
+            Err(error) => {
+                run.end(Err(error), None);
+                return Advance::Done;
+            }
+        }
+        match run.begin() {
+            Ok(generation) => {
+                let engine = run.model.engine.clone();
+                let (tenant, scope, priority) = (run.user.clone(), Some(run.scope.clone()), run.request.priority);
+                let owner = Box::new(Answering(Some(run)));
+                engine.submit(Generate { generation, tenant, scope, priority, owner });
+            }
+            Err(error) if run.falls_back(&error, None) => {
+                self.0 = Some(run);
+                return Advance::Again;
             }
             Err(error) => run.end(Err(error), None),
         }
@@ -449,49 +487,56 @@ impl Task for Preparing {
     }
 
     fn panicked(&mut self, message: &str) {
-        if let Some(run) = &mut self.run {
+        if let Some(run) = &mut self.0 {
             run.panicked(message);
         }
     }
 }
 
-impl Owner for Run {
+/// A generation in the hands of an engine; empty once it has ended or gone to another model.
+struct Answering(Option<Box<Run>>);
+
+impl Owner for Answering {
     fn goes_on(&mut self, generation: &mut Generation) -> bool {
-        let early = self.early();
+        let Some(run) = &mut self.0 else { return false };
+        let early = run.early();
         if let Some(reason) = early {
-            self.end(Ok(reason), Some(generation));
+            run.end(Ok(reason), Some(generation));
         }
         early.is_none()
     }
 
     fn stepped(&mut self, generation: &mut Generation, step: Result<Step, engram_inference::Error>) {
-        self.steps += 1;
-        if let Some(stream) = &self.stream {
-            let text = generation.take_text();
-            if !text.is_empty() {
-                stream.push(&text);
-            }
-        }
-        if self.steps % REPORT_EVERY == 1 {
-            self.job.report(vec![
-                ("model", Value::from(self.model.as_str())),
-                ("prompt_tokens", Value::from(generation.prompt_tokens())),
-                ("tokens", Value::from(generation.tokens())),
-            ]);
-        }
-        match step {
-            Ok(Step::Running) => {}
+        let Some(run) = &mut self.0 else { return };
+        run.stepped(generation);
+        let falls_back = match step {
+            Ok(Step::Running) => return,
             Ok(Step::Done(finish)) => {
-                self.note_end(generation, finish);
-                self.end(Ok(finish.name()), Some(generation));
+                let falls_back = run.is_unsure(generation);
+                if !falls_back {
+                    run.note_end(generation, finish);
+                    run.end(Ok(finish.name()), Some(generation));
+                }
+                falls_back
             }
-            Err(error) => self.end(Err(Error::err(format!("generation failed: {error}"))), Some(generation)),
+            Err(error) => {
+                let error = Error::err(format!("generation failed: {error}"));
+                let falls_back = run.falls_back(&error, Some(generation));
+                if !falls_back {
+                    run.end(Err(error), Some(generation));
+                }
+                falls_back
+            }
+        };
+        if let Some(run) = self.0.take_if(|_| falls_back) {
+            models::spawn(Priority::Normal, Preparing(Some(run)));
         }
     }
 
     fn panicked(&mut self, message: &str) {
-        ffi::log(Level::Warning, &format!("engram: a panic while generating ({message}); please report it"));
-        self.end(Err(Error::err("generation failed with an internal error; the server's log has more")), None);
+        if let Some(run) = &mut self.0 {
+            run.panicked(message);
+        }
     }
 }
 
@@ -511,31 +556,111 @@ impl Run {
         Some(reason)
     }
 
-    /// Recalls, builds the prompt, and opens the stream. None = there is more to do first.
-    fn prepare(&mut self, query: &mut Embedding) -> Result<Option<Generation>, Error> {
-        // First, for a schema that cannot be kept is an error at once.
-        let grammar = self.request.form.grammar()?;
-        if let Some(search) = &mut self.search {
-            if search.wants_vectors() {
-                let stepped = query.step().transpose();
-                let Some(embedded) = stepped else { return Ok(None) };
-                search.embedded(embedded.map(|(encoder, vectors)| (encoder.name().to_owned(), vectors)))?;
+    fn panicked(&mut self, message: &str) {
+        ffi::log(Level::Warning, &format!("engram: a panic while generating ({message}); please report it"));
+        self.end(Err(Error::err("generation failed with an internal error; the server's log has more")), None);
+    }
+
+    /// Whether the text may still be given up for that of another model: nobody is shown any of it yet.
+    fn is_held_back(&self) -> bool {
+        self.paths.as_ref().and_then(Paths::second).is_some()
+    }
+
+    /// What every step leaves to be done.
+    fn stepped(&mut self, generation: &mut Generation) {
+        self.steps += 1;
+        if !self.is_held_back() {
+            self.show_first(generation);
+            if let Some(stream) = &self.stream {
+                let text = generation.take_text();
+                if !text.is_empty() {
+                    stream.push(&text);
+                }
             }
-            self.hits = search.run()?.hits;
         }
+        if self.steps % REPORT_EVERY == 1 {
+            self.job.report(vec![
+                ("model", Value::from(self.model.name.as_str())),
+                ("prompt_tokens", Value::from(generation.prompt_tokens())),
+                ("tokens", Value::from(generation.tokens())),
+            ]);
+        }
+    }
+
+    /// Takes the time of the first token that somebody may see.
+    fn show_first(&mut self, generation: &Generation) {
+        if !self.begun && generation.tokens() > 0 {
+            self.begun = true;
+            Operation::FirstToken.ended(self.asked);
+        }
+    }
+
+    /// Whether a whole answer is given up for that of another model, to which this goes then.
+    fn is_unsure(&mut self, generation: &Generation) -> bool {
+        let second = self.paths.as_mut().and_then(|paths| paths.judge(&self.model.name, generation));
+        self.goes_to(second, Some(generation))
+    }
+
+    /// Whether another model answers where this one cannot, to which this goes then.
+    fn falls_back(&mut self, error: &Error, generation: Option<&Generation>) -> bool {
+        let second = self.paths.as_mut().and_then(|paths| paths.could_not(&self.model.name, error, generation));
+        self.goes_to(second, generation)
+    }
+
+    /// Begins anew with another model, if there is one.
+    fn goes_to(&mut self, second: Option<Answerer>, given_up: Option<&Generation>) -> bool {
+        let Some(second) = second else { return false };
+        if let Some(generation) = given_up {
+            count(generation);
+        }
+        // What was noted is of the other prompt.
+        self.notes.clear();
+        self.steps = 0;
+        self.request.sampling.bias = std::mem::take(&mut self.request.second_bias);
+        if let Some(chat) = &mut self.chat {
+            chat.settle.counter = Counter::of(second.name.clone(), second.engine.model().clone());
+            chat.settle.fitted = None;
+        }
+        self.model = second;
+        true
+    }
+
+    /// Recalls, once. False = there is more to do first.
+    fn recall(&mut self) -> Result<bool, Error> {
+        // First, for a schema that cannot be kept is an error at once.
+        self.request.form.grammar()?;
+        let Some(search) = &mut self.search else { return Ok(true) };
+        if search.wants_vectors() {
+            let stepped = self.question.step().transpose();
+            let Some(embedded) = stepped else { return Ok(false) };
+            search.embedded(embedded.map(|(encoder, vectors)| (encoder.name().to_owned(), vectors)))?;
+        }
+        self.found = search.run()?.hits;
+        self.origin = self.search.take().map(|search| search.origin);
+        Ok(true)
+    }
+
+    /// Notes where memories were recalled which of them were used: once, when the prompt is known that the answer is of.
+    fn note_use(&mut self) {
+        let Some(origin) = self.origin.take() else { return };
+        let used: Vec<Whereabouts> = self.hits.iter().map(Hit::whereabouts).collect();
+        commit::submit(move |ctx| {
+            origin.note(ctx, &used, true);
+            Ran::Done
+        });
+    }
+
+    /// Builds the prompt for the model that answers now, and opens the stream.
+    fn begin(&mut self) -> Result<Generation, Error> {
+        let grammar = self.request.form.grammar()?;
         if self.request.memory_key_missing {
             self.notes.push("the MEMORY key does not exist: nothing was recalled".to_owned());
         }
+        self.hits = if self.is_held_back() { self.found.clone() } else { std::mem::take(&mut self.found) };
         let context = self.context();
         let prompt = if self.chat.is_some() { self.fit_chat(context)? } else { self.fit(context)? };
-        if let Some(search) = self.search.take() {
-            let origin = search.origin.clone();
-            let found: Vec<Whereabouts> = self.hits.iter().map(Hit::whereabouts).collect();
-            drop(search);
-            commit::submit(move |ctx| {
-                origin.note(ctx, &found, true);
-                Ran::Done
-            });
+        if !self.is_held_back() {
+            self.note_use();
         }
         if let Some(profile) = self.request.profile
             && prompt.len() >= context
@@ -547,7 +672,7 @@ impl Run {
             )));
         }
         // The last token is never fed back: it needs no place in the context.
-        let hold = if self.request.profile.is_some() { context } else { self.gemma.info().context };
+        let hold = if self.request.profile.is_some() { context } else { self.gemma().info().context };
         let room = hold.saturating_sub(prompt.len()) + 1;
         let asked = match (self.request.asked_max, self.request.profile) {
             (Some(asked), _) => Some((asked, format!("MAXTOKENS {asked}"))),
@@ -564,22 +689,26 @@ impl Run {
         }
         let mut sampling = self.request.sampling.clone();
         sampling.max_tokens = sampling.max_tokens.min(room);
-        let generation = Generation::constrained(self.gemma.clone(), prompt, sampling, grammar)
+        let generation = Generation::constrained(self.gemma().clone(), prompt, sampling, grammar)
             .map_err(|e| Error::err(e.to_string()))?;
         if let Some(stream) = &self.stream {
             stream.begin();
         }
-        Ok(Some(generation))
+        Ok(generation)
+    }
+
+    fn gemma(&self) -> &Arc<Gemma> {
+        self.model.engine.model()
     }
 
     /// The context of prompt and answer: the profile's as far as the model holds it, which is noted.
     fn context(&mut self) -> usize {
-        let holds = self.gemma.info().context;
+        let holds = self.gemma().info().context;
         let Some(Profile { name, context, .. }) = self.request.profile else { return holds.min(CONTEXT) };
         if context > holds {
             self.notes.push(format!(
                 "profile {name} asks for a context of {context} tokens, model {} holds {holds}: used {holds}",
-                self.model
+                self.model.name
             ));
         }
         context.min(holds)
@@ -588,7 +717,7 @@ impl Run {
     /// The tokens of a chat's prompt, and of the memories only those that are in it.
     fn fit_chat(&mut self, context: usize) -> Result<Vec<u32>, Error> {
         let Some(chat) = &self.chat else { return Err(Error::err("this is no chat")) };
-        let prompt = Prompt { most: context * PROMPT_TENTHS / 10, hits: &self.hits, gemma: &self.gemma };
+        let prompt = Prompt { most: context * PROMPT_TENTHS / 10, hits: &self.hits, gemma: self.gemma() };
         let Fitted { tokens, shown, turns, left_out } = chat::prompt(chat, &prompt)?;
         if let Some(chat) = self.chat.as_mut().filter(|_| left_out.contains(&"turn")) {
             chat.settle.fitted = Some(turns);
@@ -643,10 +772,10 @@ impl Run {
             let text = engram_agent::user_turn(None, memories, &self.request.prompt);
             let instruction = system.map(|text| Turn { role: Role::System, text });
             let turns: Vec<Turn> = instruction.into_iter().chain([Turn { role: Role::User, text: &text }]).collect();
-            return self.gemma.prompt(&turns).map_err(|e| Error::err(e.to_string()));
+            return self.gemma().prompt(&turns).map_err(|e| Error::err(e.to_string()));
         }
         let text = engram_agent::user_turn(system, memories, &self.request.prompt);
-        let tokenizer = self.gemma.tokenizer();
+        let tokenizer = self.gemma().tokenizer();
         let mut tokens: Vec<u32> = tokenizer.bos().into_iter().collect();
         // Structure is the prompt's own: what stands before it, memories above all, is text even where it spells a control token.
         match text.strip_suffix(&self.request.prompt) {
@@ -664,7 +793,7 @@ impl Run {
         if generation.closed_early() {
             self.notes.push("the tokens ran out: the text was led to an early end, and is whole and valid".to_owned());
         } else if finish == Finish::Length && generation.tokens() < self.request.sampling.max_tokens {
-            let context = self.gemma.info().context;
+            let context = self.gemma().info().context;
             self.notes.push(format!("the answer was cut off: the context of {context} tokens is full"));
         }
     }
@@ -672,8 +801,26 @@ impl Run {
     /// Ends the job: the stream's last entry first, then everybody who waits.
     fn end(&mut self, result: Result<&'static str, Error>, generation: Option<&Generation>) {
         ENDED.fetch_add(1, Ordering::Relaxed);
+        // One that its client gave up says when the client did.
+        if matches!(result, Ok(reason) if reason != "cancelled") {
+            Operation::Generate.ended(self.asked);
+        }
         // What was cancelled, or ran out of time, is no answer.
         let whole = matches!(result, Ok("stop" | "stop_string" | "length"));
+        // What was held back until now is what readers get.
+        if let Some(generation) = generation {
+            count(generation);
+            self.show_first(generation);
+            if let Some(stream) = &self.stream {
+                stream.push(generation.untaken());
+            }
+        }
+        if let Some(paths) = &self.paths {
+            paths.end(generation.map_or(0, Generation::tokens), whole);
+        }
+        if result.is_ok() {
+            self.note_use();
+        }
         let text = generation.filter(|_| whole).map(|generation| generation.text().to_owned());
         let outcome = result.map(|reason| self.reply(reason, generation));
         #[cfg(feature = "latch")]
@@ -738,13 +885,6 @@ impl Run {
         };
         let (text, prompt_tokens, tokens, prefill, decode, confidence, why) = match generation {
             Some(generation) => {
-                let timings = generation.timings();
-                TOKENS.fetch_add(generation.tokens() as u64, Ordering::Relaxed);
-                DECODE_MICROS
-                    .fetch_add(u64::try_from(timings.decode.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-                let (guessed, right) = generation.guesses();
-                GUESSED.fetch_add(guessed as u64, Ordering::Relaxed);
-                GUESSED_RIGHT.fetch_add(right as u64, Ordering::Relaxed);
                 let (confidence, why) = generation.confidence();
                 (
                     generation.text().to_owned(),
@@ -773,17 +913,15 @@ impl Run {
         if self.request.log_probabilities {
             fields.push((LOGPROBS, self.log_probabilities(generation)));
         }
-        fields.extend([
-            ("model", Value::from(self.model.as_str())),
-            ("memories", Value::Array(memories)),
-            ("notes", texts(&self.notes)),
-        ]);
+        fields.push(("model", Value::from(self.model.name.as_str())));
+        fields.extend(self.paths.iter().flat_map(Paths::fields));
+        fields.extend([("memories", Value::Array(memories)), ("notes", texts(&self.notes))]);
         Value::map(fields)
     }
 
     /// How likely each token of the answer was, and which others were likely.
     fn log_probabilities(&self, generation: Option<&Generation>) -> Value {
-        let tokenizer = self.gemma.tokenizer();
+        let tokenizer = self.gemma().tokenizer();
         let token = |id: u32, log_probability: f64| {
             let piece = || tokenizer.piece(id).unwrap_or_default().as_bytes().to_vec();
             vec![
@@ -800,6 +938,18 @@ impl Run {
         };
         Value::Array(generation.into_iter().flat_map(|generation| generation.scored().map(each)).collect())
     }
+}
+
+/// Counts what was generated, whatever becomes of it.
+fn count(generation: &Generation) {
+    let add = |counter: &AtomicU64, by: u64| {
+        counter.fetch_add(by, Ordering::Relaxed);
+    };
+    add(&TOKENS, generation.tokens() as u64);
+    add(&DECODE_MICROS, u64::try_from(generation.timings().decode.as_micros()).unwrap_or(u64::MAX));
+    let (guessed, right) = generation.guesses();
+    add(&GUESSED, guessed as u64);
+    add(&GUESSED_RIGHT, right as u64);
 }
 
 fn texts(notes: &[String]) -> Value {

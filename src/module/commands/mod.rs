@@ -1,5 +1,6 @@
 //! The handlers of the commands: each takes parsed arguments, asks the engine, and answers. What blocks is handed to `jobs`, what writes to `commit`.
 
+mod audit;
 pub mod chat;
 pub mod consolidate;
 pub mod context;
@@ -7,11 +8,15 @@ mod edit;
 mod export;
 mod fields;
 pub mod generate;
+mod graph;
 pub mod ingest;
 mod models;
+pub mod paths;
 mod read;
 pub mod recall;
 mod reembed;
+pub mod reflect;
+mod report;
 mod session;
 mod store;
 pub mod summarize;
@@ -81,7 +86,9 @@ handlers! {
     "mem.scan" => read::scan,
     "mem.count" => read::count,
     "mem.timeline" => read::timeline,
+    "mem.audit" => audit::audit,
     "mem.stats" => read::stats,
+    "mem.report" => report::report,
     "mem.forget" => edit::forget,
     "mem.promote" => edit::promote,
     "mem.config|get" => edit::config_get,
@@ -104,10 +111,15 @@ handlers! {
     "mem.session|summarize" => summarize::summarize,
     "mem.session|summary" => session::summary,
     "mem.session|del" => session::delete,
+    "mem.outcome" => session::outcome,
     "mem.context" => context::context,
     "mem.ingest" => ingest::ingest,
     "mem.docs" => ingest::docs,
     "mem.consolidate" => consolidate::consolidate,
+    "mem.reflect" => reflect::reflect,
+    "mem.link" => graph::link,
+    "mem.unlink" => graph::unlink,
+    "mem.related" => graph::related,
     "mem.reembed" => reembed::reembed,
     "gemma.load" => models::load,
     "gemma.unload" => models::unload,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use engram_memory::{Entry, MemoryId, Space, Tier, Timeline, limits};
+use engram_memory::{Entry, Heat, MemoryId, Space, Tier, Timeline, limits};
 
 use super::{Flow, Outcome, SELECT_INLINE, fields, read};
 use crate::ffi::{self, Ctx};
@@ -16,7 +16,13 @@ pub fn get(ctx: Ctx, args: &Parsed) -> Outcome {
     let ids = args.ids("id");
     let now = ffi::now();
     let found = read(ctx, args.key("key"), |held| {
-        Ok(ids.iter().map(|id| held.space.get(now, *id).map_or(Value::Null, fields::all_fields)).collect::<Vec<_>>())
+        Ok(ids
+            .iter()
+            .map(|id| {
+                let entry = held.space.get(now, *id);
+                entry.map_or(Value::Null, |entry| fields::all_fields(entry, held.space.precision_of(*id)))
+            })
+            .collect::<Vec<_>>())
     })?;
     Ok(Value::Array(found.unwrap_or_else(|| ids.iter().map(|_| Value::Null).collect())).into())
 }
@@ -84,8 +90,9 @@ pub fn scan(ctx: Ctx, args: &Parsed) -> Outcome {
     let next = if next == MemoryId::ZERO { "0".to_owned() } else { next.to_string() };
     let inline = slots.len() <= SHOWN_INLINE;
     answer(ctx, inline, move || {
-        let entries = snapshot.entries(now, &slots, filter.as_ref());
-        Value::Array(vec![Value::from(next), Value::Array(entries.into_iter().map(fields::all_fields).collect())])
+        let entries = snapshot.entries_as_kept(now, &slots, filter.as_ref());
+        let entries = entries.into_iter().map(|(entry, precision)| fields::all_fields(entry, precision));
+        Ok(Value::Array(vec![Value::from(next), Value::Array(entries.collect())]))
     })
 }
 
@@ -93,9 +100,9 @@ pub fn scan(ctx: Ctx, args: &Parsed) -> Outcome {
 const SHOWN_INLINE: usize = 100;
 
 /// Answers with what `make` makes: on the pool, unless that is so short, or the client must not be blocked.
-pub(super) fn answer(ctx: Ctx, inline: bool, make: impl FnOnce() -> Value + Send + 'static) -> Outcome {
+pub(super) fn answer(ctx: Ctx, inline: bool, make: impl FnOnce() -> Result<Value, Error> + Send + 'static) -> Outcome {
     if inline || ctx.must_not_block() {
-        return Ok(make().into());
+        return Ok(make()?.into());
     }
     let place = Place::take()?;
     let waiter = Waiter::block(ctx, 0, || {});
@@ -103,7 +110,7 @@ pub(super) fn answer(ctx: Ctx, inline: bool, make: impl FnOnce() -> Value + Send
         waiter.work_begins();
         let value = make();
         waiter.work_ends();
-        waiter.answer(Ok(value));
+        waiter.answer(value);
         drop(place);
     });
     Ok(Flow::Later)
@@ -124,7 +131,7 @@ pub fn count(ctx: Ctx, args: &Parsed) -> Outcome {
         None => Ok(Value::from(0i64).into()),
         Some(Ok(count)) => Ok(Value::from(count).into()),
         Some(Err((snapshot, filter, inline))) => {
-            answer(ctx, inline, move || Value::from(snapshot.count(now, filter.as_ref())))
+            answer(ctx, inline, move || Ok(Value::from(snapshot.count(now, filter.as_ref()))))
         }
     }
 }
@@ -150,7 +157,7 @@ pub fn timeline(ctx: Ctx, args: &Parsed) -> Outcome {
     match found {
         None => Ok(Value::Array(Vec::new()).into()),
         Some(Ok(entries)) => Ok(shown(entries).into()),
-        Some(Err((snapshot, timeline))) => answer(ctx, false, move || shown(snapshot.timeline(now, &timeline))),
+        Some(Err((snapshot, timeline))) => answer(ctx, false, move || Ok(shown(snapshot.timeline(now, &timeline)))),
     }
 }
 
@@ -188,12 +195,26 @@ pub fn stats(ctx: Ctx, args: &Parsed) -> Outcome {
             ("superseded", Value::from(stats.superseded)),
             ("sessions", Value::from(stats.sessions)),
             ("documents", Value::from(stats.documents)),
+            ("links", Value::from(stats.links)),
             ("awaiting", Value::from(stats.awaiting)),
             ("vectors", Value::from(stats.vectors)),
             ("bytes", Value::from(stats.memory)),
             (
                 "bytes_by_part",
                 Value::map(stats.memory_parts.iter().map(|(part, n)| (*part, Value::from(*n))).collect()),
+            ),
+            (
+                "heat",
+                Value::map(
+                    Heat::ALL
+                        .into_iter()
+                        .zip(stats.heats)
+                        .map(|(heat, of)| {
+                            let numbers = vec![("count", Value::from(of.count)), ("bytes", Value::from(of.bytes))];
+                            (heat.name(), Value::map(numbers))
+                        })
+                        .collect(),
+                ),
             ),
             ("model", held.space.model().map_or(Value::Null, Value::from)),
             ("model_here", if held.space.dim().is_none() { Value::Null } else { Value::from(here) }),
@@ -202,12 +223,14 @@ pub fn stats(ctx: Ctx, args: &Parsed) -> Outcome {
             ("tiers", Value::map(tiers)),
             ("hits", Value::from(c.hits)),
             ("misses", Value::from(c.misses)),
+            ("hit_rate", stats.hit_rate.map_or(Value::Null, fields::rounded)),
             ("stores", Value::from(c.stores)),
             ("duplicates", Value::from(c.duplicates)),
             ("evictions", Value::from(c.evictions)),
             ("promotions", Value::from(c.promotions)),
             ("expirations", Value::from(c.expirations)),
             ("merges", Value::from(c.merges)),
+            ("consolidated", held.consolidated.as_ref().map_or(Value::Null, |last| Value::from(last.at))),
         ]))
     })?;
     Ok(stats.unwrap_or(Value::Null).into())

@@ -17,12 +17,14 @@ use std::time::Instant;
 use engram_agent::WordVector;
 use engram_memory::{Admitted, Hit, Mode as By, Recall, Recalled, Snapshot, Tier, TokenVectors, Weights, Whereabouts};
 
-use super::{Flow, Outcome, check_size, fields, read};
+use super::{Flow, Outcome, check_size, fields, graph, read};
+use crate::alerts;
 use crate::datatype::{self, Found, Held};
 use crate::ffi::{self, Ctx, Key, Mode, Str};
 use crate::fill;
 use crate::grammar::Parsed;
-use crate::jobs::{Place, Waiter};
+use crate::jobs::{self, Place, Waiter};
+use crate::latency::Operation;
 use crate::models::{self, Text, Vectors};
 use crate::reply::{Error, Value};
 use crate::traffic;
@@ -82,7 +84,7 @@ impl Origin {
             && held.incarnation == self.incarnation
         {
             let now = ffi::now();
-            held.space.note_recall(!found.is_empty());
+            alerts::note_recall(held, !found.is_empty());
             if touch {
                 found.iter().for_each(|found| held.touch(*found, now));
             }
@@ -138,8 +140,9 @@ impl Search {
                 as_of: args.opt_u64("asof"),
                 weights,
                 half_life: args.opt_u64("halflife"),
-                prefer: args.opt_weighted("prefer").map(|(outcome, weight)| (outcome.to_owned(), weight)),
+                prefer: args.weighted("prefer").into_iter().map(|(outcome, by)| (outcome.to_owned(), by)).collect(),
                 mmr: args.opt_f64("mmr"),
+                expand: args.opt_usize("expand"),
                 exact: args.flag("exact"),
                 explain: args.flag("explain"),
                 ..Recall::default()
@@ -318,9 +321,13 @@ impl Search {
                 None => parts.push((name.clone(), fields::rounded(*part))),
             }
         }
-        let mut fields = vec![
-            ("parts", Value::map(parts)),
-            ("words", Value::map(words)),
+        let mut fields = vec![("parts", Value::map(parts)), ("words", Value::map(words))];
+        if let Some(via) = &hit.via {
+            let mut link = vec![("activation", fields::rounded(via.activation))];
+            link.extend(graph::link_fields(via));
+            fields.push(("link", Value::map(link)));
+        }
+        fields.extend([
             ("path", Value::from(recalled.path)),
             ("compared", Value::from(recalled.compared)),
             ("rescored", Value::from(recalled.rescored)),
@@ -328,7 +335,7 @@ impl Search {
             ("matched", Value::from(recalled.matched)),
             ("embed_usec", Value::from(self.embed_micros)),
             ("search_usec", Value::from(search_micros)),
-        ];
+        ]);
         if let Some(because) = self.by_words_because {
             fields.push(("note", Value::from(format!("looked for by words alone: {because}"))));
         }
@@ -351,6 +358,7 @@ pub fn recall(ctx: Ctx, args: &Parsed) -> Outcome {
 
 /// The same for a client that waits already, or for the one of `ctx`.
 fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
+    let began = jobs::began(waiting);
     let text = args.opt_text("text").map(str::to_owned);
     text.as_deref().map_or(Ok(()), |text| check_size(text, "the text"))?;
     if args.opt_text("mode") != Some("lexical")
@@ -363,7 +371,7 @@ fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
     let Some(mut search) = Search::begin(ctx, args.key("key"), args, K)? else {
         return Ok(Value::Array(Vec::new()).into());
     };
-    let options = Options { with_vectors: args.flag("withvectors"), touch: !args.flag("notouch") };
+    let options = Options { with_vectors: args.flag("withvectors"), touch: !args.flag("notouch"), began };
     search.recall.queries.extend(args.vector().map(<[f32]>::to_vec));
     if let Some(text) = &text {
         search.look_for(text.clone())?;
@@ -387,6 +395,7 @@ fn run(ctx: Ctx, args: &Parsed, waiting: &mut Option<Waiter>) -> Outcome {
     }
     let (reply, found) = search.answer(options.with_vectors)?;
     search.origin.note(ctx, &found, options.touch);
+    Operation::Recall.ended(began);
     Ok(reply.into())
 }
 
@@ -422,6 +431,8 @@ impl Drop for Moved {
 struct Options {
     with_vectors: bool,
     touch: bool,
+    /// When the command came.
+    began: Instant,
 }
 
 /// Runs the search on the pool, once `text`, if there is one, has been embedded there.
@@ -443,6 +454,7 @@ fn later(
             Ok((reply, found)) => {
                 let origin = search.origin.clone();
                 drop(search);
+                Operation::Recall.ended(options.began);
                 waiter.answer_then(Ok(reply), move |ctx| origin.note(ctx, &found, options.touch));
             }
             Err(error) => waiter.answer(Err(error)),

@@ -3,12 +3,14 @@
 //! A turn is answered before its vector is there (see `fill`): it is in the history and in recall by words at once, and a recall by vector waits for it.
 //! So are its tokens, by the tokenizer that the server has then; where nothing is embedded they are counted when it comes, those of a long turn on the pool.
 
-use engram_memory::{Entry, NewTurn, Session, Space, Summary};
+use engram_memory::{Entry, NewTurn, Session, Space, Summary, TURN};
 
+use super::store::default_importance;
 use super::summarize;
 use super::transcript::{self, Transcript};
 use super::{Flow, Outcome, check_size, read, target, write};
 use crate::commit::{self, Needs, Ran, Stop};
+use crate::config;
 use crate::datatype::{self, Found};
 use crate::ffi::{self, Ctx, Key, Mode, Str};
 use crate::fill;
@@ -24,13 +26,15 @@ const COUNTED_INLINE: usize = 2_048;
 pub fn append(ctx: Ctx, args: &Parsed) -> Outcome {
     let content = args.text("content");
     check_size(content, "content")?;
+    let role = args.text("role");
     let turn = NewTurn {
-        role: args.text("role").to_owned(),
+        role: role.to_owned(),
         content: content.to_owned(),
         id: args.opt_id("id"),
         at: args.opt_u64("at"),
         speaker: args.opt_text("speaker").map(str::to_owned),
         importance: args.opt_f64("importance"),
+        outcome: args.opt_text("outcome").map(str::to_owned).or_else(|| outcome_of(role, content)),
         tags: args.list("tags").iter().map(|tag| (*tag).to_owned()).collect(),
         meta: args.object("meta").cloned(),
         tokens: 0,
@@ -42,6 +46,22 @@ pub fn append(ctx: Ctx, args: &Parsed) -> Outcome {
         let id = ids.first().map_or(Value::Null, |id| Value::from(id.to_string()));
         Ok((id, effects))
     })
+}
+
+/// The outcome that a turn tells by itself: a user's. What is detected is stored with the turn, so that replicas, and a server with other words, keep it.
+pub fn outcome_of(role: &str, content: &str) -> Option<String> {
+    let detected = if role == "user" { config::outcomes().detect(content) } else { None };
+    detected.map(|detected| detected.outcome.to_owned())
+}
+
+/// `MEM.OUTCOME text`
+pub fn outcome(_ctx: Ctx, args: &Parsed) -> Outcome {
+    let text = args.text("text");
+    check_size(text, "the text")?;
+    let detected = config::outcomes().detect(text);
+    let outcome = detected.as_ref().map_or(Value::Null, |detected| Value::from(detected.outcome));
+    let words = detected.into_iter().flat_map(|detected| detected.words).map(Value::from).collect();
+    Ok(Value::map(vec![("outcome", outcome), ("words", Value::Array(words))]).into())
 }
 
 /// When the tokens of turns are counted.
@@ -117,10 +137,13 @@ fn count_all(counter: &Counter, turns: &mut [NewTurn]) {
     }
 }
 
-/// In a space of the caller's own vectors no text is embedded: turns are found by their words there.
+/// Turns as the space wants them. In one of the caller's own vectors no text is embedded: turns are found by their words there. And what nobody gave an
+/// importance gets one.
 pub fn fitting(space: &Space, mut turns: Vec<NewTurn>) -> Vec<NewTurn> {
-    if space.dim().is_some() && space.model().is_none() {
-        turns.iter_mut().for_each(|turn| turn.awaits = false);
+    let embeds = space.dim().is_none() || space.model().is_some();
+    for turn in &mut turns {
+        turn.awaits &= embeds;
+        turn.importance.get_or_insert_with(|| default_importance(space, &turn.content, TURN, Some(turn.role.as_str())));
     }
     turns
 }
@@ -169,8 +192,8 @@ fn turn_fields(turn: Entry) -> Value {
         ("at", Value::from(turn.at)),
         ("importance", Value::Double(turn.importance)),
     ];
-    if let Some(speaker) = turn.speaker {
-        fields.push(("speaker", Value::from(String::from(speaker))));
+    for (name, text) in [("speaker", turn.speaker), ("outcome", turn.outcome)] {
+        fields.extend(text.map(|text| (name, Value::from(String::from(text)))));
     }
     if !turn.tags.is_empty() {
         fields.push(("tags", Value::Array(turn.tags.into_iter().map(|tag| Value::from(String::from(tag))).collect())));

@@ -1,13 +1,16 @@
 //! MEM.STORE, MEM.MSTORE and MEM.UPDATE: embed, deduplicate, index and replicate in one round trip.
 
-use engram_agent::WordVector;
-use engram_memory::{Dedup, Entry, Language, NewMemory, Space, Template, Ttl, Update, Vectors};
+use std::time::Instant;
+
+use engram_agent::{Role, WordVector};
+use engram_memory::{Dedup, Entry, Importance, Language, NewMemory, Settings, Space, Template, Ttl, Update, Vectors};
 
 use super::{Flow, Outcome, check_size, expect_memory, fields, read, target, write};
 use crate::commit::{self, Needs, Ran, Stop};
 use crate::ffi::{self, Ctx};
 use crate::grammar::Parsed;
 use crate::jobs::{Place, Waiter};
+use crate::latency::Operation;
 use crate::models::{self, Embedded, Text, TextVectors};
 use crate::reply::{Error, Value};
 
@@ -30,6 +33,7 @@ pub fn store(ctx: Ctx, args: &Parsed) -> Outcome {
             if let Some(vectors) = embedded.and_then(|e| e.into_iter().next()) {
                 memory.vectors = vectors;
             }
+            give_importance(space, &mut memory);
             let stored = space.store(now, memory)?;
             Ok((Value::from(stored.id.to_string()), stored.effects))
         },
@@ -72,12 +76,33 @@ pub fn mstore(ctx: Ctx, args: &Parsed) -> Outcome {
                 {
                     memory.vectors = vectors;
                 }
+                give_importance(space, &mut memory);
                 memory
             });
             let (ids, effects) = space.store_many(now, memories.collect())?;
             Ok((Value::Array(ids.into_iter().map(|id| Value::from(id.to_string())).collect()), effects))
         },
     )
+}
+
+/// The importance that a memory, or a turn with its role, has where none is given: what the space says, or what the words are worth.
+pub fn default_importance(space: &Space, content: &str, kind: &str, role: Option<&str>) -> f64 {
+    estimated_importance(space.config(), content, kind, role)
+}
+
+/// The same by the settings of a space.
+pub fn estimated_importance(settings: &Settings, content: &str, kind: &str, role: Option<&str>) -> f64 {
+    match settings.importance {
+        Importance::Fixed(fixed) => fixed,
+        Importance::Estimate => engram_agent::importance(content, kind, role.and_then(Role::parse)),
+    }
+}
+
+fn give_importance(space: &Space, memory: &mut NewMemory) {
+    if memory.importance.is_none() {
+        let kind = memory.kind.as_deref().unwrap_or("fact");
+        memory.importance = Some(default_importance(space, &memory.content, kind, memory.role.as_deref()));
+    }
 }
 
 /// Numbers that one MEM.MSTORE may compare for similarity on the main thread: some tens of milliseconds.
@@ -237,8 +262,14 @@ fn embed_and_commit<D: Send + 'static>(
     + Send
     + 'static,
 ) -> Outcome {
+    let began = Instant::now();
+    let stored = move |value: Value| {
+        Operation::Store.ended(began);
+        value
+    };
     if texts.is_empty() {
-        return write(ctx, key, needs, |space, now| decide(space, now, data, None)).map(Flow::from);
+        let written = write(ctx, key, needs, |space, now| decide(space, now, data, None))?;
+        return Ok(stored(written).into());
     }
     models::expect_embedder()?;
     expect_memory(ctx)?;
@@ -250,7 +281,8 @@ fn embed_and_commit<D: Send + 'static>(
         if ctx.must_not_block() { Some(models::embed_inline(ctx, &texts)?) } else { models::all_cached(&texts) };
     if let Some(embedded) = at_once {
         let vectors = vectors_of(embedded, wording.template);
-        return write(ctx, key, needs, |space, now| decide(space, now, data, Some(vectors))).map(Flow::from);
+        let written = write(ctx, key, needs, |space, now| decide(space, now, data, Some(vectors)))?;
+        return Ok(stored(written).into());
     }
     let place = Place::take()?;
     // An accepted write commits even if its client leaves: nothing to do when it does.
@@ -280,7 +312,7 @@ fn embed_and_commit<D: Send + 'static>(
                 decide(space, now, data, Some(vectors))
             });
             match decided {
-                Ok(value) => waiter.answer(Ok(value)),
+                Ok(value) => waiter.answer(Ok(stored(value))),
                 Err(Stop::Never(error)) => waiter.answer(Err(error)),
                 // Cannot be: the pause was looked at above, under the same lock.
                 Err(Stop::Later) => waiter.answer(Err(Error::err("the server is paused: retry"))),

@@ -9,7 +9,7 @@
 //!   "fields": {"topic": "holidays"},
 //!   "history": [
 //!     {"id": "1700000000000-0", "role": "user", "speaker": "Ann", "content": "Hi", "tokens": 1, "timestamp": 1700000000000,
-//!      "importance": 0.5, "tags": ["x"], "metadata": {}}
+//!      "importance": 0.5, "outcome": "re_engaged", "tags": ["x"], "metadata": {}}
 //!   ]
 //! }
 //! ```
@@ -65,6 +65,9 @@ fn turn_json(turn: Entry) -> Json {
     object.insert("tokens".into(), turn.tokens.into());
     object.insert("timestamp".into(), turn.at.into());
     object.insert("importance".into(), turn.importance.into());
+    if let Some(outcome) = turn.outcome {
+        object.insert("outcome".into(), String::from(outcome).into());
+    }
     if !turn.tags.is_empty() {
         object.insert("tags".into(), turn.tags.into_iter().map(String::from).collect());
     }
@@ -168,11 +171,12 @@ fn turn(map: Meta) -> Result<NewTurn, Error> {
             "tokens" => turn.tokens = small(&name, &value)?,
             "timestamp" => turn.at = Some(whole(&name, &value)?),
             "importance" => turn.importance = Some(number(&name, &value)?),
+            "outcome" => turn.outcome = Some(string(&name, value)?),
             "tags" => turn.tags = strings(&name, value)?,
             "metadata" => turn.meta = object(&name, value)?.filter(|meta| !meta.is_empty()),
             other => {
                 return Err(Error::err(format!(
-                    "unknown field '{other}'; accepted: id, role, speaker, content, tokens, timestamp, importance, tags, metadata"
+                    "unknown field '{other}'; accepted: id, role, speaker, content, tokens, timestamp, importance, outcome, tags, metadata"
                 )));
             }
         }

@@ -14,7 +14,7 @@ use crate::reply::Error;
 #[derive(Debug)]
 pub(super) struct Given<'a> {
     pub(super) item: Item<'a>,
-    /// Its values are arguments `from..to`.
+    /// Its values are arguments `from..to`; of an option that repeats, from those of the first to those of the last.
     pub(super) from: usize,
     pub(super) to: usize,
 }
@@ -59,7 +59,8 @@ impl<'a> Parsed<'a> {
             }
             if group.required && given.is_empty() {
                 let list = labels(group.names).join(", ");
-                return Err(command.error(format_args!("one of {list} is needed; usage: {}", command.usage())));
+                let needed = if group.names.len() > 1 { format!("one of {list}") } else { list };
+                return Err(command.error(format_args!("{needed} is needed; usage: {}", command.usage())));
             }
         }
         for arg in command.args {
@@ -187,15 +188,14 @@ impl<'a> Parsed<'a> {
         numbers.try_into().ok()
     }
 
-    /// A text and a number.
-    pub fn opt_weighted(&self, name: &str) -> Option<(&'a str, f64)> {
-        match self.item(name)? {
-            Item::Row(row) => match row.as_slice() {
-                [Item::Text(text), Item::Float(weight)] => Some((text, *weight)),
-                _ => None,
-            },
+    /// Texts, each with a number.
+    pub fn weighted(&self, name: &str) -> Vec<(&'a str, f64)> {
+        let Some(Item::Rows(rows)) = self.item(name) else { return Vec::new() };
+        let weighted = rows.iter().filter_map(|row| match row.as_slice() {
+            [Item::Text(text), Item::Float(weight)] => Some((*text, *weight)),
             _ => None,
-        }
+        });
+        weighted.collect()
     }
 
     /// An id, or a cursor, that is always there.

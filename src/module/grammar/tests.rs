@@ -30,9 +30,16 @@ fn refused(line: &str) -> String {
 
 #[test]
 fn values_that_each_mean_something_else() {
-    let parsed = ok("mem.recall k words WEIGHTS 1 0.5 0 2 PREFER done -0.5 MMR 0.1");
+    let parsed = ok("mem.recall k words WEIGHTS 1 0.5 0 2 PREFER done -0.5 MMR 0.1 prefer ok 1");
     assert_eq!(parsed.opt_numbers("weights"), Some([1.0, 0.5, 0.0, 2.0]));
-    assert_eq!(parsed.opt_weighted("prefer"), Some(("done", -0.5)));
+    assert_eq!(parsed.weighted("prefer"), [("done", -0.5), ("ok", 1.0)]);
+    assert_eq!(parsed.opt_f64("mmr"), Some(0.1));
+    assert_eq!(ok("mem.recall k words").weighted("prefer"), []);
+    let eight = (0..8).map(|n| format!(" PREFER o{n} 0.5")).collect::<String>();
+    assert_eq!(ok(&format!("mem.recall k words{eight}")).weighted("prefer").len(), 8);
+    assert!(refused(&format!("mem.recall k words{eight} PREFER o8 1")).contains("PREFER is given more than 8 times"));
+    assert!(refused("mem.recall k words PREFER done 0.5 PREFER ok").contains("PREFER needs 2 values"));
+    assert!(refused("mem.recall k words PREFER done 1.5").contains("a number from -1 to 1"));
     assert_eq!(ok("mem.recall k words").opt_numbers::<4>("weights"), None);
     assert!(refused("mem.recall k words WEIGHTS 1 1").contains("WEIGHTS needs 4 values: relevance (a number from 0"));
     assert!(refused("mem.recall k words WEIGHTS 1 1 MMR 0.1").contains("the importance of WEIGHTS is 'MMR'"));

@@ -55,6 +55,7 @@ pub(super) enum Item<'a> {
     Ids(Vec<MemoryId>),
     Objects(Vec<Object>),
     Row(Vec<Item<'a>>),
+    Rows(Vec<Vec<Item<'a>>>),
 }
 /// Whether `word` is this keyword, in any case.
 pub(super) fn is_token(token: &str, word: &[u8]) -> bool {

@@ -16,6 +16,7 @@ use super::{embedder, spawn};
 use crate::config;
 use crate::ffi::{self, Level};
 use crate::jobs::Waiter;
+use crate::latency::Operation;
 use crate::reply::Error;
 
 /// What a text became.
@@ -117,8 +118,14 @@ pub(super) fn embed_window(encoder: &Embedder, window: &Window, tokens: bool) ->
     encoded.map_err(|e| Error::err(format!("embedding failed: {e}")))
 }
 
-/// What a text has become, once its windows are embedded; kept in the cache.
-pub(super) fn finish(encoder: &Embedder, text: &Text, windows: &[Spanned], embedded: Vec<EncodedWindow>) -> Vectors {
+/// What a text has become, once its windows are embedded, the first from `began` on; kept in the cache.
+pub(super) fn finish(
+    encoder: &Embedder,
+    text: &Text,
+    windows: &[Spanned],
+    embedded: Vec<EncodedWindow>,
+    began: Instant,
+) -> Vectors {
     let words = text.words.map(|(language, from)| {
         let tokens = windows.iter().zip(&embedded);
         let tokens: Vec<WindowTokens> =
@@ -130,6 +137,7 @@ pub(super) fn finish(encoder: &Embedder, text: &Text, windows: &[Spanned], embed
         words: words.unwrap_or_default(),
     });
     EMBED_TEXTS.fetch_add(1, Ordering::Relaxed);
+    Operation::Embed.ended(began);
     if vectors.words.len() <= CACHED_WORDS {
         cache().insert(encoder.name(), &text.cache_key(encoder), vectors.clone(), vectors.bytes());
     }
@@ -143,12 +151,14 @@ pub struct Embedding {
     encoder: Option<Arc<Embedder>>,
     windows: Vec<Spanned>,
     embedded: Vec<EncodedWindow>,
+    /// When it had its first turn.
+    began: Option<Instant>,
 }
 
 impl Embedding {
     /// Begins with a text, for the encoder that this server has when it gets its first turn.
     pub fn of(text: Text) -> Embedding {
-        Embedding { text, wanted: None, encoder: None, windows: Vec::new(), embedded: Vec::new() }
+        Embedding { text, wanted: None, encoder: None, windows: Vec::new(), embedded: Vec::new(), began: None }
     }
 
     /// The same for this encoder, whatever the server has by then: the texts of one command are embedded by one model.
@@ -166,6 +176,7 @@ impl Embedding {
                     if let Some(known) = cached(&encoder, &self.text) {
                         return Ok(Some((encoder, known)));
                     }
+                    self.began = Some(Instant::now());
                     self.windows = windows_of(&encoder, &self.text);
                     if self.windows.len() > engram_memory::limits::WINDOWS {
                         return Err(Error::err(format!(
@@ -190,7 +201,8 @@ impl Embedding {
         if self.embedded.len() < self.windows.len() {
             return Ok(None);
         }
-        let vectors = finish(&encoder, &self.text, &self.windows, std::mem::take(&mut self.embedded));
+        let (embedded, began) = (std::mem::take(&mut self.embedded), self.began.unwrap_or_else(Instant::now));
+        let vectors = finish(&encoder, &self.text, &self.windows, embedded, began);
         Ok(Some((encoder, vectors)))
     }
 }

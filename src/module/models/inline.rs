@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use super::embedding::{Embedded, Text, cached, embed_window, finish, windows_of};
 use super::{embedder, lock};
@@ -69,10 +70,10 @@ pub fn embed_inline(ctx: Ctx, texts: &[Text]) -> Result<Embedded, Error> {
                 ARMED.store(false, Ordering::Release);
             }
         }
-        let tokens = text.words.is_some();
+        let (tokens, began) = (text.words.is_some(), Instant::now());
         let embedded = windows.iter().map(|(window, _)| embed_window(&encoder, window, tokens));
         let embedded = embedded.collect::<Result<_, _>>()?;
-        done.push(finish(&encoder, text, &windows, embedded));
+        done.push(finish(&encoder, text, &windows, embedded, began));
     }
     Ok(Embedded { model: encoder.name().to_owned(), texts: done })
 }

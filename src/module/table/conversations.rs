@@ -119,6 +119,17 @@ pub(super) static COMMANDS: &[Command] = &[
         ..BASE
     },
     Command {
+        name: "mem.outcome",
+        summary: "Tells what came of it from a user's words: whether the task is completed, the user is with it again, or distracted.",
+        group: SESSIONS,
+        complexity: "O(N) for N words, of which the first 8 KiB are read",
+        reply: "A map: outcome, which is distracted, task_completed, re_engaged or null; words, those that told it.",
+        flags: "readonly fast",
+        categories: "engram read fast",
+        args: &[Arg::positional("text", Kind::Text, "What the user said")],
+        ..BASE
+    },
+    Command {
         name: "mem.session",
         summary: "Conversations of a space, turn by turn.",
         group: SESSIONS,
@@ -155,7 +166,14 @@ pub(super) static COMMANDS: &[Command] = &[
                         "IMPORTANCE",
                         "importance",
                         Kind::Float(0.0, 1.0),
-                        "From 0.7 on it stays in the context word by word where there is room (0.5)",
+                        "From 0.7 on it stays in the context word by word where there is room (estimated, unless the space's setting importance says otherwise)",
+                    ),
+                    Arg::option(
+                        "outcome",
+                        "OUTCOME",
+                        "outcome",
+                        Kind::Text,
+                        "What came of it (for a user's turn what MEM.OUTCOME detects in it)",
                     ),
                     Arg::option("tags", "TAGS", "tag", Kind::Text, "Tags, for filters")
                         .shaped(Shape::Counted(limits::TAGS)),
@@ -168,7 +186,7 @@ pub(super) static COMMANDS: &[Command] = &[
                 summary: "The turns of a session, oldest first.",
                 group: SESSIONS,
                 complexity: "O(M) for M turns",
-                reply: "Turns with id, role, content, tokens, time and importance; empty if there is no such session.",
+                reply: "Turns with id, role, content, tokens, time, importance and what else is set; empty if there is no such session.",
                 keys: &[second_key(Access::Read)],
                 args: &[
                     KEY,

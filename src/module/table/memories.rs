@@ -8,6 +8,7 @@ use crate::grammar::{Access, Arg, Command, KeySpec, Kind, OneOf, Place, Shape};
 /// Sections of the reference page.
 const MEMORIES: &str = "Memories";
 const SPACES: &str = "Tiers and settings";
+const GRAPH: &str = "Links";
 
 const TIERS: &[&str] = &["working", "short_term", "long_term", "episodic", "semantic"];
 
@@ -23,7 +24,7 @@ const IMPORTANCE: Arg = Arg::option(
     "IMPORTANCE",
     "importance",
     Kind::Float(0.0, 1.0),
-    "How much it matters: decides promotion and what is evicted last (0.5)",
+    "How much it matters: decides promotion and what is evicted last",
 );
 const CONFIDENCE: Arg =
     Arg::option("confidence", "CONFIDENCE", "confidence", Kind::Float(0.0, 1.0), "How sure it is (1)");
@@ -67,6 +68,10 @@ const FILTER: Arg = Arg::option(
     Kind::Text,
     "Only memories for which this holds, such as `.importance >= 0.5 and \"x\" in .tags`",
 );
+const LINK_ENDS: [Arg; 2] = [
+    Arg::positional("from", Kind::Id, "The memory that the link goes out from"),
+    Arg::positional("to", Kind::Id, "The memory that it goes to"),
+];
 const DRYRUN: Arg = Arg::flag("dryrun", "DRYRUN", "Changes nothing, says what would change");
 
 /// A weight of a recall.
@@ -93,7 +98,13 @@ pub(super) static COMMANDS: &[Command] = &[
             Arg::option("id", "ID", "id", Kind::Id, "An unused id of your own choice"),
             VECTOR,
             VALUES,
-            IMPORTANCE,
+            Arg::option(
+                "importance",
+                "IMPORTANCE",
+                "importance",
+                Kind::Float(0.0, 1.0),
+                "How much it matters: decides promotion and what is evicted last (estimated, unless the space's setting importance says otherwise)",
+            ),
             CONFIDENCE,
             TYPE,
             OUTCOME,
@@ -222,15 +233,25 @@ pub(super) static COMMANDS: &[Command] = &[
                 "PREFER",
                 "outcome",
                 Kind::Text,
-                "Adds this to the score of memories with that outcome",
+                "Adds to the score of memories with that outcome this share, not 0, of the distance between the best and the last score",
             )
-            .shaped(Shape::Each(&[("outcome", Kind::Text), ("weight", Kind::Float(-10.0, 10.0))])),
+            .shaped(Shape::EachTimes(
+                &[("outcome", Kind::Text), ("weight", Kind::Float(-1.0, 1.0))],
+                limits::PREFERENCES,
+            )),
             Arg::option(
                 "mmr",
                 "MMR",
                 "lambda",
                 Kind::Float(0.0, 1.0),
                 "Variety among the results: 1 is relevance alone, 0 variety alone",
+            ),
+            Arg::option(
+                "expand",
+                "EXPAND",
+                "depth",
+                Kind::Int(1, at_most(limits::LINK_DEPTH)),
+                "Follows links from the best, so many one behind the other: what they lead to competes with what was found",
             ),
             Arg::flag("notouch", "NOTOUCH", "Does not count as use"),
             Arg::flag("withvectors", "WITHVECTORS", "Adds the vectors"),
@@ -405,13 +426,95 @@ pub(super) static COMMANDS: &[Command] = &[
     },
     Command {
         name: "mem.stats",
-        summary: "Shows a space: per tier count, capacity, use and bytes; totals; hits, misses, evictions, promotions, expirations.",
+        summary: "Shows a space in numbers: per tier count, capacity, use and bytes; totals; hits, misses, evictions, promotions, expirations.",
         group: MEMORIES,
         complexity: "O(1)",
         reply: "A map; null if there is no such space.",
         tips: "nondeterministic_output",
         keys: &[first_key(Access::Read)],
         args: &[KEY],
+        ..BASE
+    },
+    Command {
+        name: "mem.audit",
+        summary: "Shows what is wrong with a space: duplicates, contradictory facts, facts without ground, what is stale. Changes nothing.",
+        group: MEMORIES,
+        complexity: "O(N) off the main thread",
+        reply: "How many findings there are of each sort, and per finding the ids and the reason; null if there is no such space.",
+        flags: "readonly blocking",
+        categories: "engram read slow blocking",
+        tips: "nondeterministic_output",
+        keys: &[first_key(Access::Read)],
+        args: &[KEY],
+        ..BASE
+    },
+    Command {
+        name: "mem.report",
+        summary: "Shows a space to people, as a page of 80 columns: how full its tiers are, what recalls find, what came and went; and the server's latencies and alerts.",
+        group: MEMORIES,
+        complexity: "O(1)",
+        reply: "The page: a verbatim string in RESP3, an array of lines in RESP2; null if there is no such space.",
+        tips: "nondeterministic_output",
+        keys: &[first_key(Access::Read)],
+        args: &[KEY],
+        ..BASE
+    },
+    Command {
+        name: "mem.link",
+        summary: "Links one memory to another; a link of that name between them is replaced.",
+        group: GRAPH,
+        complexity: "O(log N + L) for L links of the two memories",
+        reply: "OK",
+        flags: "write deny-oom fast",
+        categories: "engram write fast",
+        keys: &[first_key(Access::Update)],
+        args: &[
+            KEY,
+            LINK_ENDS[0],
+            LINK_ENDS[1],
+            Arg::option("rel", "REL", "name", Kind::Text, "What the link is called, such as mentions, causes, part-of"),
+            Arg::option("weight", "WEIGHT", "weight", Kind::Float(0.0, 1.0), "How strong it is, above 0 (1)"),
+        ],
+        one_of: &[OneOf { names: &["rel"], required: true }],
+        ..BASE
+    },
+    Command {
+        name: "mem.unlink",
+        summary: "Removes the links from one memory to another.",
+        group: GRAPH,
+        complexity: "O(log N + L) for L links of the two memories",
+        reply: "How many links were removed; 0 if there is no such space.",
+        flags: "write fast",
+        categories: "engram write fast",
+        keys: &[first_key(Access::ReadDelete)],
+        args: &[
+            KEY,
+            LINK_ENDS[0],
+            LINK_ENDS[1],
+            Arg::option("rel", "REL", "name", Kind::Text, "Only the link of this name (all)"),
+        ],
+        ..BASE
+    },
+    Command {
+        name: "mem.related",
+        summary: "Finds the memories that are linked to one, in either direction.",
+        group: GRAPH,
+        complexity: "O(log N + L) for L links followed; those of at most 1,000 memories at each depth",
+        reply: "The memories, best first: each a map with id, score (the activation that reaches it), rel, direction (out: the link goes there; in: it comes from there), weight, depth, via (the memory that the link hangs on), linked (when), reason (if it was not a caller who linked them), and the fields of a result. Empty if there is no such space.",
+        keys: &[first_key(Access::Read)],
+        args: &[
+            KEY,
+            ID,
+            Arg::option("rel", "REL", "name", Kind::Text, "Only over links of this name"),
+            Arg::option(
+                "depth",
+                "DEPTH",
+                "depth",
+                Kind::Int(1, at_most(limits::LINK_DEPTH)),
+                "Over so many links, one behind the other (1)",
+            ),
+            Arg::option("k", "K", "count", Kind::Int(1, at_most(limits::K)), "How many at most (10)"),
+        ],
         ..BASE
     },
     Command {
@@ -443,10 +546,10 @@ pub(super) static COMMANDS: &[Command] = &[
     },
     Command {
         name: "mem.consolidate",
-        summary: "Promotes what matters, merges duplicates, enforces capacities and lifetimes.",
+        summary: "Promotes what matters, merges duplicates, learns facts and settles contradictions, sums up and links, enforces capacities and lifetimes.",
         group: SPACES,
         complexity: "O(N) off the main thread, O(N*N) where DEDUP compares by similarity; each change is one short step",
-        reply: "Counts per kind of change; per change its kind, id and reason. With NOWAIT the job's id.",
+        reply: "Counts per kind of change; what was said and not believed, and why; per change its kind, id and reason. With NOWAIT the job's id.",
         flags: "write blocking",
         categories: "engram write slow blocking",
         tips: "nondeterministic_output",
@@ -469,6 +572,18 @@ pub(super) static COMMANDS: &[Command] = &[
                 Kind::Float(0.5, 1.0),
                 "Merges memories with at least this cosine too",
             ),
+            Arg::flag(
+                "extract",
+                "EXTRACT",
+                "Reads memories that nobody has read, and learns the facts that they state",
+            ),
+            Arg::flag(
+                "summarize",
+                "SUMMARIZE",
+                "Makes a summary of every `turns-to-summary` turns of a session, and learns the facts in every `summaries-to-facts` of these",
+            ),
+            Arg::flag("link", "LINK", "Links memories that are similar, or of which one says more of what the other names"),
+            Arg::option("model", "MODEL", "name", Kind::Text, "The language model that reads and writes, instead of those of the settings"),
             Arg::option(
                 "limit",
                 "LIMIT",
@@ -480,6 +595,33 @@ pub(super) static COMMANDS: &[Command] = &[
             JOB,
             NOWAIT,
         ],
+        ..BASE
+    },
+    Command {
+        name: "mem.reflect",
+        summary: "Stores what a session has taught, as one insight of a sentence or two with its sources.",
+        group: SPACES,
+        complexity: "O(N) off the main thread",
+        reply: "The id, the insight, what it was drawn from, the model that wrote it, and notes; id and insight are null if there is nothing to learn. With NOWAIT the job's id.",
+        flags: "write deny-oom blocking",
+        categories: "engram write slow blocking",
+        tips: "nondeterministic_output",
+        keys: &[first_key(Access::ReadUpdate)],
+        args: &[
+            KEY,
+            Arg::option("session", "SESSION", "session", Kind::Text, "The session to reflect upon"),
+            Arg::option(
+                "model",
+                "MODEL",
+                "name",
+                Kind::Text,
+                "The loaded model that writes it (the setting summary-model; none = made of outcomes and facts)",
+            ),
+            DRYRUN,
+            JOB,
+            NOWAIT,
+        ],
+        one_of: &[OneOf { names: &["session"], required: true }],
         ..BASE
     },
     Command {

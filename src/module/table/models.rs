@@ -22,7 +22,7 @@ const STOPS: usize = 64;
 /// Memories that one GENERATE may recall.
 const PROMPT_MEMORIES: i64 = 1_000;
 
-const GENERATED: &str = "A map: text, finish_reason (stop, stop_string, length, timeout, cancelled), prompt_tokens, reused_tokens (of these, whose keys and values were kept), tokens, speeds, seed, confidence, reason, with LOGPROBS logprobs, model, memories, notes. With NOWAIT the job's id. logprobs has a map per token of the answer: id, text (its bytes), logprob, top (the likeliest tokens in its place, as maps of id, text and logprob).";
+const GENERATED: &str = "A map: text, finish_reason (stop, stop_string, length, timeout, cancelled), prompt_tokens, reused_tokens (of these, whose keys and values were kept), tokens, speeds, seed, confidence, reason, with LOGPROBS logprobs, model, where there are two paths path (fast or slow), route (why) and given_up (the first model's answer where it did not stand, else null: a map of model, text, tokens, confidence, reason), memories, notes. With NOWAIT the job's id. logprobs has a map per token of the answer: id, text (its bytes), logprob, top (the likeliest tokens in its place, as maps of id, text and logprob).";
 
 const PROMPT: Arg = Arg::positional("prompt", Kind::Text, "What to answer");
 const SYSTEM: Arg = Arg::option("system", "SYSTEM", "text", Kind::Text, "Instructions before the prompt");
@@ -99,6 +99,21 @@ const SCHEMA: Arg = Arg::option(
     Kind::Text,
     "The answer is JSON that satisfies this JSON Schema, whole also where the tokens run out",
 );
+const FALLBACK: Arg = Arg::option(
+    "fallback",
+    "FALLBACK",
+    "model",
+    Kind::Text,
+    "A model that answers afresh where the first was not sure enough or could not answer (engram.fallback-model)",
+);
+const BELOW: Arg = Arg::option(
+    "below",
+    "BELOW",
+    "confidence",
+    Kind::Float(0.0, 1.0),
+    "The confidence below which the first answer is given up; 0 never is (engram.fallback-below)",
+)
+.with("fallback");
 const ONE_FORM: OneOf = OneOf { names: &["format", "schema"], required: false };
 const MEMORY: Arg = Arg::option("memory", "MEMORY", "key", Kind::Key, "Recalls memories of this space into the prompt");
 const MEMORY_K: Arg =
@@ -206,6 +221,8 @@ pub(super) static COMMANDS: &[Command] = &[
             LOGITBIAS,
             LOGPROBS,
             PROFILE,
+            FALLBACK,
+            BELOW,
             PRIORITY,
             FORMAT,
             SCHEMA,
@@ -253,6 +270,8 @@ pub(super) static COMMANDS: &[Command] = &[
             LOGITBIAS,
             LOGPROBS,
             PROFILE,
+            FALLBACK,
+            BELOW,
             PRIORITY,
             FORMAT,
             SCHEMA,
@@ -298,6 +317,8 @@ pub(super) static COMMANDS: &[Command] = &[
             LOGITBIAS,
             LOGPROBS,
             PROFILE,
+            FALLBACK,
+            BELOW,
             PRIORITY,
             FORMAT,
             SCHEMA,

@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
 /// Three memories of all sorts, all but the last of them staged; a session of three turns, two of them summed up and the last without vectors; a document
-/// that is shown and one that is half there. Few, so that an edit is likely to hit what is rare.
+/// that is shown and one that is half there; three links. Few, so that an edit is likely to hit what is rare.
 static SAVED: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut space = Space::new();
     for n in 0..3usize {
@@ -57,6 +57,11 @@ static SAVED: LazyLock<Vec<u8>> = LazyLock::new(|| {
         space.apply(&effect).expect("its effect");
     }
     assert_eq!(space.staged(), Some(2));
+    let ids: Vec<MemoryId> = space.scan(2000, MemoryId::ZERO, 3, None).1.iter().map(|entry| entry.id).collect();
+    for (from, to, reason) in [(0, 1, None), (1, 0, Some("the same text")), (1, 2, None)] {
+        let linked = space.link(2000, ids[from], ids[to], "r", 0.5, reason);
+        carry(&mut space, linked.expect("a sound link"));
+    }
     converse(&mut space);
     let mut saved = Vec::new();
     space.encode_state(usize::MAX, &mut |chunk| saved.extend_from_slice(chunk));

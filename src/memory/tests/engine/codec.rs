@@ -35,6 +35,12 @@ fn full() -> Space {
             ..memory(&format!("content {n}"))
         };
         let id = store(&mut space, T0 + n, new);
+        if n >= 2 {
+            let other = MemoryId { ms: T0 + n - 2, seq: 0 };
+            let linked =
+                space.link(T0 + n, id, other, "follows", 0.1, (n % 2 == 0).then_some("the next")).unwrap_or_default();
+            apply(&mut space, &linked);
+        }
         space.touch(id, T0 + 100);
         space.note_recall(n % 3 == 0);
     }
@@ -80,6 +86,14 @@ fn effects() -> Vec<Effect> {
     });
     for reason in [Removal::Forgotten, Removal::Evicted, Removal::Expired, Removal::Merged] {
         effects.push(Effect::Remove { ids: vec![MemoryId { ms: T0 + reason as u64, seq: 0 }], reason });
+    }
+    let rel = |rel: Option<&str>| rel.map(Box::from);
+    for name in [None, Some("follows")] {
+        effects.push(Effect::Unlink {
+            from: MemoryId { ms: T0 + 12, seq: 0 },
+            to: MemoryId { ms: T0 + 10, seq: 0 },
+            rel: rel(name),
+        });
     }
     effects.push(Effect::Duplicate { id: MemoryId { ms: T0 + 10, seq: 0 }, importance: 0.9, accessed: T0, uses: 3 });
     effects.push(Effect::Use(vec![(MemoryId { ms: T0 + 11, seq: 0 }, T0 + 5, u32::MAX)]));
@@ -234,7 +248,18 @@ fn effects_that_do_not_fit() {
         (Effect::Model { model: Some("m".into()), dim: 5, precision: Precision::I8 }, "fixed already"),
         (
             patch(Patch {
-                vectors: Some((1, vec![Vector::new(&[1.0, 0.0, 0.0, 0.0, 0.0], Precision::I8)], Signs::default())),
+                vectors: Some((1, vec![Vector::new(&[1.0, 0.0, 0.0, 0.0, 0.0], Precision::F16)], Signs::default())),
+                ..Patch::default()
+            }),
+            "precision",
+        ),
+        (
+            patch(Patch {
+                vectors: Some((
+                    1,
+                    vec![unit(5), Vector::new(&[1.0, 0.0, 0.0, 0.0, 0.0], Precision::I4)],
+                    Signs::default(),
+                )),
                 ..Patch::default()
             }),
             "precision",

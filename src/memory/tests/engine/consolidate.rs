@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use engram_memory::*;
+use std::collections::BTreeSet;
 
 fn of(tier: Tier, kind: &str, importance: f64, content: &str) -> NewMemory {
     NewMemory {
@@ -14,13 +15,13 @@ fn of(tier: Tier, kind: &str, importance: f64, content: &str) -> NewMemory {
 }
 
 fn plan(space: &Space, now: Millis, what: Consolidate) -> Plan {
-    space.snapshot().plan_consolidation(now, &what).unwrap()
+    space.snapshot().plan_consolidation(now, &what, &Findings::default()).unwrap()
 }
 
 fn carry_out(space: &mut Space, now: Millis, plan: &Plan) -> usize {
     let mut done = 0;
     for step in &plan.steps {
-        if let Some(effects) = space.decide_step(now, step) {
+        if let Some(effects) = space.decide_step(now, step, &mut BTreeSet::new()) {
             apply(space, &effects);
             done += 1;
         }
@@ -85,7 +86,7 @@ fn restricted() {
         Consolidate { dedup: Some(0.0), ..Consolidate::default() },
         Consolidate { dedup: Some(2.0), ..Consolidate::default() },
     ] {
-        assert!(snapshot.plan_consolidation(T0, &bad).is_err());
+        assert!(snapshot.plan_consolidation(T0, &bad, &Findings::default()).is_err());
     }
 }
 
@@ -219,18 +220,21 @@ fn a_step_is_void_when_anything_changed() {
     let c = store(&mut space, T0, of(Tier::LongTerm, "chunk", 0.1, "same"));
     let plan = plan(&space, T0, Consolidate::default());
     let [merge, promote] = &plan.steps[..] else { panic!("{:?}", changes(&plan)) };
-    assert!(space.decide_step(T0, merge).is_some() && space.decide_step(T0, promote).is_some());
+    assert!(
+        space.decide_step(T0, merge, &mut BTreeSet::new()).is_some()
+            && space.decide_step(T0, promote, &mut BTreeSet::new()).is_some()
+    );
     // A use and a compaction change nothing that was read.
     space.touch(a, T0 + 1);
     space.compact_step(100);
-    assert!(space.decide_step(T0, promote).is_some());
-    assert!(space.decide_step(T0 + 2 * HOUR, promote).is_none(), "it has expired meanwhile");
+    assert!(space.decide_step(T0, promote, &mut BTreeSet::new()).is_some());
+    assert!(space.decide_step(T0 + 2 * HOUR, promote, &mut BTreeSet::new()).is_none(), "it has expired meanwhile");
     let effects = space.update(T0, a, Update { importance: Some(0.1), ..Update::default() }).unwrap();
     apply(&mut space, &effects);
-    assert!(space.decide_step(T0, promote).is_none());
+    assert!(space.decide_step(T0, promote, &mut BTreeSet::new()).is_none());
     let effects = space.forget_effects(&[c]);
     apply(&mut space, &effects);
-    assert!(space.decide_step(T0, merge).is_none());
+    assert!(space.decide_step(T0, merge, &mut BTreeSet::new()).is_none());
     assert!(space.get(T0, b).is_some());
     // An id that went and came back is another memory.
     let mut space = Space::new();
@@ -241,5 +245,5 @@ fn a_step_is_void_when_anything_changed() {
     let effects = space.forget_effects(&[id]);
     apply(&mut space, &effects);
     store(&mut space, T0, with_id("b"));
-    assert!(space.decide_step(T0, &plan.steps[0]).is_none());
+    assert!(space.decide_step(T0, &plan.steps[0], &mut BTreeSet::new()).is_none());
 }

@@ -100,7 +100,13 @@ fn any_space(random: &mut Random, precision: &str, steps: usize) -> (Space, Mill
         now += random.next() % (HOUR / 2);
         let (session, doc) = (format!("s\u{e9}:{}", random.below(3)), format!("d {}", random.below(3)));
         let ids = space.scan(now, MemoryId::ZERO, 1000, None).1;
-        let effects = match random.below(13) {
+        let effects = match random.below(14) {
+            13 if ids.len() > 1 => {
+                let (from, to) = (random.pick(&ids).id, random.pick(&ids).id);
+                let weight = random.unit().max(0.01);
+                space.link(now, from, to, ["r", "a:b \u{1f408}"][random.below(2)], weight, None).unwrap_or_default()
+            }
+            13 => Vec::new(),
             0..=2 => {
                 let new = engram_memory::NewMemory {
                     tier: Some(Tier::ALL[random.below(5)]),

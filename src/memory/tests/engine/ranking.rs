@@ -180,15 +180,20 @@ fn wishes() {
     assert_eq!(ids(&ask(&space, weights(1.0, 0.0, 1.0, 0.0))), [b, c, a]);
     (0..200).for_each(|n| space.touch(a, T0 + n));
     assert_eq!(ids(&ask(&space, weights(0.0, 0.0, 0.0, 1.0)))[0], a);
-    let preferred = Recall { prefer: Some(("task_completed".into(), 0.5)), ..plain.clone() };
-    assert_eq!(ids(&ask(&space, preferred)), [c, a, b]);
+    let preferred = Recall { prefer: vec![("task_completed".into(), 0.75)], ..plain.clone() };
+    assert_eq!(ids(&ask(&space, preferred)), [a, c, b]);
     for bad in [
         weights(-1.0, 0.0, 0.0, 0.0),
         weights(0.0, 0.0, 0.0, 0.0),
         weights(f64::NAN, 0.0, 0.0, 1.0),
         Recall { half_life: Some(0), ..plain.clone() },
         Recall { mmr: Some(1.5), ..plain.clone() },
-        Recall { prefer: Some(("x".into(), f64::INFINITY)), ..plain.clone() },
+        Recall { prefer: vec![("x".into(), f64::INFINITY)], ..plain.clone() },
+        Recall { prefer: vec![("x".into(), f64::NAN)], ..plain.clone() },
+        Recall { prefer: vec![("x".into(), 1.01)], ..plain.clone() },
+        Recall { prefer: vec![("x".into(), -0.0)], ..plain.clone() },
+        Recall { prefer: vec![("x".into(), 0.5), ("x".into(), -0.5)], ..plain.clone() },
+        Recall { prefer: (0..9).map(|n| (n.to_string(), 0.5)).collect(), ..plain.clone() },
         Recall { mode: Some(Mode::Lexical), ..plain.clone() },
         Recall { queries: vec![], text: Some("a".into()), mode: Some(Mode::Dense), ..plain.clone() },
     ] {

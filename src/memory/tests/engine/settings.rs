@@ -12,7 +12,9 @@ fn set(space: &mut Space, name: &str, value: &str) {
 fn list_and_change() {
     let mut space = Space::new();
     assert_eq!(space.settings("*").len(), SETTINGS.len());
-    assert_eq!(space.settings("working.*"), [("working.capacity", "10".into()), ("working.ttl", "3600".into())]);
+    let working =
+        [("working.capacity", "10".into()), ("working.ttl", "3600".into()), ("working.half-life", "0".into())];
+    assert_eq!(space.settings("working.*"), working);
     assert!(space.settings("nothing*").is_empty());
     set(&mut space, "WORKING.TTL", "30m");
     assert_eq!(space.settings("working.ttl"), [("working.ttl", "1800".into())]);
@@ -95,7 +97,7 @@ fn presets() {
     let mut space = Space::new();
     let effects = space.preset(T0, "chatbot").unwrap();
     apply(&mut space, &effects);
-    assert_eq!(space.config().tier(Tier::ShortTerm), TierSettings { capacity: 200, ttl: 12 * 3600 });
+    assert_eq!(space.config().tier(Tier::ShortTerm), TierSettings { capacity: 200, ttl: 12 * 3600, half_life: 0 });
     for n in 0..150 {
         store(&mut space, T0 + n, memory(&format!("m{n}")));
     }

@@ -4,7 +4,7 @@
 
 use crate::support::*;
 use engram_memory::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,9 @@ struct Memory {
     uses: u32,
     vectors: Vec<Vec<f32>>,
     shade: Option<i64>,
+    heat: Heat,
+    created: Millis,
+    entered: Millis,
 }
 
 /// The rules, naively.
@@ -104,6 +107,10 @@ struct Simulation {
     space: Space,
     twin: Space,
     model: Model,
+    /// When heat was looked at, and the uses of memories then.
+    look: Option<(Millis, BTreeMap<MemoryId, u32>)>,
+    /// The vectors that memories were stored with.
+    fine: BTreeMap<MemoryId, Vec<Vec<f32>>>,
     /// Snapshots and what they showed when they were taken.
     frozen: Vec<(Snapshot, Millis, Vec<f32>, Shown)>,
 }
@@ -128,7 +135,13 @@ impl Simulation {
             apply(&mut space, &effects);
             apply(&mut twin, &sent(&effects));
         }
-        Simulation { random, now: T0, dim, space, twin, model, frozen: Vec::new() }
+        for (name, value) in [("hot-age", "2h"), ("hot-uses", "3"), ("warm-age", "6h"), ("warm-uses", "2")] {
+            let effects = space.set(T0, name, value).unwrap();
+            apply(&mut space, &effects);
+            apply(&mut twin, &sent(&effects));
+        }
+        let (look, fine) = (None, BTreeMap::new());
+        Simulation { random, now: T0, dim, space, twin, model, look, fine, frozen: Vec::new() }
     }
 
     fn carry_out(&mut self, effects: &[Effect]) {
@@ -156,7 +169,7 @@ impl Simulation {
         if self.random.chance(60) {
             self.now += self.random.next() % (2 * HOUR);
         }
-        match self.random.below(17) {
+        match self.random.below(22) {
             0..=5 => self.store(),
             6 => self.update(),
             7 => self.forget(),
@@ -168,6 +181,10 @@ impl Simulation {
             13 => while self.space.compact_step(3) {},
             14 => self.resize(),
             15 => self.copy(),
+            16 => self.link(),
+            17 => self.unlink(),
+            18 | 19 => self.heat(),
+            20 => self.cool(),
             _ => self.recall(),
         }
     }
@@ -246,7 +263,11 @@ impl Simulation {
             uses: 0,
             vectors: raw.iter().map(|vector| unit(vector)).collect(),
             shade,
+            heat: Heat::Hot,
+            created: now,
+            entered: now,
         };
+        self.fine.insert(decided.id, raw);
         self.model.memories.insert(decided.id, memory);
         self.carry_out(&decided.effects);
     }
@@ -266,6 +287,7 @@ impl Simulation {
             update.content = Some(new.content.clone());
             update.vectors = Some(Vectors::None);
             new.vectors = Vec::new();
+            new.heat = Heat::Hot;
         }
         if self.random.chance(30) {
             new.pinned = !new.pinned;
@@ -334,7 +356,7 @@ impl Simulation {
         }
         let expires = self.model.expiry(tier, self.now);
         let memory = self.model.memories.get_mut(&id).unwrap();
-        memory.tier = tier;
+        (memory.tier, memory.entered) = (tier, self.now);
         if !memory.own_expiry {
             memory.expires = expires;
         }
@@ -366,6 +388,26 @@ impl Simulation {
         }
     }
 
+    fn link(&mut self) {
+        self.model.purge(self.now);
+        let (Some(from), Some(to)) = (self.any_id(), self.any_id()) else { return };
+        let (rel, weight) = (*self.random.pick(&WORDS), self.random.unit().max(0.1));
+        let effects = self.space.link(self.now, from, to, rel, weight, None).unwrap_or_default();
+        assert_eq!(effects.is_empty(), from == to);
+        self.carry_out(&effects);
+    }
+
+    fn unlink(&mut self) {
+        self.model.purge(self.now);
+        let Some(from) = self.any_id() else { return };
+        let Some(link) = self.space.links_from(from).pop() else { return };
+        let taken = self.space.unlink(self.now, from, link.to, Some(&link.rel));
+        let Ok((taken, effects)) = taken else { return assert!(!self.model.memories.contains_key(&link.to)) };
+        assert_eq!(taken, 1);
+        self.carry_out(&effects);
+        assert!(!self.space.links_from(from).contains(&link));
+    }
+
     /// From now on the twin shares with the space what it can; sometimes the space that goes on is the copy.
     fn copy(&mut self) {
         let copy = self.space.copy();
@@ -395,18 +437,21 @@ impl Simulation {
         let before = self.model.memories.clone();
         let dedup = self.random.chance(50).then_some(0.999);
         let what = Consolidate { dedup, ..Consolidate::default() };
-        let plan = self.space.snapshot().plan_consolidation(self.now, &what).unwrap();
-        let again = self.twin.snapshot().plan_consolidation(self.now, &what).unwrap();
+        let plan = self.space.snapshot().plan_consolidation(self.now, &what, &Findings::default()).unwrap();
+        let again = self.twin.snapshot().plan_consolidation(self.now, &what, &Findings::default()).unwrap();
         assert_eq!(
             plan.steps.iter().map(|step| &step.change).collect::<Vec<_>>(),
             again.steps.iter().map(|step| &step.change).collect::<Vec<_>>()
         );
         for step in &plan.steps {
-            if let Some(effects) = self.space.decide_step(self.now, step) {
+            if let Some(effects) = self.space.decide_step(self.now, step, &mut BTreeSet::new()) {
                 self.carry_out(&effects);
                 // What was done is not due again.
                 assert!(
-                    self.space.decide_step(self.now, step).is_none_or(|effects| effects.is_empty()) || is_merge(step)
+                    self.space
+                        .decide_step(self.now, step, &mut BTreeSet::new())
+                        .is_none_or(|effects| effects.is_empty())
+                        || is_merge(step)
                 );
             }
         }
@@ -424,6 +469,119 @@ impl Simulation {
         }
         assert_eq!(after.len(), self.space.len(), "what has expired is gone");
         self.model.memories = after;
+    }
+
+    /// The rule of heat, naively.
+    fn due_heat(&self, id: MemoryId, memory: &Memory) -> Heat {
+        let used = match &self.look {
+            None if memory.accessed + HOUR >= self.now => memory.uses,
+            Some((at, _)) if memory.accessed > *at && memory.created >= *at => memory.uses,
+            Some((at, seen)) if memory.accessed > *at => (memory.uses - seen.get(&id).copied().unwrap_or(0)).max(1),
+            _ => 0,
+        };
+        let age = self.now - memory.created.max(memory.entered);
+        match (age, used) {
+            _ if age < 2 * HOUR || used >= 3 => Heat::Hot,
+            _ if age < 6 * HOUR || used >= 2 => Heat::Warm,
+            (_, 1) if memory.heat == Heat::Cold => Heat::Warm,
+            _ => Heat::Cold,
+        }
+    }
+
+    /// What a change of heat did to the vectors: they say nearly what they said, and the model goes on with them.
+    fn take_over_vectors(&mut self) {
+        for (id, memory) in &mut self.model.memories {
+            let now = self.space.vectors(*id);
+            assert_eq!(now.len(), memory.vectors.len());
+            assert!(now.iter().zip(&memory.vectors).all(|(a, b)| cosine(a, b) > 0.97), "{now:?} {:?}", memory.vectors);
+            memory.vectors = now;
+        }
+    }
+
+    /// A look at heat: every memory has the heat of the rule afterwards; those that have warmed up get their vectors back.
+    fn heat(&mut self) {
+        self.model.purge(self.now);
+        let due: BTreeMap<MemoryId, Heat> =
+            self.model.memories.iter().map(|(id, memory)| (*id, self.due_heat(*id, memory))).collect();
+        let mut plan = self.space.snapshot().plan_heat(self.now, &self.space.seen());
+        let effects = plan.begin();
+        self.carry_out(&effects);
+        for unit in &plan.units {
+            let effects = self.space.decide_heat(self.now, unit);
+            self.carry_out(&effects);
+        }
+        for (id, memory) in &mut self.model.memories {
+            memory.heat = due[id];
+            let precision = self.space.precision_of(*id);
+            assert!(memory.heat != Heat::Cold || precision.is_none_or(|precision| precision == Precision::I4));
+            assert!(memory.heat != Heat::Warm || precision.is_none_or(|precision| precision != Precision::F32));
+        }
+        self.take_over_vectors();
+        let uses = self.model.memories.iter().map(|(id, memory)| (*id, memory.uses)).collect();
+        self.look = Some((self.now, uses));
+        self.space.set_seen(plan.seen);
+        if self.random.chance(50) {
+            let missing = self.space.coarse_texts(self.now, &plan.coarse);
+            assert_eq!(missing.len(), plan.coarse.len());
+            let embedded = |memory: Missing| {
+                let windows = self.fine.get(&memory.id)?.clone();
+                (!windows.is_empty()).then(|| Embedded { memory, words: windows.clone(), windows })
+            };
+            let made: Vec<Embedded> = missing.into_iter().filter_map(embedded).collect();
+            let ids: Vec<MemoryId> = made.iter().map(|embedded| embedded.memory.id).collect();
+            let effects = self.space.revive(self.now, "m", made).unwrap();
+            assert_eq!(effects.len(), ids.len());
+            self.carry_out(&effects);
+            for id in &ids {
+                let memory = self.model.memories.get_mut(id).unwrap();
+                let hot = memory.heat == Heat::Hot;
+                assert_eq!(self.space.precision_of(*id), Some(if hot { Precision::F32 } else { Precision::I8 }));
+                let fine: Vec<Vec<f32>> = self.fine[id].iter().map(|vector| unit(vector)).collect();
+                memory.vectors = self.space.vectors(*id);
+                assert!(memory.vectors.iter().zip(&fine).all(|(a, b)| cosine(a, b) > 0.9999));
+            }
+            assert!(self.space.coarse_texts(self.now, &ids).is_empty());
+        }
+        // What was done is not due again.
+        let again = self.space.snapshot().plan_heat(self.now, &self.space.seen());
+        assert!(again.units.iter().all(|unit| self.space.decide_heat(self.now, unit).iter().all(|effect| matches!(
+            effect,
+            // Uses count once.
+            Effect::Heat { to, .. } if *to > Heat::Hot
+        ))));
+    }
+
+    /// Under pressure all cools that was not used since the last look.
+    fn cool(&mut self) {
+        self.model.purge(self.now);
+        let spared: Vec<MemoryId> = self
+            .model
+            .memories
+            .iter()
+            .filter(|(id, memory)| match &self.look {
+                None => memory.accessed + HOUR >= self.now && memory.uses > 0,
+                Some((at, seen)) => {
+                    let before = if memory.created >= *at { 0 } else { seen.get(id).copied().unwrap_or(0) };
+                    memory.accessed > *at && (memory.uses > before || memory.created < *at)
+                }
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        let mut cursor = MemoryId::ZERO;
+        loop {
+            let (effects, next) = self.space.cool(self.now, cursor);
+            self.carry_out(&effects);
+            if next == MemoryId::ZERO {
+                break;
+            }
+            cursor = next;
+        }
+        for (id, memory) in &mut self.model.memories {
+            if !spared.contains(id) {
+                memory.heat = Heat::Cold;
+            }
+        }
+        self.take_over_vectors();
     }
 
     fn freeze(&mut self) {
@@ -507,6 +665,9 @@ impl Simulation {
                     accessed: entry.accessed,
                     uses: entry.uses,
                     vectors: self.space.vectors(entry.id),
+                    heat: entry.heat,
+                    created: entry.created,
+                    entered: entry.entered,
                     shade: entry.meta.as_ref().and_then(|meta| meta.get("shade")).and_then(serde_json::Value::as_i64),
                 };
                 assert!(all.insert(entry.id, memory).is_none(), "a scan gave {} twice", entry.id);
@@ -523,6 +684,11 @@ impl Simulation {
         self.space.check_invariants();
         assert_eq!(self.entries(), self.model.memories);
         assert_eq!(self.space.count(self.now, None), self.model.memories.len());
+        for heat in Heat::ALL {
+            let filter = Filter::parse(&format!(".heat == '{}'", heat.name())).unwrap();
+            let expected = self.model.memories.values().filter(|memory| memory.heat == heat).count();
+            assert_eq!(self.space.count(self.now, Some(&filter)), expected, "{heat}");
+        }
         let stats = self.space.stats(self.now);
         for tier in &stats.tiers {
             let held = self.model.memories.values().filter(|memory| memory.tier == tier.tier);

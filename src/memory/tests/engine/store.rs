@@ -53,6 +53,7 @@ fn every_field_is_kept_and_saved() {
         dedup: Dedup::Off,
         tokens: 7,
         awaits: false,
+        marks: Marks::default(),
         passage: None,
         held: false,
     };
