@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::client::{Client, Reply};
 
 /// How long anything that should happen may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running server.
 pub struct Server {
