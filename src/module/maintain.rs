@@ -37,8 +37,8 @@ const REINDEX_TICK_MS: i64 = 3;
 const SLICE: Duration = Duration::from_micros(500);
 /// Expired memories, or memories beyond a capacity, that are removed in one unit.
 const TRIM_UNIT: usize = 64;
-/// Rows compacted in one step.
-const COMPACT_ROWS: usize = 1_024;
+/// Rows compacted in one step; there are several in a slice.
+const COMPACT_ROWS: usize = 128;
 /// Use counters go to the replicas at most this often, in milliseconds.
 const USE_EVERY: u64 = 60_000;
 
@@ -115,7 +115,8 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
             return keyspace::forget(incarnation);
         }
         if flags & ffi::flags::ACTIVE_CHILD == 0 {
-            held.space.compact_step(COMPACT_ROWS);
+            let begun = Instant::now();
+            while held.space.compact_step(COMPACT_ROWS) && begun.elapsed() < SLICE {}
         }
         if held.space.reindex_step() {
             REINDEXING.store(true, Ordering::Relaxed);
