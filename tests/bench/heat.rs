@@ -12,9 +12,9 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::dataset::{DIM, Dataset, K, recall};
-use crate::measure::{name, pings, rows};
+use crate::measure::{beside_a_busy_thread, name, pings, rows};
 use crate::quality::{Figures, locomo, recall_of};
-use crate::report::{Report, Table, doing, ms, number, percentile, progress};
+use crate::report::{Report, Table, doing, ms, none, number, percentile, progress};
 use crate::server::Server;
 use crate::texts::{Random, sentences};
 use crate::wire::command;
@@ -166,6 +166,7 @@ fn many(report: &mut Report, len: usize) -> Outcome<()> {
     };
     let (hot, before) = (found(&mut wire)?, bytes(c)?);
     let idle = pings(c, Duration::from_secs(2), || false)?;
+    let busy = beside_a_busy_thread(|| pings(c, Duration::from_secs(4), || false))?;
     let begun = Instant::now();
     let (port_key, done) = ("h", std::sync::atomic::AtomicBool::new(false));
     let (during, took) = std::thread::scope(|scope| -> Outcome<(Vec<f64>, f64)> {
@@ -179,21 +180,20 @@ fn many(report: &mut Report, len: usize) -> Outcome<()> {
     })?;
     std::thread::sleep(Duration::from_secs(5));
     let (cold, after) = (found(&mut wire)?, bytes(c)?);
-    let mut table =
-        Table::new("heat-many", format!("{} memories cool", thousands(len)), &["what", "before", "meanwhile", "after"]);
+    let mut table = Table::new(
+        "heat-many",
+        format!("{} memories cool", thousands(len)),
+        &["what", "before", "beside a thread that computes", "meanwhile", "after"],
+    );
     table.note(format!("Synthetic vectors of {DIM} dimensions, {WORDS} word vectors each; the top 10 of {} queries beside an exact comparison in f32.", truth.len()));
     let rounded = |times: &[f64], share: f64| ms(percentile(&mut times.to_vec(), share));
     for (what, share) in [("PING p50, ms", 0.5), ("PING p99, ms", 0.99), ("PING p99.9, ms", 0.999)] {
-        table.row([what.into(), rounded(&idle, share), rounded(&during, share), crate::report::none()]);
+        table.row([what.into(), rounded(&idle, share), rounded(&busy, share), rounded(&during, share), none()]);
     }
-    table.row(["agreement of the top 10".into(), number(hot, 3), crate::report::none(), number(cold, 3)]);
-    table.row([
-        "bytes each".into(),
-        number(before / len as f64, 0),
-        crate::report::none(),
-        number(after / len as f64, 0),
-    ]);
-    table.row(["seconds".into(), crate::report::none(), number(took, 1), crate::report::none()]);
+    table.row(["agreement of the top 10".into(), number(hot, 3), none(), none(), number(cold, 3)]);
+    let each = |bytes: f64| number(bytes / len as f64, 0);
+    table.row(["bytes each".into(), each(before), none(), none(), each(after)]);
+    table.row(["seconds".into(), none(), none(), number(took, 1), none()]);
     report.table(table);
     let p999 = percentile(&mut during.clone(), 0.999);
     report.target(

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::dataset::Dataset;
-use crate::measure::noticed;
+use crate::measure::{beside_a_busy_thread, noticed};
 use crate::report::{Report, Table, doing, ms, none, number};
 use crate::server::Server;
 use crate::wire::command;
@@ -37,11 +37,15 @@ pub fn learning(report: &mut Report, len: usize) -> Outcome<()> {
         &["what", "seconds", "p50 ms", "p99.9 ms", "worst ms", "changes"],
     );
     table.note("A PING every millisecond. Full: EXTRACT SUMMARIZE LINK, as the timer does it; up to 15 times more.");
-    let quiet = noticed(&server, || {
+    let rest = || {
         std::thread::sleep(std::time::Duration::from_secs(5));
         Ok(())
-    })?;
-    table.row(std::iter::once("lie there".into()).chain(quiet.cells()).chain([none()]).collect::<Vec<_>>());
+    };
+    let quiet = noticed(&server, rest)?;
+    let busy = beside_a_busy_thread(|| noticed(&server, rest))?;
+    for (what, felt) in [("lie there", quiet), ("lie there, beside a thread that computes", busy)] {
+        table.row(std::iter::once(what.into()).chain(felt.cells()).chain([none()]).collect::<Vec<_>>());
+    }
     let mut worst: f64 = 0.0;
     for (what, line) in [
         ("are consolidated", &["MEM.CONSOLIDATE", "l"][..]),

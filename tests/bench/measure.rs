@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use engram_inference::pool::quieten;
 use redis::Connection;
 
 use crate::Outcome;
@@ -114,6 +115,24 @@ pub fn pings(c: &mut Connection, time: Duration, stop: impl Fn() -> bool) -> Out
         std::thread::sleep(Duration::from_micros(500));
     }
     Ok(times)
+}
+
+/// Does something beside a thread that computes at the priority of the module's own threads: what the machine makes of that, whoever computes.
+pub fn beside_a_busy_thread<T>(work: impl FnOnce() -> T) -> T {
+    /// That of the module.
+    const NICE: i32 = 10;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            quieten(NICE);
+            while !done.load(Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let made = work();
+        done.store(true, Relaxed);
+        made
+    })
 }
 
 /// What another client felt.
