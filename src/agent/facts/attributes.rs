@@ -26,9 +26,9 @@ const fn attribute(name: &'static str, single: bool, now: &'static str, ended: &
 }
 
 /// Where nobody lives, nor comes from.
-const NOWHERE: &str = "hr HR it IT marketing Marketing sales Sales support finance legal engineering Mars Venus Heaven hell Hell Earth earth Atlantis Wonderland Narnia Hogwarts Mordor Moria Gotham slack Slack fear hope denial";
+const NOWHERE: &str = "hr it marketing sales support finance legal engineering mars venus heaven hell earth atlantis wonderland narnia hogwarts mordor moria gotham slack fear hope denial";
 /// What is no taste.
-const VAGUE: &str = "morning night evening people theme playing escaping one ones kind sort type stuff thing things";
+const VAGUE: &str = "fridays weekends payday morning night evening people theme playing escaping one ones kind sort type stuff thing things";
 /// Favorites that are praise or blame, not tastes.
 const PRAISED: &str = "colleague person enemy excuse problem mistake human";
 
@@ -40,7 +40,7 @@ pub(super) const ATTRIBUTES: [Attribute; 31] = [
     attribute("from", true, "{s} comes from {v}.", "{s} does not come from {v}.").idle(NOWHERE),
     attribute("works_as", true, "{s} works as {a}.", "{s} no longer works as {a}."),
     attribute("works_at", true, "{s} works at {v}.", "{s} no longer works at {v}."),
-    attribute("studies", true, "{s} studies {v}.", "{s} no longer studies {v}.").idle("time hard lot"),
+    attribute("studies", true, "{s} studies {v}.", "{s} no longer studies {v}.").idle("time hard lot people"),
     attribute("studies_at", true, "{s} studies at {v}.", "{s} no longer studies at {v}."),
     attribute("diet", true, "{s}'s diet is {v}.", "{s}'s diet is no longer {v}."),
     attribute("wife", true, "{s}'s wife is {v}.", "{s}'s wife is no longer {v}."),
@@ -104,7 +104,9 @@ pub(super) fn is_idle(fact: &Fact) -> bool {
     let small = value.to_lowercase();
     let words: Vec<&str> = small.split_whitespace().collect();
     let known = ATTRIBUTES.iter().find(|known| known.name == fact.attribute);
-    let idle = known.is_some_and(|known| value.split(' ').next_back().is_some_and(|last| one_of(last, known.idle)));
+    // A pet may be called Duck.
+    let last = if fact.attribute == "pet" { value } else { small.as_str() }.split(' ').next_back().unwrap_or_default();
+    let idle = known.is_some_and(|known| one_of(last, known.idle));
     let points = words.iter().any(|word| one_of(word, "it this that them these those"));
     let other = match fact.attribute.as_str() {
         "likes" => words.iter().any(|word| lexicon::NUISANCES.contains(singular(word))),

@@ -14,9 +14,9 @@ const GAMES: &str = "role play|roleplay|role-play|roleplaying|rp time|let's pret
     imagine you are|imagine you're|stay in character|in-character|in character as|text adventure|dungeon master|game master|new game|improv|let's do a scene|\
     practice dialogue|practise dialogue|practice conversation|interactive story|interactive fiction|continue our story|\
     continue the story|set the scene|let's play a|lets play a|i'll be the|i will be the|i'll play the|i play the role|i play the part|you be the|you be my|\
-    you'll be the|you play the|you play my|you do the voices|i'll be brother|i'll be sister|be my dungeon|your character|you are the villain|for this game|in this game|for the game";
+    you'll be the|you play the|you play my|you do the voices|i'll be brother|i'll be sister|be my dungeon|your character|you are the villain|for this game|you start. i|you go first|role-played|roleplayed|in this game|for the game";
 /// Words of stories.
-const STORIES: &str = "character|rough draft|once upon a time|protagonist|backstory|let's play|minecraft world|my world|in game|in-game|well met|\
+const STORIES: &str = "character|rough draft|once upon a time|alter ego|in stardew|in minecraft|in skyrim|in zelda|the sims|my sims|animal crossing|my save|in d&d|in dnd|protagonist|backstory|let's play|minecraft world|my world|in game|in-game|well met|\
     campaign setting|fanfic|fan fiction|short story|screenplay|imagine i|you play|in the novel|in the film|in the movie|in the book|in the show|in the series|\
     my novel|my story|of my book|my poem|narrator|the chapter opens|the chapter begins|raises his mug|raises her mug|draws his sword|draws her sword|in this scene|\
     scene:|int.|monologue|as my alter ego|lyrics|verse 1|chorus|i play the villain|i play the hero|i play the rogue|i play the wizard|i play the bard|\
@@ -24,11 +24,12 @@ const STORIES: &str = "character|rough draft|once upon a time|protagonist|backst
     half-orc|half-elf|in the voice of|my avatar|my sim|my npc|the npc|the year 2|stardate|captain's log|dear diary|greetings, traveler|greetings traveler|\
     my dream last night|from mars|on mars|from the moon|on the moon|from the future|from another planet|from outer space|in hell|cast myself|warm-up game|i kneel|i dreamt|i dreamed|had this dream|had a dream";
 /// Words of worlds that are not ours: two of them make a story.
-const WORLDS: &str = "sword swords castle kingdom realm quest tavern innkeeper wizard witch wizards elf elves elven dwarf dwarves dwarven orc orcs dragon dragons goblin goblins spell spells potion potions vampire vampires werewolf \
-    ghost alien aliens starship spaceship galaxy planet colony martian mars moonbase cyborg heist pirate pirates blade cloak throne crown prophecy thee thou thy thine ye aye milady m'lord mlord sire \
-    traveler traveller wanderer squire knight knights mage sorcerer sorceress undead zombies apocalypse wasteland clan tribe warrior herald bard druid cleric rogue paladin necromancer warlock oracle crypt \
-    cavern dagger dungeon dungeons initiative dice npc villagers apothecary alchemist smuggler bounty outlaw saloon empire rebellion mutant superpowers henchmen lair curse cursed magic magical \
-    enchanted forest-folk hobbit thief thieves guild plague butler detective ferryman greywater yer lad lass matey ahoy arr arrr ho hark behold verily";
+const WORLDS: &str = "sword swords castle kingdom realm quest tavern innkeeper wizard witch wizards elf elves elven dwarf dwarves dwarven orc orcs dragon \
+    dragons goblin goblins spell spells potion potions vampire vampires werewolf starship spaceship galaxy martian moonbase cyborg heist \
+    pirate pirates blade cloak prophecy thee thou thy thine aye milady m'lord mlord sire wanderer squire knight knights mage sorcerer \
+    sorceress undead zombies apocalypse wasteland warrior herald bard druid cleric rogue paladin necromancer warlock crypt cavern dagger \
+    dungeon dungeons initiative npc villagers apothecary alchemist smuggler bounty outlaw saloon rebellion superpowers henchmen lair cursed \
+    enchanted forest-folk hobbit plague butler detective ferryman matey ahoy arr arrr behold verily";
 /// Titles that hardly anybody bears.
 const TITLES: &str = "colonel lady lord captain sir count countess duke duchess princess prince king queen baron baroness general inspector detective commander dame sheriff emperor empress";
 /// Who says one of these speaks for himself for once: the game goes on.

@@ -420,7 +420,11 @@ fn subjects(sentence: &Sentence, at: usize) -> Vec<(Subject, usize)> {
         found.push((Subject::Speaker, at + 1));
         return found;
     }
-    if let Some(name) = name(sentence, at).filter(|_| !sentence.small && !is_behind_preposition(tokens, at)) {
+    if let Some(name) = name(sentence, at).filter(|_| {
+        !sentence.small
+            && !is_behind_preposition(tokens, at)
+            && !at.checked_sub(1).is_some_and(|at| is_proper(sentence, at))
+    }) {
         let end = skip_comma(tokens, name.end, &name);
         // "Left the Acme yesterday": a verb has a capital as well where a sentence begins with it.
         let verb = name.len() == 1 && at == 0;

@@ -35,7 +35,7 @@ lists! {
     /// Make of what follows a condition.
     CONDITIONS = "if unless suppose supposing assuming provided";
     /// Make of what follows another's word.
-    REPORTS = "writes wrote types typed texted texts posted replied writes say says said claim claims claimed tells told thinks thought believes assumes assumed insists insisted swears reckons heard apparently allegedly supposedly reportedly rumor rumour";
+    REPORTS = "begins reads writes wrote types typed texted texts posted replied writes say says said claim claims claimed tells told thinks thought believes assumes assumed insists insisted swears reckons heard apparently allegedly supposedly reportedly rumor rumour";
     /// Make of all that follows no statement.
     FANTASIES = "world novel game wish wished imagine pretend pretending fantasy dream dreaming dreamed dreamt someday hypothetically theoretically fake joke joking kidding";
     /// End a noun phrase.
@@ -96,7 +96,7 @@ lists! {
         warden guard bouncer bodyguard doorman concierge porter bellboy housekeeper maid butler chauffeur cabbie trucker machinist lathe-operator millwright boilermaker pipefitter shipwright stevedore docker longshoreman crane-operator signalman
         stationmaster postmistress telemarketer telephonist switchboard-operator counsellor counselor mediator arbitrator lobbyist activist campaigner fundraiser pollster census-taker ombudsman";
     /// First words of what is called an occupation but says what sort of person somebody is.
-    NO_OCCUPATION = "role heavy light early late slow fast good bad great terrible better worst best big huge happy sad quick hard smooth lousy horrible decent awful picky fussy";
+    NO_OCCUPATION = "amateur aspiring wannabe armchair accidental honorary imaginary role heavy light early late slow fast good bad great terrible better worst best big huge happy sad quick hard smooth lousy horrible decent awful picky fussy";
     /// Relations whose names are facts, and what they are called.
     RELATIONS = "roomie pal wife husband partner boyfriend girlfriend fiance fiancé fiancee fiancée spouse brother sister son daughter mother mum mom mam mama mommy father dad papa daddy friend bestie mate buddy roommate flatmate housemate boss manager supervisor boy girl lad kid girlfriend's";
     /// Whose things, and what they do, stand in no description of a thing of one's own.

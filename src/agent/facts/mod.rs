@@ -1,12 +1,12 @@
 //! Facts from what is said: without a language model, and the gate for those that one proposes.
 //!
-//! A fact is a subject, an attribute and a value, and so can contradict another. [`extract`] reads one turn, with the turn before it for answers to
-//! questions: it asks whether the turn is a source at all ([`source`]), cuts it into sentences and words ([`tokens`]), and holds patterns against them
-//! ([`rules`]). What is supposed, asked, quoted, ironic or another's is no fact. Precision comes before recall: a wrong memory costs more than one that is made a day later.
+//! A fact is a subject, an attribute and a value, and so can contradict another. [`extract`] reads one turn, with the turns before it for answers to
+//! questions ([`answers`]) and for games that go on ([`fiction`]): it asks whether the turn is a source at all ([`source`]), cuts it into sentences and words
+//! ([`tokens`]), holds patterns against them ([`rules`]), and looks at what surrounds a match ([`stated`]). What is supposed, asked, quoted, ironic or another's is no fact. Precision comes before recall: a wrong memory costs more than one that is made a day later.
 //!
 //! A model that reads the same turns may propose more ([`model`]); what it proposes is remembered only where the turn says it ([`gate`]).
 //!
-//! Measured on a labelled set of ours and on LoCoMo: `tests/data/extraction`, `tests/bench/extraction.rs`.
+//! Measured on a labelled set of ours and on LoCoMo: `tests/data/extraction`.
 //!
 //! Rejected: a part-of-speech tagger or a parser (megabytes of weights for what a list of patterns does; they cannot tell a statement from a quotation either), and
 //! regular expressions over the text (no room between words for adverbs, no subject, and nobody can read them).
@@ -287,6 +287,48 @@ mod tests {
         // What machines say is no source, whatever it is.
         for role in [Role::Assistant, Role::Tool, Role::System] {
             assert_eq!(extract(&turn(role, "I live in Rome."), &[]), Read::default());
+        }
+    }
+
+    #[test]
+    fn a_game_goes_on_until_somebody_leaves_it() {
+        let said = |turns: &[&str]| {
+            let turns: Vec<Turn> = turns.iter().rev().map(|text| turn(Role::User, text)).collect();
+            let read = extract(&turns[0], &turns[1..]);
+            read.facts.into_iter().map(|fact| fact.value).collect::<Vec<_>>()
+        };
+        let opening = "New game: you be the banker, I'll be the candidate.";
+        assert_eq!(said(&[opening, "Good morning. I live in Rome."]), [""; 0]);
+        assert_eq!(said(&[opening, "Good morning.", "I own a boat and I live in Rome."]), [""; 0]);
+        assert_eq!(said(&[opening, "Good morning.", "Out of character: I live in Oslo."]), ["Oslo"]);
+        assert_eq!(said(&[opening, "OK, stop there.", "I live in Oslo."]), ["Oslo"]);
+        // Whoever calls himself otherwise is somebody else, and stays so.
+        assert_eq!(said(&["My name is Adrian Cole.", "I live in Rome."]), [""; 0]);
+        assert_eq!(said(&["Call me Bo.", "I live in Oslo."]), ["Oslo"]);
+    }
+
+    #[test]
+    fn what_is_not_said_for_oneself_is_no_fact() {
+        for content in [
+            "Translate this: I live in Rome and I own a boat.",
+            "Read this to my aunt: 'My wife Eva is a vet. I live in Rome.' Lovely, no?",
+            "My sister's message: I'm in Rome, I love wine.",
+            "Suppose I live in Rome. What do I pay?",
+            "For the form, e.g. I live in Rome.",
+            "Name: Eva, City: Rome, Job: vet",
+            "Zed lives in Rome.",
+            "Your notes are wrong, Eva lives in Rome.",
+            "A: I live in Rome. B: Since when? A: Since May.",
+            "I tell him I'm a doctor.",
+            "In five years I'm a doctor.",
+            "I'm the driver tonight.",
+            "We have a dog called Rex till Sunday.",
+            "I'm allergic to hills, mornings and paying.",
+            "I'm a doctor. Just kidding!",
+            "I bought a bike for my niece.",
+            "I know German wines.",
+        ] {
+            assert_eq!(facts(content), [""; 0], "{content}");
         }
     }
 

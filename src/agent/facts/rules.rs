@@ -72,6 +72,10 @@ pub(super) const CLASSES: &[(&str, &str)] = &[
         "moved pushed postponed rescheduled brought put shifted bumped delayed set scheduled booked planned fixed confirmed",
     ),
     ("in", "in near outside around by"),
+    (
+        "lately",
+        "january february march april may june july august september october november december last spring summer autumn winter 2005 2006 2007 2008 2009 2010 2011 2012 2013 2014 2015 2016 2017 2018 2019 2020 2021 2022 2023 2024 2025 2026 2027 2028 2029 2030",
+    ),
     ("code", "written built hosted deployed coded implemented done made"),
 ];
 
@@ -227,7 +231,6 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ have ... become|became a|an|the <occupation>",
             "@ became a|an|the <occupation>",
             "@ {work} ... as|: a|an|the? <job>",
-            "@ {work} ... as|: a|an|the? <occupation>",
             "@ have been working ... as a|an|the? <job>",
             "@ be|got|was|have|been ... {hired} as a|an|the? <job>",
             "@ have? started|start|starting|began ... as their|a|an|the? <job>",
@@ -287,7 +290,10 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ have been a|an|the ... <occupation> at|for|with <org>",
             "@ have been at|with <company> for|since",
             "@ be still|back at|with <company>",
-            "@ be with|at the? <company> these|now|nowadays|as|since",
+            "@ be with the? <company> these|now|nowadays|as|since",
+            "@ be at <company> these|nowadays|as",
+            "@ be at <company> since {lately}",
+            "@ be at <company> now ,|$",
             "@ be employed by|at|with <org>",
             "@ have? been? ... {hired} by <org>",
             "@ was|got|be hired by|at <org>",
@@ -503,14 +509,12 @@ const RULES: &[(Finds, &[&str])] = &[
             "<name> .... , she|he be my|our <relation>",
             "<name> ... , my|our <relation> $",
             "<name> , being|as my|our <relation>",
-            "<name> and i got married|engaged|hitched",
             "@ have|got a|an|two|three|one|2|3 ... <relation> {call}|,|-|:? <name>",
             "a|the <relation> of mine {call}|,? <name>",
-            "i be married to <name>",
-            "i married <name>",
             "with <name> as my <relation>",
         ],
     ),
+    (Is("partner"), &["i be married|engaged to <name>", "<name> and i got|be married|engaged|hitched"]),
     (
         RelatedEnded,
         &[
@@ -648,7 +652,7 @@ const RULES: &[(Finds, &[&str])] = &[
         &[
             "my|our <vehicle>",
             "@ own|owns a|an|my|our|two|three? <thing>",
-            "@ own a|an|two|three|four <noun>",
+            "@ own a|an <noun>",
             "@ own one of your|these|those|the|their <noun>",
             "@ have|got a|an|two|three|my|our own? <thing>",
             "@ have? {bought} myself|ourselves? a|an|our|my|this|two <thing>",

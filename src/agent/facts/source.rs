@@ -69,7 +69,7 @@ const OTHERS: &str = "der|die|das|und|ich|nicht|ist|ein|eine|mein|meine|mit|auf|
 /// Begin what holds of no world but the one that is supposed: to the end of the turn.
 const SUPPOSITIONS: &str = "suppose|supposing|assume|assuming|imagine|pretend|hypothetically|let's say|lets say|let us say|say i|say i'm|say i've|say my|say we|say we're|what if|for argument's sake|for the sake of argument|in theory";
 /// Begin what is only an example: to the end of the sentence.
-const EXAMPLES: &str = "for example|for instance|e.g.|e.g|eg|something like|along the lines of|as an example";
+const EXAMPLES: &str = "for example|for instance|e,g,|e.g|eg|something like|along the lines of|as an example";
 /// What stands in front of a colon, and behind it a text that is spoken of rather than said.
 const TEXTS: &str = "sentence sentences phrase phrases wording grammar translation dialogue script essay paragraph caption headline slogan tagline bio limerick haiku poem rhyme verse riddle joke quote quotes proverb lyric lyrics song subtitles transcript exercise homework example examples sample samples input output prompt template persona testimonial draft translates proofread dummy placeholder fixture mock lorem fake password signature disclaimer duolingo horoscope fortune hint";
 /// What one asks to have done with a text.
@@ -77,7 +77,7 @@ const TASKS: &str = "translate rewrite rephrase proofread paraphrase reword summ
 /// Verbs of who says something.
 const SAYING: &str = "said says say goes went wrote writes told tells put puts texted replied posted shouted announced read reads opens begins states claims insists sang sings joked jokes";
 /// What makes a turn one of data that stand for others.
-const DATA: &str = "test user|test users|test data|test account|dummy|placeholder|sample data|sample user|mock data|seed data|seed script|lorem|john doe|jane doe|fixture|fixtures|example data|fake id|fake name|fake profile|security question|form field|form fields|dating profile|grammar exercise|testing testing|testing, testing|mic check|unit test|test case|test cases|test string";
+const DATA: &str = "to whom it may concern|dear sir|dear madam|dear hiring|test user|test users|test data|test account|dummy|placeholder|sample data|sample user|mock data|seed data|seed script|lorem|john doe|jane doe|fixture|fixtures|example data|fake id|fake name|fake profile|security question|form field|form fields|dating profile|grammar exercise|testing testing|testing, testing|mic check|unit test|test case|test cases|test string";
 
 /// Beginnings of a sentence that is meant otherwise.
 const IRONY: &str = "yes of course, i'm|yes of course i'm|yes, of course, i'm|oh of course, i'm|of course, i'm a|of course i'm a|sure and |sure, and |\
@@ -87,7 +87,7 @@ const IRONY: &str = "yes of course, i'm|yes of course i'm|yes, of course, i'm|oh
 /// What is meant otherwise wherever it stands.
 const IRONY_ANYWHERE: &str = "/s|said no one|said nobody|in the world, truly|truly,|world, truly|naturally. i|world-famous|the pope|i'm batman|the emperor|\
     just what i needed|queen of|king of|your majesty|emperor of|🙄|not!|lucky me|what a treat|how lovely for me|😏|😒|🙃|😜|😉|;)|;-)|in my dreams|\
-    living the dream|nothing says|trust me|in another life|in a past life|in a parallel|in an alternate|according to|\
+    living the dream|nothing says|trust me|in another life|when i'm rich|when i am rich|when i'm famous|when i grow up|once i'm rich|in a past life|in a parallel|in an alternate|according to|\
     rumor has it|rumour has it|legend has it|as they say|as the saying";
 /// They take back what a turn says.
 const TAKEN_BACK: &str = "just kidding|only kidding|kidding!|only joking|just joking|i'm joking|im joking|i'm kidding|im kidding|, jk|jk.|jk!|april fools|april fool's|... not!|... not";
@@ -189,7 +189,7 @@ fn is_in_story(before: &[Turn]) -> bool {
         return true;
     }
     for turn in before {
-        let small = small(turn.content);
+        let small = small(&blanked(turn.content));
         if fiction::opens(&small) || (turn.role == Role::User && fiction::is_another(turn)) {
             return true;
         }
@@ -237,6 +237,8 @@ pub(super) fn spoken(text: &str) -> Result<String, Refusal> {
 fn framed(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut from = 0;
+    // The full stops of "e.g." end no sentence.
+    let text = text.replace("e.g.", "e,g,").replace("E.g.", "E,g,");
     for sentence in text.split_inclusive(['.', '!', '?', '\n']) {
         let end = from + sentence.len();
         let small = small(sentence);
@@ -275,10 +277,19 @@ fn framed(text: &str) -> Vec<Range<usize>> {
 fn is_head(head: &str) -> bool {
     let words: Vec<&str> = words(head).collect();
     let own = words.iter().any(|word| one_of(word, "i i'd i'll i've we me"));
+    // "My sister's away message:"
+    let anothers = words.iter().any(|word| word.ends_with("'s") || one_of(word, "his her their your"))
+        && words.iter().any(|word| {
+            one_of(
+                word,
+                "message text email mail letter note tweet post card ad status reply voicemail caption story speech",
+            )
+        });
     // "Translate this:", but not "whoever edits the list, write it down:".
     let asked = words.iter().find(|word| !one_of(word, "please can could would you now then and ok okay hey"));
     words.len() <= 16
-        && (asked.is_some_and(|word| one_of(word, TASKS))
+        && (anothers
+            || asked.is_some_and(|word| one_of(word, TASKS))
             || words.iter().any(|word| one_of(word, TEXTS) || (!own && one_of(word, SAYING))))
 }
 

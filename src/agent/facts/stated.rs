@@ -43,6 +43,11 @@ pub(super) fn is_supposed(sentence: &Sentence, at: &Range<usize>, attribute: &st
     if at.start > start + 1 && word(at.start - 1) == "that" && word(at.start - 2) == "not" {
         return true;
     }
+    // "I can say I live in Rome in seven languages."
+    let said = at.start - usize::from(at.start > start && word(at.start - 1) == "that");
+    if said > start + 1 && word(said - 1) == "say" && one_of(word(said - 2), "can could to") {
+        return true;
+    }
     // "In five years I'm the head of risk."
     let later = |at: usize| {
         one_of(word(at), "in within") && (at + 1..at + 4).any(|at| one_of(word(at), "years months decade decades"))
@@ -51,9 +56,12 @@ pub(super) fn is_supposed(sentence: &Sentence, at: &Range<usize>, attribute: &st
         return true;
     }
     // "I tell him I'm a doctor."
-    if (start..at.start).any(|at| {
-        one_of(word(at), "tell tells told") && one_of(word(at + 1), "him her them the everyone people strangers")
-    }) {
+    let tells = |told: usize| {
+        one_of(word(told), "tell tells told")
+            && one_of(word(told + 1), "him her them the everyone people strangers")
+            && (told..at.start).all(|at| word(at) != ",")
+    };
+    if (start..at.start).any(tells) {
         return true;
     }
     // "And then she goes, I'm a dentist."

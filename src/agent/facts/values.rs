@@ -66,8 +66,12 @@ pub(super) fn facts_of(rule: &Rule, sentence: &Sentence, text: &str, matched: &M
                 .checked_sub(2)
                 .and_then(|at| sentence.tokens.get(at))
                 .is_some_and(|token| one_of(token.word.as_str(), "study studying"));
+            let after =
+                |at: usize, list: &str| sentence.tokens.get(at).is_some_and(|token| one_of(token.word.as_str(), list));
             if (attribute == "studies" && study && one_of(front, "the a my our some this"))
                 || (attribute == "owns" && gift)
+                // "A nurse to my houseplants."
+                || (attribute == "works_as" && behind == "to" && after(range.end + 1, "my our these those"))
                 || (is_person(attribute) && front == "be" && is_adjective(&value_of(&range)))
             {
                 return Vec::new();
@@ -81,7 +85,7 @@ pub(super) fn facts_of(rule: &Rule, sentence: &Sentence, text: &str, matched: &M
             }
             // "Living in Bremen and Ferran, my partner": a place is nobody.
             let front = range.start.checked_sub(1).and_then(|at| sentence.tokens.get(at));
-            if is_person(attribute) && front.is_some_and(|token| one_of(&token.word, "in at from to near")) {
+            if is_person(attribute) && front.is_some_and(|token| one_of(&token.word, "in at from near")) {
                 return Vec::new();
             }
             // "Allergic to hills, mornings and paying."
@@ -235,13 +239,19 @@ pub(super) fn is_taste(sentence: &Sentence, range: &Range<usize>) -> bool {
         "mine big huge massive total complete favorite when seeing hearing idea way fact look talking chatting being having getting thing things stuff new part bit more lot lots such same other next first last how",
     );
     // "The ocean", but not "the dark sky", which is that of a picture.
-    let nature = range.len() == 1 && lexicon::NATURE.contains(first);
+    let nature = range.len() == 1 && lexicon::NATURE.contains(first)
+        // "The Beatles".
+        || article == "the" && sentence.tokens.get(range.start).is_some_and(|token| token.capital);
     !vague && (article != "the" && first != "the" || nature)
 }
 
 /// The value of a plan: what is done, without when.
 fn plan(sentence: &Sentence, text: &str, matched: &Match) -> Option<String> {
     if let Some((_, range)) = matched.values.last() {
+        // An age is no plan.
+        if sentence.tokens.get(range.start).is_some_and(|token| token.is("turning")) {
+            return None;
+        }
         return Some(text_of(text, &sentence.tokens, range).to_owned());
     }
     let tokens = &sentence.tokens;
@@ -270,9 +280,10 @@ fn plan(sentence: &Sentence, text: &str, matched: &Match) -> Option<String> {
     // "Having my hair cut on Tuesday" is no plan of any weight; surgery is.
     let word = |at: usize| tokens.get(at).map_or("", |token| token.word.as_str());
     let soon = |at: usize| lexicon::DAYS.contains(word(at)) || one_of(word(at), "weekend week");
-    let errand = one_of(word(start), "having getting taking leaving giving doing")
-        && (soon(when + 1) || soon(when + 2))
-        && !(start..when).any(|at| one_of(word(at), "surgery operation exam interview baby audition"));
+    let errand = word(start) == "turning"
+        || one_of(word(start), "having getting taking leaving giving doing")
+            && (soon(when + 1) || soon(when + 2))
+            && !(start..when).any(|at| one_of(word(at), "surgery operation exam interview baby audition"));
     // "Retiring", "knee surgery" say enough without more.
     let event = !word(start).ends_with("ing");
     let weighty = event || one_of(word(start), "retiring moving emigrating graduating marrying");
