@@ -18,7 +18,7 @@ use crate::snapshot::Snapshot;
 use crate::space::{Space, hash_of, is_hidden, removals};
 use crate::text::normalised;
 use crate::{Error, MemoryId, Millis, Result, Tier, limits};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Memories that are marked in one step.
@@ -109,14 +109,17 @@ pub struct Plan {
     pub cut_short: bool,
 }
 
-/// A memory that may state facts, and the turn in front of it in its session.
+/// A memory that may state facts, and the turns in front of it in its session.
 #[derive(Debug, Clone)]
 pub struct Unread {
     /// The memory.
     pub entry: Arc<Entry>,
-    /// The turn before it.
-    pub before: Option<Box<Entry>>,
+    /// The turns before it, the nearest first, at most [`TURNS_BEFORE`].
+    pub before: Vec<Arc<Entry>>,
 }
+
+/// As far back as a story or a game is looked for that a turn may be part of: one that goes on shows itself more often.
+pub const TURNS_BEFORE: usize = 3;
 
 impl Snapshot {
     /// Facts that others have superseded.
@@ -150,9 +153,14 @@ impl Snapshot {
         let mut slots: Vec<u32> = self.records.iter().filter(states).collect();
         slots.sort_unstable_by_key(|slot| self.id(*slot));
         slots.truncate(limit);
+        // Turns of one session stand before many: each is made once.
+        let mut made: HashMap<u32, Option<Arc<Entry>>> = HashMap::new();
+        let mut entry = |slot: u32| made.entry(slot).or_insert_with(|| self.records.entry(slot).map(Arc::new)).clone();
+        let previous = |slot: &u32| self.records.link(*slot, Link::Previous);
         let read = |slot: u32| {
-            let before = self.records.link(slot, Link::Previous).and_then(|slot| self.records.entry(slot));
-            Some(Unread { entry: Arc::new(self.records.entry(slot)?), before: before.map(Box::new) })
+            let before = std::iter::successors(previous(&slot), previous).take(TURNS_BEFORE);
+            let before = before.map_while(&mut entry).collect();
+            Some(Unread { entry: entry(slot)?, before })
         };
         slots.into_iter().filter_map(read).collect()
     }

@@ -75,7 +75,7 @@ mod tokens;
 pub use audit::{Audit, Flaw};
 pub use claims::{Claim, FactRules, Finding, Findings, NewFact, Revision, Who};
 pub use codec::{VERSION, decode_batch, encode_batch};
-pub use consolidate::{Change, Consolidate, Plan, Step, Unread};
+pub use consolidate::{Change, Consolidate, Plan, Step, TURNS_BEFORE, Unread};
 pub use document::{ChunkFields, Document, NewChunk};
 pub use effect::{Applied, Counters, Effect, Patch, Removal, Staged};
 pub use entry::{Entry, Marks, Meta, Passage, Superseded};

@@ -14,7 +14,7 @@ use engram_inference::constraint::Grammar;
 use engram_inference::gemma::{Gemma, LoadOptions, Progress, Role, Turn, Workspace};
 use engram_inference::generation::{Generation, Step};
 use engram_inference::sampler::Sampling;
-use engram_memory::{Dedup, Entry, Findings, MemoryId, NewMemory, Space, Unread};
+use engram_memory::{Dedup, Entry, Findings, MemoryId, NewMemory, Space, TURNS_BEFORE, Unread};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -34,7 +34,7 @@ struct Label {
 struct Labelled {
     id: String,
     entry: Arc<Entry>,
-    before: Option<Arc<Entry>>,
+    before: Vec<Arc<Entry>>,
     facts: Vec<Label>,
 }
 
@@ -83,13 +83,8 @@ fn main() -> Result<(), Failure> {
     }
     for path in files {
         let turns = read(&path)?;
-        let unread: Vec<Unread> = turns
-            .iter()
-            .map(|turn| {
-                let before = turn.before.as_ref().map(|before| Box::new(Entry::clone(before)));
-                Unread { entry: turn.entry.clone(), before }
-            })
-            .collect();
+        let unread: Vec<Unread> =
+            turns.iter().map(|turn| Unread { entry: turn.entry.clone(), before: turn.before.clone() }).collect();
         let patterns = findings(&unread, false).0;
         score(
             &format!("{path}: patterns"),
@@ -160,7 +155,10 @@ fn read(path: &str) -> Result<Vec<Labelled>, Failure> {
     for line in std::fs::read_to_string(path)?.lines() {
         let line: Value = serde_json::from_str(line)?;
         let conversation = text(&line, "conversation").to_owned();
-        let before = turns.last().map(|turn| turn.entry.clone()).filter(|_| conversation == last);
+        let before = turns.last().filter(|_| conversation == last);
+        let before = before.map_or_else(Vec::new, |turn| {
+            std::iter::once(&turn.entry).chain(&turn.before).take(TURNS_BEFORE).cloned().collect()
+        });
         last.clone_from(&conversation);
         let new = NewMemory {
             content: text(&line, "text").to_owned(),

@@ -18,11 +18,14 @@
 //! fact and turn ("I sold the car" is as near to "owns car" as "I own a car"); word overlap alone ([`super::is_grounded`]: it lets every shuffle of the
 //! turn's words through); binding a name to "my brother" across sentences (right when the name is his, and nothing tells when it is not).
 
+use super::attributes::relation_of;
 use super::grammar::{self, Kind, one_of};
 use super::lexicon as lex;
 use super::source::{self, Refusal};
+use super::stated::is_supposed;
 use super::tokens::{self, Sentence, Token, in_set};
-use super::{Fact, extract, is_single, is_supposed, is_taste, parts, relation_of, text_of};
+use super::values::{is_taste, text_of};
+use super::{Fact, extract, is_single, parts};
 use crate::context::{Role, Turn};
 use std::ops::Range;
 
@@ -124,12 +127,12 @@ pub(super) struct Ground<'t> {
 }
 
 impl<'t> Ground<'t> {
-    /// Reads a turn, with the one before it. An error says why it is no source.
-    pub(super) fn of(turn: &Turn<'t>, before: Option<&Turn>) -> Result<Ground<'t>, Refusal> {
+    /// Reads a turn, with those before it. An error says why it is no source.
+    pub(super) fn of(turn: &Turn<'t>, before: &[Turn]) -> Result<Ground<'t>, Refusal> {
         if turn.role != Role::User {
             return Err(Refusal::Uncited);
         }
-        let spoken = source::spoken(turn.content)?;
+        let spoken = source::heard(turn, before)?;
         let small = !spoken.split_whitespace().any(|word| word.starts_with(char::is_uppercase));
         let plain =
             |range: &Range<usize>| spoken.get(range.clone()).is_some_and(|text| !source::is_ironic(&spoken, text));

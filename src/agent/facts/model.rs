@@ -33,10 +33,12 @@
 //! value must be found in the turn anyway); an enumeration of the subjects in the schema (names cannot be told from other words where everything is written small);
 //! the whole session as context (a small model attends to what it was trained on: a handful of turns; and a prompt that grows is read again for every new turn).
 
+use super::Fact;
+use super::attributes::ATTRIBUTES;
 use super::gate::{Ground, overlap};
 use super::reading::{Refused, finding, is_said, turn_of};
+use super::settling::settle;
 use super::source::{self, Refusal};
-use super::{ATTRIBUTES, Fact, settle};
 use crate::context::{Role, Turn};
 use crate::fence::{push_fenced, push_line};
 use crate::sentences::sentences;
@@ -131,7 +133,7 @@ fn begin() -> String {
 
 /// Appends a turn with its number, behind the question that it may answer.
 fn push_turn(prompt: &mut String, number: usize, turn: &Unread) {
-    if let Some(before) = &turn.before {
+    if let Some(before) = turn.before.first() {
         let before = turn_of(before);
         if let Some(question) = question(&before) {
             prompt.push_str("\n- ");
@@ -212,8 +214,8 @@ impl Request {
             for &at in &cited {
                 let (Some(turn), Some(ground)) = (self.turns.get(at), grounds.get_mut(at)) else { continue };
                 let ground = ground.get_or_insert_with(|| {
-                    let before = turn.before.as_ref().map(|before| turn_of(before));
-                    Ground::of(&turn_of(&turn.entry), before.as_ref())
+                    let before: Vec<_> = turn.before.iter().map(|before| turn_of(before)).collect();
+                    Ground::of(&turn_of(&turn.entry), &before)
                 });
                 match ground.as_ref().map_err(|why| *why).and_then(|ground| ground.supports(&fact)) {
                     Ok(fact) => stated.push((at, fact)),
@@ -383,7 +385,7 @@ mod tests {
             stored.effects.iter().for_each(|effect| space.apply(effect).map(drop).unwrap());
             let entry = Arc::new(space.get(1_700_000_000_000, stored.id).unwrap());
             let last = before.replace(entry.clone());
-            Unread { entry, before: last.map(|before| Box::new(Entry::clone(&before))) }
+            Unread { entry, before: last.into_iter().collect() }
         });
         stored.collect()
     }

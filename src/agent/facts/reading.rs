@@ -37,8 +37,8 @@ pub fn findings(unread: &[Unread], embedded: bool) -> (Findings, Vec<Refused>) {
         if !said && !plain {
             continue;
         }
-        let before = before.as_ref().map(|before| turn_of(before));
-        let read = extract(&turn_of(entry), before.as_ref());
+        let before: Vec<_> = before.iter().map(|before| turn_of(before)).collect();
+        let read = extract(&turn_of(entry), &before);
         for (why, range) in read.refused {
             let text = entry.content.get(range).unwrap_or_default().chars().take(80).collect();
             refused.push(Refused { id: entry.id, why, text });

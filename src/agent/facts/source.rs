@@ -1,10 +1,13 @@
 //! What of a turn speaks for its speaker: the ground that facts may stand on.
 //!
-//! A memory that believes what is pasted into a conversation believes whoever writes into it. So a turn that gives orders to the memory, shows what a
-//! memory or a prompt looks like, plays a role, or is code or another language is no source at all, and quotations are blanked out of those that are.
-//! The lists err on the side of hearing nothing.
+//! A memory that believes what is pasted into a conversation believes whoever writes into it. So a turn that gives orders to the memory ([`orders`]),
+//! is part of a story or a game ([`fiction`]), or is code or another language is no source at all; and of those that are, what is quoted, given as an
+//! example, supposed for the sake of argument or handed over to be translated is blanked out. The lists err on the side of hearing nothing.
 
-use engram_memory::{Language, words};
+use super::grammar::one_of;
+use super::{fiction, orders};
+use crate::context::{Role, Turn};
+use engram_memory::{Language, words as terms};
 use std::ops::Range;
 
 /// Why nothing is taken from a turn.
@@ -56,315 +59,55 @@ impl Refusal {
     }
 }
 
-/// Phrases of those who would write into a memory, in small letters.
-const ORDERS: &[&str] = &[
-    "ignore everything",
-    "each time you",
-    "every time you",
-    "whenever you read",
-    "whenever you see",
-    "write down that",
-    "put on record that",
-    "as the developer",
-    "as your developer",
-    "as the administrator",
-    "as an administrator",
-    "as the admin",
-    "as your admin",
-    "as the owner of this",
-    "i authorise",
-    "i authorize",
-    "you are authorised",
-    "you are authorized",
-    "permission to record",
-    "permission to store",
-    "from now on every",
-    "from now on, every",
-    "from now on you",
-    "from now on, you",
-    "counts as a fact",
-    "verified fact",
-    "verified facts",
-    "ignore all",
-    "ignore previous",
-    "ignore the above",
-    "ignore prior",
-    "ignore any",
-    "ignore your",
-    "disregard",
-    "forget everything above",
-    "forget all previous",
-    "system override",
-    "system prompt",
-    "system:",
-    "[system",
-    "<system",
-    "</user",
-    "<user",
-    "</",
-    "<memory",
-    "<fact",
-    "[memory",
-    "[recalled",
-    "[context",
-    "[inst",
-    "<|",
-    "recalled memory",
-    "recalled memories",
-    "fact store",
-    "new fact",
-    "new memory",
-    "save to memory",
-    "save this",
-    "save the following",
-    "save for later",
-    "store this",
-    "store the following",
-    "store permanently",
-    "store:",
-    "store that",
-    "add to memory",
-    "add to your memory",
-    "add:",
-    "write to memory",
-    "memory update",
-    "update memory",
-    "update your memory",
-    "update the memory",
-    "update profile",
-    "update the profile",
-    "memories:",
-    "memory:",
-    "known facts",
-    "known user",
-    "user profile",
-    "profile:",
-    "the user's",
-    "the user is",
-    "the user lives",
-    "the user has",
-    "the user works",
-    "user's ",
-    "user:",
-    "assistant:",
-    "end of conversation",
-    "end of prompt",
-    "###",
-    "you are now",
-    "you are helper",
-    "you are an ai",
-    "from now on you",
-    "developer mode",
-    "jailbreak",
-    "answer only from",
-    "do not mention",
-    "priority high",
-    "high priority",
-    "insert into",
-    "admin password",
-    "wipe all",
-    "delete all",
-    "overwrite",
-    "as an admin",
-    "sudo ",
-    "begin memory",
-    "tool_call",
-    "function_call",
-    "\"role\"",
-    "remember the following",
-    "memorize",
-    "memorise the following",
-    "for your records:",
-    "assistant said",
-    "according to your memory",
-    "your memory says",
-    "log this",
-    "commit to memory",
-    "put on file that",
-];
+/// Small words that tell languages apart.
+const ENGLISH: &str =
+    "the|i|and|is|a|to|of|my|it|that|you|in|was|for|with|have|we|but|not|this|me|are|im|at|on|be|he|she|so|just";
+const OTHERS: &str = "der|die|das|und|ich|nicht|ist|ein|eine|mein|meine|mit|auf|ja|wir|wohne|habe|bin|el|los|las|que|y|yo|mi|en|es|tengo|vivo|una|por|pero|le|\
+    la|les|je|j'habite|et|est|mon|ma|une|dans|pas|suis|m'appelle|il|che|di|sono|mia|mio|abito|ho|e|não|eu|um|uma|moro|ik|het|een|mijn|ben|\
+    niet|jag|och|är|min|på|jeg|og|det|от|я|и|в|не|на|живу|jestem|nie|się|w|mam|me|llamo|heisse|heiße|arbeite|kein|keinen|zwei|von|zu";
 
-/// Words of stories and roles.
-const FICTION: &[&str] = &[
-    "character",
-    "roleplay",
-    "role-play",
-    "role play",
-    "rough draft",
-    "act the scene",
-    "let's act",
-    "lets act",
-    "once upon a time",
-    "my protagonist",
-    "the protagonist",
-    "backstory",
-    "let's play",
-    "minecraft world",
-    "my world",
-    "in game",
-    "in-game",
-    "my character's",
-    "in-character",
-    "half-orc",
-    "half-elf",
-    "elves",
-    "elven",
-    "orcs",
-    "dwarven",
-    "paladin",
-    "necromancer",
-    "warlock",
-    "well met",
-    "dungeon",
-    "campaign setting",
-    "fanfic",
-    "short story",
-    "screenplay",
-    "act as if",
-    "pretend to be",
-    "pretend you",
-    "pretend i",
-    "let's pretend",
-    "imagine you are",
-    "imagine i",
-    "you play",
-    "i play the role",
-    "i play the part",
-    "i play the villain",
-    "i play the hero",
-    "i play the rogue",
-    "i play the wizard",
-    "i play the bard",
-    "i play the elf",
-    "i play the king",
-    "i play the queen",
-    "i play the knight",
-    "i play the captain",
-    "i play the detective",
-    "i play the ghost",
-    "i play the lead",
-    "in the novel",
-    "my novel",
-    "my story",
-    "of my book",
-    "my poem",
-    "my novel begins",
-    "the narrator",
-    "raises his mug",
-    "raises her mug",
-    "draws his sword",
-    "draws her sword",
-    "in this scene",
-    "scene:",
-    "int.",
-    "monologue",
-    "as my alter ego",
-    "lyrics",
-    "verse 1",
-    "chorus",
-];
-
-const TITLES: &[&str] = &[
-    "colonel",
-    "lady",
-    "lord",
-    "captain",
-    "sir",
-    "count",
-    "countess",
-    "duke",
-    "duchess",
-    "princess",
-    "prince",
-    "king",
-    "queen",
-    "baron",
-    "baroness",
-    "general",
-    "inspector",
-    "detective",
-    "commander",
-    "dame",
-    "sheriff",
-    "emperor",
-    "empress",
-];
+/// Begin what holds of no world but the one that is supposed: to the end of the turn.
+const SUPPOSITIONS: &str = "suppose|supposing|assume|assuming|imagine|pretend|hypothetically|let's say|lets say|let us say|say i|say i'm|say i've|say my|say we|say we're|what if|for argument's sake|for the sake of argument|in theory";
+/// Begin what is only an example: to the end of the sentence.
+const EXAMPLES: &str = "for example|for instance|e,g,|e.g|eg|something like|along the lines of|as an example";
+/// What stands in front of a colon, and behind it a text that is spoken of rather than said.
+const TEXTS: &str = "sentence sentences phrase phrases wording grammar translation dialogue script essay paragraph caption headline slogan tagline bio limerick haiku poem rhyme verse riddle joke quote quotes proverb lyric lyrics song subtitles transcript exercise homework example examples sample samples input output prompt template persona testimonial draft translates proofread dummy placeholder fixture mock lorem fake password signature disclaimer duolingo horoscope fortune hint";
+/// What one asks to have done with a text.
+const TASKS: &str = "translate rewrite rephrase proofread paraphrase reword summarize summarise edit polish parse classify analyze analyse compose draft write reply correct dictation type";
+/// Verbs of who says something.
+const SAYING: &str = "said says say goes went wrote writes told tells put puts texted replied posted shouted announced read reads opens begins states claims insists sang sings joked jokes";
+/// What makes a turn one of data that stand for others.
+const DATA: &str = "to whom it may concern|dear sir|dear madam|dear hiring|test user|test users|test data|test account|dummy|placeholder|sample data|sample user|mock data|seed data|seed script|lorem|john doe|jane doe|fixture|fixtures|example data|fake id|fake name|fake profile|security question|form field|form fields|dating profile|grammar exercise|testing testing|testing, testing|mic check|unit test|test case|test cases|test string";
 
 /// Beginnings of a sentence that is meant otherwise.
-const IRONY: &[&str] = &[
-    "yes of course, i'm",
-    "yes of course i'm",
-    "yes, of course, i'm",
-    "oh of course, i'm",
-    "of course, i'm a",
-    "of course i'm a",
-    "sure and ",
-    "sure, and ",
-    "yeah and ",
-    "yeah, and ",
-    "right and ",
-    "right, and ",
-    "great, and ",
-    "great and ",
-    "oh and ",
-    "oh, and ",
-    "of course, your",
-    "yeah right",
-    "yeah, right",
-    "as if ",
-    "oh sure",
-    "oh yeah",
-    "oh yes, ",
-    "oh great",
-    "because of course",
-    "wow, thanks",
-    "because i totally",
-    "oh totally",
-    "totally, ",
-    "sure, because",
-    "obviously i",
-    "clearly i",
-    "no, no, i",
-];
-const IRONY_ANYWHERE: &[&str] = &[
-    "/s",
-    "said no one",
-    "said nobody",
-    "in the world, truly",
-    "truly,",
-    "world, truly",
-    "naturally. i",
-    "world-famous",
-    "the pope",
-    "i'm batman",
-    "the emperor",
-    "just what i needed",
-    "queen of",
-    "king of",
-    "your majesty",
-    "emperor of",
-    "🙄",
-    "not!",
-    "lucky me",
-    "what a treat",
-    "how lovely for me",
-];
+const IRONY: &str = "yes of course, i'm|yes of course i'm|yes, of course, i'm|oh of course, i'm|of course, i'm a|of course i'm a|sure and |sure, and |\
+    yeah and |yeah, and |right and |right, and |great, and |great and |oh and |oh, and |of course, your|yeah right|yeah, right|as if |oh sure|\
+    oh yeah|oh yes, |oh great|because of course|wow, thanks|because i totally|oh totally|totally, |sure, because|obviously i|clearly i|\
+    no, no, i";
+/// What is meant otherwise wherever it stands.
+const IRONY_ANYWHERE: &str = "/s|said no one|said nobody|in the world, truly|truly,|world, truly|naturally. i|world-famous|the pope|i'm batman|the emperor|\
+    just what i needed|queen of|king of|your majesty|emperor of|🙄|not!|lucky me|what a treat|how lovely for me|😏|😒|🙃|😜|😉|;)|;-)|in my dreams|\
+    living the dream|nothing says|trust me|in another life|when i'm rich|when i am rich|when i'm famous|when i grow up|once i'm rich|in a past life|in a parallel|in an alternate|according to|\
+    rumor has it|rumour has it|legend has it|as they say|as the saying";
+/// They take back what a turn says.
+const TAKEN_BACK: &str = "just kidding|only kidding|kidding!|only joking|just joking|i'm joking|im joking|i'm kidding|im kidding|, jk|jk.|jk!|april fools|april fool's|... not!|... not";
 /// First words that, with a comma behind them, greet bad news.
-const WELCOMES: &[&str] = &[
-    "wonderful,",
-    "oh brilliant,",
-    "oh great,",
-    "oh wonderful,",
-    "oh fantastic,",
-    "oh joy,",
-    "oh perfect,",
-    "fantastic,",
-    "brilliant,",
-    "terrific,",
-    "marvelous,",
-    "marvellous,",
-    "splendid,",
-    "super,",
-];
+const WELCOMES: &str = "wonderful,|oh brilliant,|oh great,|oh wonderful,|oh fantastic,|oh joy,|oh perfect,|fantastic,|brilliant,|terrific,|marvelous,|marvellous,|\
+    splendid,|super,";
+
+fn is_listed(list: &str, phrase: &str) -> bool {
+    list.split('|').any(|listed| listed == phrase)
+}
+
+/// The words of a text in small letters.
+pub(super) fn words(small: &str) -> impl Iterator<Item = &str> {
+    small.split(|c: char| !(c.is_alphanumeric() || matches!(c, '\'' | '-'))).filter(|word| !word.is_empty())
+}
+
+/// Whether one of the phrases, with `|` between them, stands in a text.
+pub(super) fn has_any(small: &str, phrases: &str) -> bool {
+    phrases.split('|').any(|phrase| has(small, phrase))
+}
 
 /// Whether a phrase stands in a text, not inside of longer words.
 fn has(text: &str, phrase: &str) -> bool {
@@ -374,72 +117,6 @@ fn has(text: &str, phrase: &str) -> bool {
         let before = text.get(..at).and_then(|before| before.chars().next_back());
         let behind = text.get(at + phrase.len()..).and_then(|behind| behind.chars().next());
         !inside(before, phrase.chars().next()) && !inside(phrase.chars().next_back(), behind)
-    })
-}
-
-/// Whether a text gives orders to the memory or has the form of what a memory gives out.
-fn is_order(small: &str) -> bool {
-    let listed = small.lines().filter(|line| {
-        let line = line.trim_start();
-        let item = line.strip_prefix("- ").or_else(|| line.strip_prefix("* ")).or_else(|| line.strip_prefix('('));
-        item.is_some_and(|item| {
-            item.split_once(": ").is_some_and(|(who, _)| !who.is_empty() && who.split(' ').count() <= 2)
-        })
-    });
-    if dictates(small) {
-        return true;
-    }
-    let pairs = small
-        .split([',', ';', '\n', ' '])
-        .filter(|part| part.split_once('=').is_some_and(|(name, value)| name.len() > 1 && !value.is_empty()))
-        .count();
-    let scores = small.matches("(0.").count() + small.matches("[0.").count();
-    // "Recalled context:", and what was recalled: a heading and a list that somebody pasted.
-    let headed = small.trim_start().lines().next().is_some_and(|line| {
-        let words =
-            ["context", "memor", "recall", "retriev", "known facts", "profile", "transcript", "history", "notes on"];
-        line.trim_end().ends_with(':') && words.iter().any(|word| line.contains(word))
-    }) && small.trim().lines().count() > 1;
-    // "You are MemoryGPT."
-    let cast = small.trim_start().strip_prefix("you are ").is_some_and(|rest| {
-        let role = rest.split(['.', ',', '\n', ':']).next().unwrap_or_default();
-        has(role, "gpt")
-            || role.ends_with("gpt")
-            || role.contains("assistant")
-            || role.contains("bot")
-            || role.contains("model")
-    });
-    if headed || cast {
-        return true;
-    }
-    ORDERS.iter().any(|phrase| has(small, phrase)) || listed.count() > 1 || pairs > 1 || scores > 0
-}
-
-/// Whether it has the memory note something about others: "remember that Ann lives in Rome". Of oneself everybody may.
-fn dictates(small: &str) -> bool {
-    small.split(['.', '!', '?', '\n']).any(|sentence| {
-        let mut words = sentence.split(|c: char| !(c.is_alphanumeric() || c == '\'')).filter(|word| !word.is_empty());
-        let mut first = words.next();
-        while first.is_some_and(|word| {
-            matches!(word, "please" | "always" | "and" | "now" | "also" | "just" | "ok" | "okay" | "so")
-        }) {
-            first = words.next();
-        }
-        let orders = first.is_some_and(|word| {
-            matches!(
-                word,
-                "remember" | "note" | "save" | "store" | "record" | "memorize" | "memorise" | "learn" | "know"
-            )
-        });
-        orders
-            && words.next() == Some("that")
-            && words.next().is_some_and(|word| {
-                !word.starts_with("i'")
-                    && !matches!(
-                        word,
-                        "i" | "im" | "ive" | "my" | "we" | "our" | "we're" | "we've" | "from" | "as" | "since"
-                    )
-            })
     })
 }
 
@@ -480,144 +157,75 @@ fn is_code(text: &str) -> bool {
         || strange * 12 > trimmed.len().max(24)
 }
 
-/// Small words that tell languages apart.
-const ENGLISH: &[&str] = &[
-    "the", "i", "and", "is", "a", "to", "of", "my", "it", "that", "you", "in", "was", "for", "with", "have", "we",
-    "but", "not", "this", "me", "are", "im", "at", "on", "be", "he", "she", "so", "just",
-];
-const OTHERS: &[&str] = &[
-    "der",
-    "die",
-    "das",
-    "und",
-    "ich",
-    "nicht",
-    "ist",
-    "ein",
-    "eine",
-    "mein",
-    "meine",
-    "mit",
-    "auf",
-    "ja",
-    "wir",
-    "wohne",
-    "habe",
-    "bin",
-    "el",
-    "los",
-    "las",
-    "que",
-    "y",
-    "yo",
-    "mi",
-    "en",
-    "es",
-    "tengo",
-    "vivo",
-    "una",
-    "por",
-    "pero",
-    "le",
-    "la",
-    "les",
-    "je",
-    "j'habite",
-    "et",
-    "est",
-    "mon",
-    "ma",
-    "une",
-    "dans",
-    "pas",
-    "suis",
-    "m'appelle",
-    "il",
-    "che",
-    "di",
-    "sono",
-    "mia",
-    "mio",
-    "abito",
-    "ho",
-    "e",
-    "não",
-    "eu",
-    "um",
-    "uma",
-    "moro",
-    "ik",
-    "het",
-    "een",
-    "mijn",
-    "ben",
-    "niet",
-    "jag",
-    "och",
-    "är",
-    "min",
-    "på",
-    "jeg",
-    "og",
-    "det",
-    "от",
-    "я",
-    "и",
-    "в",
-    "не",
-    "на",
-    "живу",
-    "jestem",
-    "nie",
-    "się",
-    "w",
-    "mam",
-    "me",
-    "llamo",
-    "heisse",
-    "heiße",
-    "arbeite",
-    "kein",
-    "keinen",
-    "zwei",
-    "von",
-    "zu",
-];
-
 fn is_foreign(text: &str) -> bool {
     let (mut english, mut other, mut letters, mut ascii) = (0, 0, 0usize, 0usize);
     for word in text.split(|c: char| !(c.is_alphanumeric() || matches!(c, '\'' | '’'))).filter(|word| !word.is_empty())
     {
         let word = word.to_lowercase().replace('’', "'");
         let first = word.split('\'').next().unwrap_or_default();
-        english += usize::from(ENGLISH.contains(&first));
-        other += usize::from(OTHERS.contains(&word.as_str()));
+        english += usize::from(is_listed(ENGLISH, first));
+        other += usize::from(is_listed(OTHERS, &word));
         letters += word.chars().count();
         ascii += word.chars().filter(char::is_ascii).count();
     }
     other > english || (letters > 0 && ascii * 2 < letters)
 }
 
-/// What of a text its speaker says, with as many bytes as the text: what is quoted is blank. Or why there is nothing.
+/// What a turn's speaker says for himself, with as many bytes as the turn: what he does not say is blank. Or why there is nothing. `before` are the turns in
+/// front of it, the nearest first.
+pub(super) fn heard(turn: &Turn, before: &[Turn]) -> Result<String, Refusal> {
+    let said = spoken(turn.content)?;
+    let awake = fiction::awake(&small(turn.content)).is_some();
+    if !awake && (is_in_story(before) || fiction::is_another(turn)) {
+        return Err(Refusal::Fiction);
+    }
+    Ok(said)
+}
+
+/// Whether the turns before leave a story or a game open.
+fn is_in_story(before: &[Turn]) -> bool {
+    // Who is answered in a story goes on with it.
+    if before.first().is_some_and(|turn| turn.role != Role::User && spoken(turn.content) == Err(Refusal::Fiction)) {
+        return true;
+    }
+    for turn in before {
+        let small = small(&blanked(turn.content));
+        if fiction::opens(&small) || (turn.role == Role::User && fiction::is_another(turn)) {
+            return true;
+        }
+        if turn.role == Role::User && fiction::ends(&small) {
+            return false;
+        }
+    }
+    false
+}
+
+fn small(text: &str) -> String {
+    text.to_lowercase().replace('’', "'")
+}
+
+/// What of a text its speaker says, whatever stands before it.
 pub(super) fn spoken(text: &str) -> Result<String, Refusal> {
-    let small = text.to_lowercase().replace('’', "'");
-    if is_order(&small) || super::model::is_ours(&small) {
+    let small = small(text);
+    if orders::is_order(text, &small) || super::model::is_ours(&small) {
         return Err(Refusal::Order);
     }
     let open = blanked(text);
     if is_code(&open) {
         return Err(Refusal::Code);
     }
-    if (FICTION.iter().any(|phrase| has(&small, phrase)) || is_titled(&small)) && !is_awake(&small) {
-        return Err(Refusal::Fiction);
+    if has_any(&small, DATA) {
+        return Err(Refusal::Supposed);
     }
-    // "*slams the mug down*": who writes what he does plays a role.
-    let acts = text.split('*').skip(1).step_by(2).any(|part| {
-        let words = part.split_whitespace().count();
-        words > 1 && part.starts_with(char::is_lowercase) || matches!(part, "bows" | "kneels" | "curtsies")
-    });
-    if acts && !text.contains("**") {
-        return Err(Refusal::Fiction);
+    if fiction::is_story(&small) {
+        // What stands in front of "anyway" is of the story still.
+        let from = fiction::awake(&small).filter(|_| small.len() == text.len()).ok_or(Refusal::Fiction)?;
+        let told = fiction::is_story(small.get(..from).unwrap_or_default());
+        let blank = open.char_indices().flat_map(|(at, c)| match told && at < from && !c.is_whitespace() {
+            true => std::iter::repeat_n(' ', c.len_utf8()).collect::<Vec<char>>(),
+            false => vec![c],
+        });
+        return Ok(blank.collect());
     }
     if is_foreign(&open) {
         return Err(Refusal::Foreign);
@@ -625,28 +233,68 @@ pub(super) fn spoken(text: &str) -> Result<String, Refusal> {
     Ok(open)
 }
 
-/// Whether somebody introduces himself by a title that hardly anybody bears: "I'm Colonel Ashdown".
-fn is_titled(small: &str) -> bool {
-    let words: Vec<&str> =
-        small.split(|c: char| !(c.is_alphanumeric() || c == '\'')).filter(|word| !word.is_empty()).collect();
-    words.windows(3).any(|three| {
-        let [be, title, next] = three else { return false };
-        matches!(*be, "i'm" | "am" | "im")
-            && TITLES.contains(title)
-            && !matches!(*next, "of" | "at" | "in" | "for" | "and" | "on" | "to")
-    })
+/// What is supposed, given as an example, or a text that is spoken of: the parts of a text.
+fn framed(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut from = 0;
+    // The full stops of "e.g." end no sentence.
+    let text = text.replace("e.g.", "e,g,").replace("E.g.", "E,g,");
+    for sentence in text.split_inclusive(['.', '!', '?', '\n']) {
+        let end = from + sentence.len();
+        let small = small(sentence);
+        // Where small letters are as long as capital ones, places in them are places in the text.
+        if small.len() == sentence.len() {
+            let head = small.trim_start_matches(|c: char| !c.is_alphanumeric());
+            let head = ["ok ", "okay ", "so ", "now ", "and ", "but ", "please ", "alright "]
+                .iter()
+                .fold(head, |head, word| head.strip_prefix(word).unwrap_or(head));
+            let begins = |phrase: &str| {
+                head.strip_prefix(phrase)
+                    .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '\''))
+            };
+            if SUPPOSITIONS.split('|').any(begins) || has_any(&small, "picture me|picture it|picture this") {
+                found.push(from..text.len());
+                return found;
+            }
+            if let Some(at) =
+                EXAMPLES.split('|').filter(|phrase| has(&small, phrase)).filter_map(|phrase| small.find(phrase)).min()
+            {
+                found.push(from + at..end);
+            }
+            if let Some(at) = small.find(": ").or_else(|| small.trim_end().strip_suffix(':').map(str::len))
+                && small.get(..at).is_some_and(is_head)
+            {
+                found.push(from + at..text.len());
+                return found;
+            }
+        }
+        from = end;
+    }
+    found
 }
 
-/// Whether somebody says that he speaks for himself, beside a story.
-pub(super) fn is_awake(text: &str) -> bool {
-    let small = text.to_lowercase();
-    let signs =
-        ["real me", "real life", "irl", "not me", "out of character", "ooc", "seriously", "anyway", "back to", "ok so"];
-    signs.iter().any(|sign| small.contains(sign))
+/// Whether what stands in front of a colon says that a text of somebody else, or for somebody else, stands behind it.
+fn is_head(head: &str) -> bool {
+    let words: Vec<&str> = words(head).collect();
+    let own = words.iter().any(|word| one_of(word, "i i'd i'll i've we me"));
+    // "My sister's away message:"
+    let anothers = words.iter().any(|word| word.ends_with("'s") || one_of(word, "his her their your"))
+        && words.iter().any(|word| {
+            one_of(
+                word,
+                "message text email mail letter note tweet post card ad status reply voicemail caption story speech",
+            )
+        });
+    // "Translate this:", but not "whoever edits the list, write it down:".
+    let asked = words.iter().find(|word| !one_of(word, "please can could would you now then and ok okay hey"));
+    words.len() <= 16
+        && (anothers
+            || asked.is_some_and(|word| one_of(word, TASKS))
+            || words.iter().any(|word| one_of(word, TEXTS) || (!own && one_of(word, SAYING))))
 }
 
-/// The text with fenced code, quotations, songs and forwarded mail blanked.
-fn blanked(text: &str) -> String {
+/// The text with fenced code, quotations, songs, forwarded mail and examples blanked.
+pub(super) fn blanked(text: &str) -> String {
     let mut bytes: Vec<Range<usize>> = Vec::new();
     for (open, close) in
         [("```", "```"), ("\"", "\""), ("“", "”"), ("«", "»"), ("„", "“"), ("🎶", "🎶"), ("🎵", "🎵"), ("`", "`")]
@@ -664,9 +312,13 @@ fn blanked(text: &str) -> String {
     // In single quotes: several words between a mark that something stands in front of, and one that nothing follows.
     let quotes: Vec<usize> =
         text.char_indices().filter(|(_, c)| matches!(c, '\'' | '‘' | '’')).map(|(at, _)| at).collect();
-    let edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
-    let opens = |at: usize| edge(text.get(..at).and_then(|before| before.chars().next_back()));
-    let closes = |at: usize| edge(text.get(at..).and_then(|behind| behind.chars().nth(1)));
+    // One opens behind a space and closes behind a word or its mark.
+    let in_front = |at: usize| text.get(..at).and_then(|before| before.chars().next_back());
+    let behind_it = |at: usize| text.get(at..).and_then(|behind| behind.chars().nth(1));
+    let opens = |at: usize| in_front(at).is_none_or(|c| c.is_whitespace() || matches!(c, '(' | '-' | '–' | '—' | ':'));
+    let closes = |at: usize| {
+        in_front(at).is_some_and(|c| !c.is_whitespace()) && behind_it(at).is_none_or(|c| !c.is_alphanumeric())
+    };
     let mut behind = 0;
     for open in quotes.iter().copied().filter(|at| opens(*at)) {
         let Some(close) =
@@ -684,6 +336,7 @@ fn blanked(text: &str) -> String {
             bytes.push(at..text.len());
         }
     }
+    bytes.extend(framed(text));
     let mut line = 0;
     for part in text.split_inclusive('\n') {
         if part.trim_start().starts_with('>') {
@@ -708,17 +361,31 @@ fn blanked(text: &str) -> String {
 
 /// Whether a sentence is meant otherwise by its form.
 pub(super) fn is_ironic(turn: &str, sentence: &str) -> bool {
-    let small = sentence.to_lowercase().replace('’', "'");
-    let turn = turn.trim_start().to_lowercase();
-    IRONY.iter().any(|phrase| small.trim_start().starts_with(phrase))
-        || IRONY_ANYWHERE.iter().any(|phrase| has(&small, phrase))
+    let written = sentence;
+    let sentence = small(sentence);
+    let turn = small(turn.trim_start());
+    // "I just LOVE mornings."
+    let loud = written.split_whitespace().any(|word| matches!(word, "LOVE" | "ADORE" | "LOVING"))
+        && written.chars().any(char::is_lowercase);
+    let gushes = ["oh", "ah", "yeah", "yes", "sure", "wow", "great", "right"].iter().any(|begin| {
+        sentence.trim_start().strip_prefix(begin).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+    }) && has_any(
+        &sentence,
+        "just love|just adore|absolutely love|absolutely adore|simply love|simply adore|totally love|so love",
+    );
+    let meant = has_any(&turn, TAKEN_BACK) && !has_any(&turn, "not kidding|no kidding|not joking|no joke");
+    IRONY.split('|').any(|phrase| sentence.trim_start().starts_with(phrase))
+        || has_any(&sentence, IRONY_ANYWHERE)
         || turn.contains("your majesty")
-        || WELCOMES.iter().any(|phrase| turn.starts_with(phrase))
+        || WELCOMES.split('|').any(|phrase| turn.starts_with(phrase))
+        || loud
+        || gushes
+        || meant
 }
 
 /// Whether all words of a value that say something stand in its source. The gate of every fact, whoever proposes it.
 pub fn is_grounded(value: &str, source: &str) -> bool {
-    let of = |text: &str| words(text, Language::English).into_iter().map(|word| word.term).collect::<Vec<u32>>();
+    let of = |text: &str| terms(text, Language::English).into_iter().map(|word| word.term).collect::<Vec<u32>>();
     let there = of(source);
     let asked = of(value);
     !asked.is_empty() && asked.iter().all(|term| there.contains(term))
