@@ -17,6 +17,7 @@ and into OUT/golden
     gemma_logits.json, gemma_logits.f32  logits and greedy text of random-f32.gguf from transformers
     copy_facts.json                      ten facts that no training text holds
     copy_answers.json                    answers of copy.gguf from transformers
+    facts_held_out.jsonl                 with facts.gguf: turns from another seed than the training's, with the facts that they state
     FAMILY.json, FAMILY.f32              logits and greedy text, or vectors, of the other families from transformers
 
 It is run by hand when a model or a golden file is to change; the tests only read what it wrote. Everything is seeded: two
@@ -25,6 +26,7 @@ Training takes half an hour on one free core for each trained model, the rest so
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -54,7 +56,7 @@ def main() -> None:
     if arguments.only in (None, "families"):
         families.make(models, goldens, report)
     if arguments.only == "facts":
-        make_facts(models)
+        make_facts(models, goldens)
     if arguments.only in ("facts", "families"):
         return
     model_file = vocabulary.train()
@@ -103,13 +105,15 @@ def make_copy(models: Path, goldens: Path, sp) -> None:
     golden.write_json(goldens / "copy_answers.json", golden.copy_answers(model, sp))
 
 
-def make_facts(models: Path) -> None:
-    """The model that writes facts; how good it is, `score_extraction --model` says."""
+def make_facts(models: Path, goldens: Path) -> None:
+    """The model that writes facts, and turns to score it by: `score_extraction --model` says how good it is."""
     sp = facts.make_vocabulary()
     model = gemma.half(facts.learn(sp, report=report))
     path = models / "facts.gguf"
     gemma.write(path, model, sp, "f16", "Engram facts")
     report(f"{path}: {path.stat().st_size:,} bytes")
+    lines = [json.dumps(turn, ensure_ascii=False) + "\n" for turn in facts.held_out()]
+    (goldens / "facts_held_out.jsonl").write_text("".join(lines))
 
 
 if __name__ == "__main__":

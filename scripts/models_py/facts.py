@@ -11,6 +11,7 @@ one sequence and repeated, with their gradients.
 import io
 import json
 import random
+import re
 import time
 from pathlib import Path
 
@@ -424,3 +425,33 @@ def learn(sp: sentencepiece.SentencePieceProcessor, tokens: int = TOKENS, report
                 shown = time.process_time()
                 report(f"{done:.0%}  step {step}  {seen / 1e6:.2f} M tokens  loss {mean:.4f}  answer tokens right {correct:.2%}")
     return model.eval()
+
+
+# Of the invented words in the held-out turns; those of the training are pieces of the vocabulary.
+HELD_OUT_STEMS = "lor mer vin tas gol dar fen bel sam rud kal nim pes tor wal".split()
+
+
+def held_out(conversations: int = 220, seed: int = 777) -> list[dict]:
+    """Turns from another seed and with other invented words than the training's, labelled as those of `tests/data/extraction`."""
+    rng, turns = random.Random(seed), []
+    stems, text.STEMS = text.STEMS, HELD_OUT_STEMS
+    for conversation in range(conversations):
+        shown, answer = window(rng, 1)
+        stated = json.loads(answer)["facts"]
+        for line in shown.replace("\n  ", " ").split("\n"):
+            number, role, speaker, said = re.fullmatch(r"- (?:(\d+) )?(user|assistant)(?: \(([^)]*)\))?: (.*)", line).groups()
+            turns.append({
+                "id": f"x{len(turns)}", "conversation": f"c{conversation}", "role": role, "speaker": speaker or role,
+                "at": len(turns) * 1000 + 1, "text": said, "kind": "held out",
+                "facts": [labelled(one) for one in stated if number and one["turns"] == [int(number)]],
+            })  # fmt: skip
+    text.STEMS = stems
+    return turns
+
+
+def labelled(one: dict) -> dict:
+    """A fact as the labelled sets have it."""
+    attribute = " of ".join((one["attribute"], one["of"])) if one["attribute"] == "date" else one["attribute"]
+    if one["attribute"] == "favorite":
+        attribute = f"favorite {one['of']}"
+    return {"subject": one["subject"], "attribute": attribute, "value": one["value"]} | ({"ended": True} if one.get("ended") else {})

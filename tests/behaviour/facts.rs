@@ -307,6 +307,34 @@ fn an_audit_shows_what_is_wrong_and_changes_nothing() {
 }
 
 #[test]
+fn a_model_finds_what_no_pattern_reads() {
+    let server = Server::with_text(&["engram.model facts.gguf"]);
+    server.wait_for_models(1);
+    let mut client = server.client();
+    client.ok("MEM.CONFIG SET k consolidate-interval 0");
+    for (n, text) in [
+        "Nils called, that's my husband.",
+        "I turn 84 on Sunday.",
+        "Our saxophone team trains tonight.",
+        "I play chess.",
+        "Thinking about getting a budgie.",
+    ]
+    .iter()
+    .enumerate()
+    {
+        say(&mut client, "user", 1_000 + n as u64, text);
+    }
+    let patterns = client.ok("MEM.CONSOLIDATE k EXTRACT DRYRUN");
+    let report = client.ok("MEM.CONSOLIDATE k EXTRACT MODEL facts");
+    assert!(report.field("learned").int() > patterns.field("learned").int(), "{report:?}");
+    let found = facts(&mut client, "");
+    for fact in ["Ann's husband is Nils.", "Ann plays chess.", "Ann plays saxophone."] {
+        assert!(found.iter().any(|content| content == fact), "{fact}: {found:?}");
+    }
+    assert!(!found.iter().any(|content| content.contains("budgie")), "{found:?}");
+}
+
+#[test]
 fn what_a_model_proposes_is_believed_only_where_a_turn_says_it() {
     // It was trained on other things, and writes facts of the right form that nobody stated.
     let server = Server::with_text(&["engram.model copy.gguf small=random-q4_0.gguf"]);

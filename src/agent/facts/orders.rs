@@ -75,6 +75,10 @@ fn is_pasted(small: &str) -> bool {
 
 /// Whether it is filled in like a form: several times a key and a value, or once what a form asks and nothing else. Nobody says so of himself.
 fn is_form(small: &str) -> bool {
+    // Data in brackets is for `is_code` to refuse.
+    if small.trim_start().starts_with(['{', '[']) {
+        return false;
+    }
     let entries = |of: &[char]| {
         let filled = small.split(of).filter(|part| {
             part.split_once(": ").is_some_and(|(key, value)| {
