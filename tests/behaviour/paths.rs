@@ -47,6 +47,21 @@ fn text_of(entries: &[Vec<(String, String)>]) -> String {
 }
 
 #[test]
+fn without_a_default_the_model_behind_every_call_answers() {
+    let server = Server::plain(&[]);
+    let mut client = server.client();
+    for (name, file) in [("unsure", UNSURE), ("sure", SURE)] {
+        client.ok(&format!("GEMMA.LOAD {name} {file}"));
+    }
+    assert!(client.err("GEMMA.GENERATE hello").contains("several models are loaded"));
+    client.ok("CONFIG SET engram.fast-model unsure engram.fallback-model sure");
+    let reply = ask(&mut client, "");
+    assert_eq!((reply.field("model").text(), reply.field("text").text()), ("sure".into(), RIGHT.into()));
+    client.ok("GEMMA.UNLOAD sure");
+    assert!(client.err("GEMMA.GENERATE hello MODEL sure").starts_with("NOMODEL"));
+}
+
+#[test]
 fn an_unsure_answer_is_given_up_for_that_of_the_second_model() {
     let server = server(&[]);
     for mut client in [server.client(), server.client3()] {

@@ -112,7 +112,7 @@ fn times_of_paths(report: &mut Report, c: &mut Connection, quick: bool) -> Outco
 fn savings(report: &mut Report, server: &Server, c: &mut Connection, quick: bool) -> Outcome<()> {
     doing("simple questions on the fast path, and the large model behind it");
     let questions = simple(if quick { 20 } else { 100 });
-    redis::cmd("CONFIG").arg(&["SET", "engram.fast-model", "copy", "engram.model", "large"]).query::<()>(c)?;
+    redis::cmd("CONFIG").arg(&["SET", "engram.fast-model", "copy", "engram.fallback-model", "large"]).query::<()>(c)?;
     let (mut right, mut fast) = (0, 0);
     for (n, question) in questions.iter().enumerate() {
         let key = format!("paths{n}");

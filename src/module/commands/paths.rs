@@ -192,10 +192,15 @@ impl Plan {
     }
 }
 
-/// The model that the settings name for the profile, else the default.
+/// The model that the settings name for the profile, else the default, else, where several are loaded and none is the default, the one that stands behind every call.
 fn usual(profile: Option<&str>) -> Result<Answerer, Error> {
     let named = profile.and_then(|profile| Some((profile, config::profile_model(profile)?)));
-    let Some((profile, name)) = named else { return Answerer::of(None) };
+    let Some((profile, name)) = named else {
+        return Answerer::of(None).or_else(|error| match config::fallback_model() {
+            Some(name) => Answerer::set("engram.fallback-model", &name),
+            None => Err(error),
+        });
+    };
     Answerer::of(Some(&name))
         .map_err(|error| because(error, &format!("engram.profile-models names it for PROFILE {profile}")))
 }
