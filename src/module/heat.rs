@@ -14,7 +14,7 @@ use engram_inference::pool::{Advance, Priority, Task};
 use engram_memory::{Effect, Embedded, Heat, HeatPlan, HeatStats, MemoryId, Missing, Seen, Snapshot, Space};
 
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
-use crate::datatype::{self, Found, Held, Underway};
+use crate::datatype::{self, Found, Underway};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str};
 use crate::jobs::Place;
 use crate::models::{self, Embedding, Text};
@@ -64,25 +64,6 @@ impl Drop for Told {
     fn drop(&mut self) {
         self.tell(Default::default());
     }
-}
-
-/// Whether the timer should look at this space now; plans the first look at one it has not seen.
-pub fn is_due(held: &mut Held, now: u64) -> bool {
-    let interval = held.space.config().heat_interval.saturating_mul(1_000);
-    if interval == 0 {
-        held.next_heat = 0;
-        return false;
-    }
-    // A setting that was lowered takes effect at once.
-    if held.next_heat == 0 || held.next_heat > now.saturating_add(interval) {
-        held.next_heat = now.saturating_add(interval);
-        return false;
-    }
-    if held.next_heat > now {
-        return false;
-    }
-    held.next_heat = now.saturating_add(interval);
-    true
 }
 
 /// Looks at a space, in the background.

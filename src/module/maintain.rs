@@ -137,8 +137,10 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
         }
         // Paused, it is due when it goes on.
         let maintains = config::maintains();
-        let consolidate = maintains && consolidate::is_due(held, now);
-        let heat = maintains && heat::is_due(held, now);
+        let config = held.space.config();
+        let (consolidation, look) = (config.consolidate_interval, config.heat_interval);
+        let consolidate = maintains && is_due(&mut held.next_consolidation, consolidation, now);
+        let heat = maintains && is_due(&mut held.next_heat, look, now);
         let used = if now.saturating_sub(held.use_sent) >= USE_EVERY && !held.used.is_empty() {
             held.use_sent = now;
             std::mem::take(&mut held.used)
@@ -193,6 +195,21 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
     if due.heat {
         heat::start_by_timer(ctx, &target);
     }
+}
+
+/// Whether what comes every `interval` seconds (0 = never) should come now. `next` is when, in Unix milliseconds: set here, the first time to an interval from now.
+fn is_due(next: &mut u64, interval: u64, now: u64) -> bool {
+    let interval = interval.saturating_mul(1_000);
+    if interval == 0 {
+        *next = 0;
+        return false;
+    }
+    let due = *next != 0 && *next <= now;
+    // A setting that was lowered takes effect at once.
+    if due || *next == 0 || *next > now.saturating_add(interval) {
+        *next = now.saturating_add(interval);
+    }
+    due
 }
 
 /// Removes what has expired and what is beyond a capacity, a unit in each turn of the event loop, until nothing of it is left.

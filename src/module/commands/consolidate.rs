@@ -133,25 +133,6 @@ fn decide(
     (Some(made.collect()), effects)
 }
 
-/// Whether the timer should consolidate this space now; plans the first run of one it has not seen.
-pub fn is_due(held: &mut Held, now: u64) -> bool {
-    let interval = held.space.config().consolidate_interval.saturating_mul(1_000);
-    if interval == 0 {
-        held.next_consolidation = 0;
-        return false;
-    }
-    // A setting that was lowered takes effect at once.
-    if held.next_consolidation == 0 || held.next_consolidation > now.saturating_add(interval) {
-        held.next_consolidation = now.saturating_add(interval);
-        return false;
-    }
-    if held.next_consolidation > now {
-        return false;
-    }
-    held.next_consolidation = now.saturating_add(interval);
-    true
-}
-
 /// Consolidates by the space's own settings, in the background.
 pub fn start_by_timer(ctx: Ctx, target: &Target) {
     let found =
