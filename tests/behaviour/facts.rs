@@ -189,6 +189,11 @@ fn the_timer_learns_by_itself_unless_it_is_switched_off() {
     say(&mut client, "user", 2_000, "I speak Danish.");
     pause_ms(2_500);
     assert_eq!(facts(&mut client, ""), ["Ann lives in Rome."]);
+    // Nobody asked, so what it has to say of the model that is missing goes into the log.
+    client.ok("MEM.CONFIG SET k extract on extract-model none");
+    say(&mut client, "user", 3_000, "I speak Finnish.");
+    wait_until("the log names the model", || server.log().contains("consolidating 'k': patterns read for facts alone"));
+    wait_until("patterns read", || facts(&mut client, "").len() > 1);
 }
 
 #[test]

@@ -190,6 +190,11 @@ impl Run {
         let Run { target, learning, dry, job, held, began, .. } = self;
         // Before anything is written: what is shared with a snapshot is copied by who writes.
         let (refused, notes) = learning.end();
+        if job.is_none() {
+            // Nobody gets the report of a run by timer.
+            let key = String::from_utf8_lossy(&target.key);
+            notes.iter().for_each(|note| ffi::log(Level::Notice, &format!("engram: consolidating '{key}': {note}")));
+        }
         #[cfg(feature = "latch")]
         crate::latch::pass();
         RUNS.fetch_add(1, Ordering::Relaxed);
