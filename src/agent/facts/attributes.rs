@@ -111,10 +111,21 @@ pub(super) fn is_idle(fact: &Fact) -> bool {
     let points = words.iter().any(|word| one_of(word, "it this that them these those him her you"));
     let other = match fact.attribute.as_str() {
         "likes" => words.iter().any(|word| lexicon::NUISANCES.contains(singular(word))),
+        // "I'm married to Excel", "sugar and I broke up".
+        attribute if is_person(attribute) => {
+            lexicon::FIRMS.contains(small.as_str())
+                || attribute == "partner"
+                    && (lexicon::TOOLS.contains(small.as_str())
+                        || one_of(&small, "sugar gluten caffeine coffee nicotine carbs chocolate alcohol meat dairy"))
+        }
         "lives_in" | "from" => lexicon::TOOLS.contains(small.as_str()) || lexicon::FIRMS.contains(last),
         // "Having lunch."
         "plan" => {
-            lexicon::TOOLS.contains(small.as_str())
+            lexicon::TOOLS.contains(last)
+                || ["running late", "running out", "going to the", "moving the", "moving my", "moving our"]
+                    .iter()
+                    .any(|errand| small.starts_with(errand))
+                || last == "bus"
                 || matches!(small.as_str(), "bed" | "sleep" | "evening" | "day" | "week")
                 || words.first().is_some_and(|first| one_of(first, "having getting grabbing eating"))
                     && words.iter().any(|word| one_of(word, "breakfast brunch lunch dinner coffee drinks tea pizza"))

@@ -11,12 +11,12 @@ use crate::context::Turn;
 
 /// They open a game.
 const GAMES: &str = "role play|roleplay|role-play|roleplaying|rp time|let's pretend|lets pretend|pretend to be|pretend you|pretend i|pretend we|pretend that|let's act|lets act|act the scene|act as if|\
-    imagine you are|imagine you're|everyone in character|all in character|session zero|session one|stay in character|in-character|in character from|in character please|in character as|text adventure|dungeon master|game master|new game|improv|let's do a scene|\
+    imagine you are|imagine you're|everyone in character|stay in character|in-character|in character from|in character please|in character as|text adventure|dungeon master|game master|new game|improv|let's do a scene|\
     practice dialogue|practise dialogue|practice conversation|interactive story|interactive fiction|continue our story|\
     continue the story|set the scene|let's play a|lets play a|i'll be the|i will be the|i'll play the|i play the role|i play the part|you be the|you be my|\
     you'll be the|you play the|you play my|you do the voices|i'll be brother|i'll be sister|be my dungeon|your character|you are the villain|for this game|you start. i|you go first|role-played|roleplayed|in this game|for the game";
 /// Words of stories.
-const STORIES: &str = "character|rough draft|once upon a time|alter ego|in stardew|in minecraft|in skyrim|in zelda|the sims|my sims|animal crossing|my save|in d&d|in dnd|protagonist|backstory|let's play|minecraft world|my world|in game|in-game|well met|\
+const STORIES: &str = "character|rough draft|once upon a time|alter ego|in stardew|in minecraft|in skyrim|in gta|in fortnite|in roblox|in zelda|the sims|my sims|animal crossing|my save|in d&d|in dnd|protagonist|backstory|let's play|minecraft world|my world|in game|in-game|well met|\
     campaign setting|fanfic|fan fiction|short story|screenplay|imagine i|you play|in the novel|in the film|in the movie|in the book|in the show|in the series|\
     my novel|my story|of my book|my poem|narrator|the chapter opens|the chapter begins|raises his mug|raises her mug|draws his sword|draws her sword|in this scene|\
     scene:|int.|monologue|as my alter ego|lyrics|verse 1|chorus|i play the villain|i play the hero|i play the rogue|i play the wizard|i play the bard|\

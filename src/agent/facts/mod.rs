@@ -83,7 +83,8 @@ pub fn extract(turn: &Turn, before: &[Turn]) -> Read {
     };
     let small = !spoken.split_whitespace().any(|word| word.starts_with(char::is_uppercase));
     let speaker = turn.speaker.unwrap_or(lexicon::NOBODY);
-    let lower = spoken.to_lowercase();
+    let shares =
+        has_any(&spoken.to_lowercase(), "roommate|roommates|flatmate|flatmates|housemate|housemates|roomie|roomies");
     // Whom "she" may mean in the next sentence.
     let mut person: Option<String> = None;
     // What has a date, where one sentence ends with it: "about the wedding. It's on 8 June."
@@ -107,7 +108,7 @@ pub fn extract(turn: &Turn, before: &[Turn]) -> Read {
         for rule in next.collect::<Vec<_>>() {
             apply(rule, &sentence, &spoken, speaker, &mut found);
         }
-        if has_any(&lower, "roommate|roommates|flatmate|flatmates|housemate|housemates|roomie|roomies") {
+        if shares {
             for rule in rules::LEFT.iter() {
                 apply(rule, &sentence, &spoken, speaker, &mut found);
             }
@@ -282,6 +283,8 @@ mod tests {
     fn every_rule_is_read() {
         // A pattern with a kind that is none would be passed over in silence.
         assert_eq!(rules::ALL.len(), rules::count());
+        let others = rules::SUCCESSORS.len() + rules::DATED.len() + rules::LEFT.len();
+        assert_eq!(others, rules::others());
     }
 
     #[test]
@@ -413,6 +416,15 @@ mod tests {
             "I'm a doctor of nothing.",
             "My friend Google told me.",
             "I hate my phone.",
+            "I work with Tom.",
+            "I work out at Fitness First.",
+            "If my boss asks, I live in Utrecht.",
+            "I'm married to Excel.",
+            "I'm vegan on Mondays.",
+            "I'm running late on Friday.",
+            "We have a dog at the office.",
+            "I don't mean I live in Rome.",
+            "Don't call me Tom.",
         ] {
             assert_eq!(facts(content), [""; 0], "{content}");
         }

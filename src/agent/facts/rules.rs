@@ -213,8 +213,8 @@ const RULES: &[(Finds, &[&str])] = &[
             "i be from ... <place> originally",
             "@ come|comes|hail|hails|originate from <place>",
             "@ was born ... in <place>",
-            "@ was raised in|on|near|outside <place>",
-            "@ grew up ... in|on|near|outside <place>",
+            "@ was raised in|near|outside <place>",
+            "@ grew up ... in|near|outside <place>",
             "@ spent my childhood in <place>",
             "@ be born and raised|bred in? <place>",
             "@ be <place> born and? bred|raised?",
@@ -297,7 +297,8 @@ const RULES: &[(Finds, &[&str])] = &[
     (
         Is("works_at"),
         &[
-            "@ {work} ... at|for|with <org>",
+            "@ {work} ... at|for <org>",
+            "@ {work} ... with <employer>",
             "@ {work} nights|days|shifts|weekends|part-time|full-time|mornings|evenings|part|full|there|over? time? at|for|in|with <workplace>",
             "@ be|have been? {work} ... at|for|with <org>",
             "@ be|have been? {work} at|for|in <workplace>",
@@ -1001,12 +1002,12 @@ const AFTER: &[(Finds, &[&str])] = &[
 pub(super) static SUCCESSORS: LazyLock<Vec<Rule>> = LazyLock::new(|| read(AFTER));
 
 /// Rules that hold where the sentence in front has named what has a date.
-pub(super) static DATED: LazyLock<Vec<Rule>> =
-    LazyLock::new(|| read(&[(DateOf, &["^ it be|'s now? on|for? the? <date>", "^ it will be on <date>"])]));
+pub(super) static DATED: LazyLock<Vec<Rule>> = LazyLock::new(|| read(ON));
+const ON: &[(Finds, &[&str])] = &[(DateOf, &["^ it be|'s now? on|for? the? <date>", "^ it will be on <date>"])];
 
 /// Rules that hold only where the turn speaks of who one lives with.
-pub(super) static LEFT: LazyLock<Vec<Rule>> =
-    LazyLock::new(|| read(&[(Ended("roommate"), &["^ <name> have? moved out"])]));
+pub(super) static LEFT: LazyLock<Vec<Rule>> = LazyLock::new(|| read(MOVED_OUT));
+const MOVED_OUT: &[(Finds, &[&str])] = &[(Ended("roommate"), &["^ <name> have? moved out"])];
 
 /// What has a date, where a sentence ends with it.
 pub(super) fn event(sentence: &Sentence) -> Option<Range<usize>> {
@@ -1072,6 +1073,12 @@ pub(super) fn that_may_hold(sentence: &Sentence) -> impl Iterator<Item = &'stati
 #[cfg(test)]
 pub(super) fn count() -> usize {
     texts().count()
+}
+
+/// How many the tables beside it have.
+#[cfg(test)]
+pub(super) fn others() -> usize {
+    [AFTER, ON, MOVED_OUT].into_iter().flatten().map(|(_, patterns)| patterns.len()).sum()
 }
 
 /// The patterns as they are written.

@@ -77,8 +77,13 @@ pub(super) fn is_supposed(sentence: &Sentence, at: &Range<usize>, attribute: &st
     if (start..at.start).any(|at| one_of(word(at), "goes went") && word(at + 1) == ",") {
         return true;
     }
+    // "Don't call me Tom."
+    if attribute == "name" && at.start > start && one_of(word(at.start - 1), "not never") {
+        return true;
+    }
     // "I never said I like fish."
-    let denied = |n: usize| one_of(word(n), "said say told claimed") && n > 0 && one_of(word(n - 1), "never not");
+    let denied =
+        |n: usize| one_of(word(n), "said say told claimed mean meant") && n > 0 && one_of(word(n - 1), "never not");
     if (start..at.start).any(denied) {
         return true;
     }
@@ -98,7 +103,8 @@ pub(super) fn is_supposed(sentence: &Sentence, at: &Range<usize>, attribute: &st
             !ends(hedge)
         } else if lexicon::CONDITIONS.contains(own) {
             // "If you ask me, I love jazz", but not "if I win, I'm going to Rome".
-            !(comma(hedge) && attribute != "plan" && !one_of(word(hedge + 1), "i we"))
+            let asked = (hedge + 2..at.start).any(|at| one_of(word(at), "ask asks asked")) && word(hedge + 1) != "you";
+            asked || !(comma(hedge) && attribute != "plan" && !one_of(word(hedge + 1), "i we"))
         } else if lexicon::REPORTS.contains(own) && word(at.start - 1) == "so" && word(at.start - 2) == "," {
             // "My boss wants the story told, so I'm giving a talk": whoever concludes speaks for himself.
             false
@@ -155,6 +161,7 @@ const LIMITS: &[&str] = &[
     "in my mind",
     "in spirit",
     "not true",
+    "as far as",
     "untrue",
     "a lie",
     "a myth",
@@ -198,6 +205,8 @@ fn is_passing(sentence: &Sentence, at: &Range<usize>, attribute: &str) -> bool {
         (at.start..end).any(|at| one_of(word(at), first) && (at + 1..at + 4).any(|at| one_of(word(at), last)))
     };
     let brief = spans("for the this only over", "weekend night evening afternoon day layover week holidays");
+    // "A cat on my lap that isn't mine", "a dog at the office".
+    let anothers = spans("not", "mine ours") || spans("at", "office work school");
     let until = spans(
         "till until",
         "sunday monday tuesday wednesday thursday friday saturday tomorrow sun mon tue wed thu fri sat",
@@ -212,12 +221,20 @@ fn is_passing(sentence: &Sentence, at: &Range<usize>, attribute: &str) -> bool {
         "lives_in" => brief || until || has("layover visiting vacation holiday conference"),
         "owns" | "pet" => {
             brief && !has("bought")
+                || attribute == "pet" && anothers
                 || until
                 || has(
                     "borrowed rented rental loaner loan borrowing renting hired fostering sitting dogsitting neighbour neighbor",
                 )
         }
-        "diet" => brief || until || has("until till"),
+        "diet" => {
+            brief
+                || until
+                || has(
+                    "until till when whenever mondays tuesdays wednesdays thursdays fridays saturdays sundays weekdays weekends",
+                )
+        }
+        "likes" | "dislikes" => one_of(word(at.end), "today tonight"),
         _ => false,
     }
 }
