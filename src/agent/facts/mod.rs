@@ -469,6 +469,7 @@ mod tests {
     #[test]
     fn a_date_may_stand_in_the_next_sentence() {
         assert_eq!(facts("Next project: the wedding. It's on 8 June."), ["Zed date of wedding 8 June"]);
+        assert_eq!(facts("I have an exam on 4 May."), ["Zed date of exam 4 May"]);
         assert_eq!(facts("Parents' evening is on 14 November."), ["Zed date of parents' evening 14 November"]);
         assert_eq!(facts("Tell me about the wedding. It's on page 8."), [""; 0]);
         assert_eq!(facts("It's on 8 June."), [""; 0]);
