@@ -166,6 +166,8 @@ pub(super) fn answer(before: &Turn, text: &str, speaker: &str, small: bool) -> V
                 )
         });
         let Some(start) = begins else { continue };
+        // Without capital letters a school is told by its name alone.
+        let kind = if sentence.small && *attribute == "studies_at" { &Kind::School } else { kind };
         if let Some((range, end)) = grammar::value(&sentence, start, *kind) {
             let alone = sentence.tokens.get(end).is_none_or(|token| {
                 token.ends_clause()

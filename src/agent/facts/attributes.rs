@@ -30,7 +30,7 @@ const NOWHERE: &str = "hr it marketing sales support finance legal engineering m
 /// What is no taste.
 const VAGUE: &str = "fridays weekends payday morning night evening people theme playing escaping one ones kind sort type stuff thing things";
 /// Favorites that are praise or blame, not tastes.
-const PRAISED: &str = "colleague person enemy excuse problem mistake human";
+const PRAISED: &str = "thing colleague person enemy excuse problem mistake human";
 
 pub(super) const ATTRIBUTES: [Attribute; 31] = [
     attribute("name", true, "{s}'s name is {v}.", "{s}'s name is no longer {v}."),
@@ -57,7 +57,8 @@ pub(super) const ATTRIBUTES: [Attribute; 31] = [
     attribute("uses", false, "{s} uses {v}.", "{s} no longer uses {v}."),
     attribute("pet", false, "{s} has a pet: {v}.", "{s} no longer has this pet: {v}.")
         .idle("mouse mice chicken chickens lab python fish pig duck rat boxer boxers pointer setter bird goose snake"),
-    attribute("plan", false, "{s} plans this: {v}.", "{s} no longer plans this: {v}."),
+    attribute("plan", false, "{s} plans this: {v}.", "{s} no longer plans this: {v}.")
+        .idle("newsletter account trial subscription updates service website site app list waitlist alerts emails"),
     attribute("brother", false, "{s}'s brother is {v}.", "{s}'s brother is not {v}."),
     attribute("sister", false, "{s}'s sister is {v}.", "{s}'s sister is not {v}."),
     attribute("son", false, "{s}'s son is {v}.", "{s}'s son is not {v}."),
@@ -107,14 +108,27 @@ pub(super) fn is_idle(fact: &Fact) -> bool {
     // A pet may be called Duck.
     let last = if fact.attribute == "pet" { value } else { small.as_str() }.split(' ').next_back().unwrap_or_default();
     let idle = known.is_some_and(|known| one_of(last, known.idle));
-    let points = words.iter().any(|word| one_of(word, "it this that them these those"));
+    let points = words.iter().any(|word| one_of(word, "it this that them these those him her you"));
     let other = match fact.attribute.as_str() {
         "likes" => words.iter().any(|word| lexicon::NUISANCES.contains(singular(word))),
-        "lives_in" | "from" => lexicon::TOOLS.contains(small.as_str()),
+        // "I'm married to Excel", "sugar and I broke up".
+        attribute if is_person(attribute) => {
+            lexicon::FIRMS.contains(small.as_str())
+                || attribute == "partner"
+                    && (lexicon::TOOLS.contains(small.as_str())
+                        || one_of(&small, "sugar gluten caffeine coffee nicotine carbs chocolate alcohol meat dairy"))
+        }
+        "lives_in" | "from" => lexicon::TOOLS.contains(small.as_str()) || lexicon::FIRMS.contains(last),
         // "Having lunch."
         "plan" => {
-            words.first().is_some_and(|first| one_of(first, "having getting grabbing eating"))
-                && words.iter().any(|word| one_of(word, "breakfast brunch lunch dinner coffee drinks tea pizza"))
+            lexicon::TOOLS.contains(last)
+                || ["running late", "running out", "going to the", "moving the", "moving my", "moving our"]
+                    .iter()
+                    .any(|errand| small.starts_with(errand))
+                || last == "bus"
+                || matches!(small.as_str(), "bed" | "sleep" | "evening" | "day" | "week")
+                || words.first().is_some_and(|first| one_of(first, "having getting grabbing eating"))
+                    && words.iter().any(|word| one_of(word, "breakfast brunch lunch dinner coffee drinks tea pizza"))
         }
         attribute => attribute.strip_prefix("favorite ").is_some_and(|thing| one_of(thing, PRAISED)),
     };

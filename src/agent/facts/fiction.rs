@@ -11,18 +11,18 @@ use crate::context::Turn;
 
 /// They open a game.
 const GAMES: &str = "role play|roleplay|role-play|roleplaying|rp time|let's pretend|lets pretend|pretend to be|pretend you|pretend i|pretend we|pretend that|let's act|lets act|act the scene|act as if|\
-    imagine you are|imagine you're|stay in character|in-character|in character as|text adventure|dungeon master|game master|new game|improv|let's do a scene|\
+    imagine you are|imagine you're|everyone in character|stay in character|in-character|in character from|in character please|in character as|text adventure|dungeon master|game master|new game|improv|let's do a scene|\
     practice dialogue|practise dialogue|practice conversation|interactive story|interactive fiction|continue our story|\
     continue the story|set the scene|let's play a|lets play a|i'll be the|i will be the|i'll play the|i play the role|i play the part|you be the|you be my|\
     you'll be the|you play the|you play my|you do the voices|i'll be brother|i'll be sister|be my dungeon|your character|you are the villain|for this game|you start. i|you go first|role-played|roleplayed|in this game|for the game";
 /// Words of stories.
-const STORIES: &str = "character|rough draft|once upon a time|alter ego|in stardew|in minecraft|in skyrim|in zelda|the sims|my sims|animal crossing|my save|in d&d|in dnd|protagonist|backstory|let's play|minecraft world|my world|in game|in-game|well met|\
+const STORIES: &str = "character|rough draft|once upon a time|alter ego|in stardew|in minecraft|in skyrim|in gta|in fortnite|in roblox|in zelda|the sims|my sims|animal crossing|my save|in d&d|in dnd|protagonist|backstory|let's play|minecraft world|my world|in game|in-game|well met|\
     campaign setting|fanfic|fan fiction|short story|screenplay|imagine i|you play|in the novel|in the film|in the movie|in the book|in the show|in the series|\
     my novel|my story|of my book|my poem|narrator|the chapter opens|the chapter begins|raises his mug|raises her mug|draws his sword|draws her sword|in this scene|\
     scene:|int.|monologue|as my alter ego|lyrics|verse 1|chorus|i play the villain|i play the hero|i play the rogue|i play the wizard|i play the bard|\
     i play the elf|i play the king|i play the queen|i play the knight|i play the captain|i play the detective|i play the ghost|i play the lead|\
     half-orc|half-elf|in the voice of|my avatar|my sim|my npc|the npc|the year 2|stardate|captain's log|dear diary|greetings, traveler|greetings traveler|\
-    my dream last night|from mars|on mars|from the moon|on the moon|from the future|from another planet|from outer space|in hell|cast myself|warm-up game|i kneel|i dreamt|i dreamed|had this dream|had a dream";
+    my dream last night|from mars|on mars|from the moon|from the future|from another planet|from outer space|cast myself|warm-up game|i kneel|i dreamt|i dreamed|had this dream|had a dream";
 /// Words of worlds that are not ours: two of them make a story.
 const WORLDS: &str = "sword swords castle kingdom realm quest tavern innkeeper wizard witch wizards elf elves elven dwarf dwarves dwarven orc orcs dragon \
     dragons goblin goblins spell spells potion potions vampire vampires werewolf starship spaceship galaxy martian moonbase cyborg heist \
@@ -35,7 +35,7 @@ const TITLES: &str = "colonel lady lord captain sir count countess duke duchess 
 /// Who says one of these speaks for himself for once: the game goes on.
 const ASIDES: &str = "real me|actual me|real life|real world|irl|out of character|out of game|ooc|jokes aside|joking aside|in reality|for real|not in the game|outside the game|outside of the game|stepping out";
 /// The same, at the beginning of a sentence.
-const TURNS: &str = "anyway|anyways|so anyway|seriously|ok so|okay so|ok, so|okay, so|on a serious note|but seriously|ok seriously|okay seriously|((";
+const TURNS: &str = "anyway|anyways|so anyway|seriously|ok so|okay so|ok, so|okay, so|on a serious note|but seriously|ok seriously|okay seriously|btw|by the way|oh and btw";
 /// They end a game.
 const ENDS: &str = "back to reality|back to real|back to work|back to business|enough of that|enough of the|stop the game|stop playing|stop there|dropping the act|drop the act|game over|end scene|\
     end of scene|end the game|done playing|let's stop|break character|ok enough|okay enough|that's enough|the end.|that was fun|enough for tonight|enough for today|topic change|change of topic|something of my own|on another note|real me again";
@@ -78,13 +78,15 @@ pub(super) fn awake(small: &str) -> Option<usize> {
     small.split_inclusive(['.', '!', '?', '\n']).find_map(|sentence| {
         let at = from + (sentence.len() - sentence.trim_start().len());
         from += sentence.len();
+        // Who plays says in brackets what is not of the game.
+        let aside = at == 0 && sentence.starts_with('(');
         let sentence = sentence.trim_start_matches(|c: char| !c.is_alphanumeric());
         let begins = |phrase: &str| {
             sentence
                 .strip_prefix(phrase)
                 .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '\''))
         };
-        (has_any(sentence, ASIDES) || has_any(sentence, ENDS) || TURNS.split('|').any(begins)).then_some(at)
+        (aside || has_any(sentence, ASIDES) || has_any(sentence, ENDS) || TURNS.split('|').any(begins)).then_some(at)
     })
 }
 
@@ -102,20 +104,30 @@ pub(super) fn is_another(turn: &Turn) -> bool {
     if small.len() != text.len() || has_any(&small, "call me|go by|known as|nickname|short for") {
         return false;
     }
-    ["my name is ", "my name's ", "i'm ", "i am "].iter().any(|says| {
+    // "Astronaut Ruiz.", says Ruiz.
+    let styled = small.split(['.', '!', '?', '\n']).any(|sentence| {
+        let mut words = words(sentence);
+        let (title, name) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        words.next().is_none() && lex::OCCUPATIONS.contains(title) && known.iter().any(|known| known == name)
+    });
+    let named = ["my name is ", "my name's ", "i'm ", "i am "].iter().any(|says| {
         small.match_indices(says).any(|(at, _)| {
             let alone =
                 small.get(..at).is_none_or(|before| !before.ends_with(|c: char| c.is_alphanumeric() || c == '"'));
             let rest = text.get(at + says.len()..).unwrap_or_default();
             let name: String = rest.chars().take_while(|c| c.is_alphabetic() || *c == '-').collect();
             let behind = rest.get(name.len()..).unwrap_or_default();
-            let ends = behind.is_empty() || behind.starts_with(['.', ',', '!', ';', ')']) || says.starts_with("my");
+            // "I am Thrain son of Gorm", "I am Orsolt of the Salt March".
+            let styled = [" son of", " daughter of", " of the", " the "].iter().any(|style| behind.starts_with(style));
+            let ends =
+                behind.is_empty() || behind.starts_with(['.', ',', '!', ';', ')']) || says.starts_with("my") || styled;
             let word = name.to_lowercase();
             let titled = name.starts_with(char::is_uppercase) && !name.chars().skip(1).all(char::is_uppercase);
             let same = known.iter().any(|known| known.starts_with(&word) || word.starts_with(known.as_str()));
             alone && ends && titled && !same && !lex::COMMON.contains(word.as_str()) && !is_adjective(&word)
         })
-    })
+    });
+    styled || named
 }
 
 /// "You're a customs officer and I'm a smuggler."

@@ -80,6 +80,12 @@ pub(super) enum Kind {
     School,
     /// A trip, and where it goes.
     Journey,
+    /// What is studied: a noun phrase whose head is in a list.
+    Discipline,
+    /// What people are allergic to: a noun phrase whose head is in a list.
+    Trigger,
+    /// An [`Org`](Kind::Org) that can be nothing but an employer by its name.
+    Employer,
 }
 
 impl Kind {
@@ -89,7 +95,12 @@ impl Kind {
         use Kind::*;
         matches!(
             (self, other),
-            (Job, Occupation) | (Org, Company | School) | (Noun, Doing) | (Tool, Product) | (Doing, Trip)
+            (Job, Occupation)
+                | (Org, Company | School | Employer)
+                | (Company, Employer)
+                | (Noun, Doing | Discipline | Trigger)
+                | (Tool, Product)
+                | (Doing, Trip)
         )
     }
 
@@ -124,6 +135,9 @@ impl Kind {
             "allergen" => Allergen,
             "school" => School,
             "journey" => Journey,
+            "discipline" => Discipline,
+            "trigger" => Trigger,
+            "employer" => Employer,
             _ => return None,
         })
     }
@@ -393,8 +407,15 @@ fn agrees(tokens: &[Token], at: usize, verb: usize, subject: &Subject) -> bool {
     );
     let base = is_base(token);
     match subject {
-        // Where the subject is left out, "like" is hardly ever the verb.
-        Subject::Speaker => !(third || verb == at && matches!(token.raw.as_str(), "like" | "can")),
+        // Where the subject is left out, "like" is hardly ever the verb, and "use Postgres" tells somebody to.
+        Subject::Speaker => {
+            !(third
+                || verb == at
+                    && one_of(
+                        token.raw.as_str(),
+                        "like can use run keep go drive eat play take ride grow come attend speak study",
+                    ))
+        }
         Subject::Named(_) | Subject::Before => !base,
     }
 }
@@ -423,6 +444,8 @@ fn subjects(sentence: &Sentence, at: usize) -> Vec<(Subject, usize)> {
     if let Some(name) = name(sentence, at).filter(|_| {
         !sentence.small
             && !is_behind_preposition(tokens, at)
+            // "Old Bessie" is hardly a person.
+            && !at.checked_sub(1).and_then(|at| tokens.get(at)).is_some_and(|token| one_of(token.word.as_str(), "old ol the this that"))
             && !at.checked_sub(1).is_some_and(|at| is_proper(sentence, at))
     }) {
         let end = skip_comma(tokens, name.end, &name);
@@ -571,6 +594,19 @@ pub(super) fn value(sentence: &Sentence, at: usize, kind: Kind) -> Option<(Range
             };
             found.clone().any(school).then_some(found)?
         }
+        Kind::Discipline => {
+            let found = described(sentence, at, &lex::DISCIPLINES, 3)?;
+            let show = word(found.end) == Some("and") && word(found.end + 1) == Some("order");
+            (!show).then_some(found)?
+        }
+        Kind::Trigger => described(sentence, at, &lex::TRIGGERS, 3)?,
+        Kind::Employer => {
+            let article = usize::from(word(at) == Some("the"));
+            let found = org(sentence, at + article)?;
+            let firm =
+                |at: usize| word(at).is_some_and(|word| lex::WORKPLACES.contains(word) || lex::FIRMS.contains(word));
+            found.clone().any(firm).then_some(found.clone())?
+        }
         Kind::Journey => {
             let head = described(sentence, at, &lex::JOURNEYS, 4)?;
             match word(head.end) {
@@ -613,7 +649,15 @@ pub(super) fn value(sentence: &Sentence, at: usize, kind: Kind) -> Option<(Range
             let first = word(at)?;
             (lex::RELATIONS.contains(first) || lex::RELATIONS.contains(singular(first))).then_some(at..at + 1)?
         }
-        Kind::Pet => described(sentence, at, &lex::PETS, 4).filter(|found| is_whole(tokens, found.end))?,
+        Kind::Pet => {
+            let found = described(sentence, at, &lex::PETS, 4).filter(|found| is_whole(tokens, found.end))?;
+            // "A dog's life", "a horse in this race".
+            let article = |at: usize| matches!(word(at), Some("a" | "an"));
+            let proverb = (article(at) || at.checked_sub(1).is_some_and(article))
+                && (tokens.get(found.end).is_some_and(|token| token.raw == "'s")
+                    || word(found.end) == Some("in") && matches!(word(found.end + 1), Some("this" | "the" | "that")));
+            (!proverb).then_some(found)?
+        }
         Kind::Thing => described(sentence, at, &lex::THINGS, 5)?,
         Kind::Vehicle => described(sentence, at, &lex::VEHICLES, 4).filter(|found| is_whole(tokens, found.end))?,
         Kind::Verb => noun(sentence, at, 7)?,
@@ -677,9 +721,18 @@ pub(super) fn one_of(word: &str, list: &str) -> bool {
 fn is_introduced(tokens: &[Token], at: usize) -> bool {
     let word = |back: usize| at.checked_sub(back).and_then(|at| tokens.get(at)).map_or("", |token| token.word.as_str());
     let noun = |word: &str| lex::RELATIONS.contains(word) || lex::PETS.contains(word);
+    let ahead = |by: usize| tokens.get(at + by).map_or("", |token| token.word.as_str());
+    // "dez moved out", "fola isn't my roommate any more".
+    let denied = usize::from(ahead(2) == "not");
+    let followed = (ahead(1) == "moved" && ahead(2) == "out")
+        || (ahead(1) == "be" && one_of(ahead(2 + denied), "my our") && noun(ahead(3 + denied)));
+    // "me n dario broke up".
+    let parted = word(1) == "and" && one_of(word(2), "me i") && one_of(ahead(1), "broke split");
     one_of(word(1), "named called name me")
         || noun(word(1))
         || (one_of(word(1), ", - ( be 's") && (noun(word(2)) || one_of(word(2), "name")))
+        || followed
+        || parted
 }
 
 /// Whether a token is a word in capitals that may be a name.
@@ -839,7 +892,7 @@ fn occupation(sentence: &Sentence, at: usize) -> Option<Range<usize>> {
     let tokens = &sentence.tokens;
     let mut start = at;
     while tokens.get(start).is_some_and(|token| {
-        one_of(token.word.as_str(), "a an the new their our your my full-time part-time retired proud certified qualified registered local resident professional freelance self-employed") || lex::ADVERBS.contains(token.word.as_str())
+        one_of(token.word.as_str(), "a an the new their our your my full-time part-time retired proud certified qualified registered local resident professional freelance self-employed") || (lex::ADVERBS.contains(token.word.as_str()) && !one_of(token.word.as_str(), TURNING))
     }) {
         start += 1;
     }
@@ -861,6 +914,10 @@ fn occupation(sentence: &Sentence, at: usize) -> Option<Range<usize>> {
         if lex::STOPS.contains(token.word.as_str()) && !matches!(token.word.as_str(), "of") {
             break;
         }
+        // "Basically a therapist."
+        if lex::HEDGES.contains(token.word.as_str()) {
+            return None;
+        }
         let last = token.word.rsplit('-').next().unwrap_or_default();
         let leads = at > start
             && tokens
@@ -870,6 +927,12 @@ fn occupation(sentence: &Sentence, at: usize) -> Option<Range<usize>> {
             || lex::OCCUPATIONS.contains(last)
             || is_trade(last)
             || (leads && is_agent(last))
+            // "A cabinet maker."
+            || (last == "maker"
+                && at > start
+                && tokens.get(at - 1).is_some_and(|of| {
+                    !one_of(of.word.as_str(), "decision trouble coffee ice match peace money noise tea bread pasta")
+                }))
             || (last == "lead"
                 && at > start
                 && tokens
@@ -1002,6 +1065,10 @@ fn described(sentence: &Sentence, at: usize, heads: &lex::Set, most: usize) -> O
     }
     let mut head = None;
     for at in start..start + most {
+        // "Parents' evening."
+        if at > start && tokens.get(at).is_some_and(|token| token.is("'")) {
+            continue;
+        }
         let Some(token) = tokens.get(at).filter(|token| !token.mark) else { break };
         let word = token.word.as_str();
         // "my dad's car" is not mine.
@@ -1024,13 +1091,19 @@ fn described(sentence: &Sentence, at: usize, heads: &lex::Set, most: usize) -> O
     Some(start..head?)
 }
 
-/// How many tokens from one on are in a list: "guinea pig" is where the list has `guinea-pig`.
+/// How many tokens from one on are in a list: "guinea pig" is where the list has `guinea-pig`, "viola da gamba" where it has `viola-da-gamba`.
 fn listed(tokens: &[Token], at: usize, set: &lex::Set) -> usize {
     let Some(first) = tokens.get(at).filter(|token| !token.mark) else { return 0 };
-    if let Some(second) = tokens.get(at + 1).filter(|token| !token.mark)
-        && in_set(set, &format!("{}-{}", first.word, second.word))
-    {
-        return 2;
+    if let Some(second) = tokens.get(at + 1).filter(|token| !token.mark) {
+        let two = format!("{}-{}", first.word, second.word);
+        if let Some(third) = tokens.get(at + 2).filter(|token| !token.mark)
+            && in_set(set, &format!("{two}-{}", third.word))
+        {
+            return 3;
+        }
+        if in_set(set, &two) {
+            return 2;
+        }
     }
     usize::from(in_set(set, &first.word))
 }

@@ -30,9 +30,10 @@ mod values;
 use crate::context::{Role, Turn};
 use crate::sentences::sentences;
 use attributes::{is_idle, is_person};
-use grammar::Subject;
-use rules::Rule;
-use stated::{is_of_others, is_past, is_request, is_supposed, question};
+use grammar::{Subject, one_of};
+use rules::{Finds, Rule};
+use source::has_any;
+use stated::{is_of_others, is_past, is_presupposed, is_request, is_supposed, question};
 use std::ops::Range;
 use tokens::Sentence;
 use values::{facts_of, is_adjective, text_of};
@@ -82,8 +83,14 @@ pub fn extract(turn: &Turn, before: &[Turn]) -> Read {
     };
     let small = !spoken.split_whitespace().any(|word| word.starts_with(char::is_uppercase));
     let speaker = turn.speaker.unwrap_or(lexicon::NOBODY);
+    let shares =
+        has_any(&spoken.to_lowercase(), "roommate|roommates|flatmate|flatmates|housemate|housemates|roomie|roomies");
     // Whom "she" may mean in the next sentence.
     let mut person: Option<String> = None;
+    // What has a date, where one sentence ends with it: "about the wedding. It's on 8 June."
+    let mut event: Option<String> = None;
+    // What the turn supposes, tells somebody for fun or asks: "I tell him I'm a doctor … so now I'm a doctor".
+    let mut supposed: Vec<Fact> = Vec::new();
     for range in parts(&spoken) {
         let sentence = tokens::sentence(&spoken, range.clone(), small);
         let text = spoken.get(range.clone()).unwrap_or_default();
@@ -91,6 +98,29 @@ pub fn extract(turn: &Turn, before: &[Turn]) -> Read {
         for rule in rules::that_may_hold(&sentence) {
             apply(rule, &sentence, &spoken, speaker, &mut found);
         }
+        // "I don't use Emacs any more. Zed, since June."
+        let ended = |attribute: &str| {
+            let is = |fact: &Fact| fact.ended && fact.attribute == attribute;
+            read.facts.iter().any(is) || found.iter().any(|(fact, _)| is(fact))
+        };
+        let next =
+            rules::SUCCESSORS.iter().filter(|rule| matches!(rule.finds, Finds::Is(attribute) if ended(attribute)));
+        for rule in next.collect::<Vec<_>>() {
+            apply(rule, &sentence, &spoken, speaker, &mut found);
+        }
+        if shares {
+            for rule in rules::LEFT.iter() {
+                apply(rule, &sentence, &spoken, speaker, &mut found);
+            }
+        }
+        let spoken_of = event.take();
+        if let Some(event) = spoken_of.filter(|_| found.is_empty()) {
+            for rule in rules::DATED.iter() {
+                apply(rule, &sentence, &spoken, speaker, &mut found);
+            }
+            found.iter_mut().for_each(|(fact, _)| fact.attribute = format!("date of {event}"));
+        }
+        event = rules::event(&sentence).map(|range| text_of(&spoken, &sentence.tokens, &range).to_lowercase());
         if found.is_empty() {
             continue;
         }
@@ -101,9 +131,11 @@ pub fn extract(turn: &Turn, before: &[Turn]) -> Read {
         // What stands in front of a question may be told: "I'm vegan, so what can I eat?"
         let told = if sentence.asks && !is_request(text) { question(&sentence) } else { sentence.tokens.len() };
         let stated = |(fact, at): &(Fact, Range<usize>)| {
-            at.end <= told && (!is_supposed(&sentence, at, &fact.attribute) || is_request(text))
+            is_presupposed(&sentence, at, &fact.attribute)
+                || at.end <= told && (!is_supposed(&sentence, at, &fact.attribute) || is_request(text))
         };
         let all = found.len();
+        supposed.extend(found.iter().filter(|found| !stated(found)).map(|(fact, _)| fact.clone()));
         found.retain(stated);
         found.sort_by_key(|(_, at)| at.start);
         if found.len() < all {
@@ -123,7 +155,7 @@ pub fn extract(turn: &Turn, before: &[Turn]) -> Read {
                 let Some(person) = &person else { continue };
                 fact.subject.clone_from(person);
             }
-            if !is_idle(&fact) {
+            if !is_idle(&fact) && !supposed.contains(&fact) {
                 push(&mut read.facts, fact);
             }
         }
@@ -134,7 +166,23 @@ pub fn extract(turn: &Turn, before: &[Turn]) -> Read {
         read.facts = answers::answer(before, &spoken, speaker, small);
     }
     settling::settle(&mut read.facts);
+    let (facts, unknown) = read.facts.iter().cloned().partition(|fact| is_known(fact, speaker, &read.facts, before));
+    read.facts = facts;
+    let unknown: Vec<Fact> = unknown;
+    if !unknown.is_empty() {
+        read.refused.push((Refusal::Supposed, 0..turn.content.len()));
+    }
     read
+}
+
+/// Whether a fact is about somebody whom the speaker has to do with, as far as can be told: of whom one knows, one says the first name, or who it is.
+/// "Clara Schumann played the piano" is about nobody here.
+fn is_known(fact: &Fact, speaker: &str, all: &[Fact], before: &[Turn]) -> bool {
+    let own = fact.subject == speaker;
+    let related = all.iter().any(|other| is_person(&other.attribute) && other.value == fact.subject);
+    let present = before.iter().any(|turn| turn.speaker == Some(fact.subject.as_str()));
+    let full = fact.subject.split_whitespace().count() > 1;
+    own || related || present || !(full || lexicon::FAMOUS.contains(fact.subject.to_lowercase().as_str()))
 }
 
 /// Sentences, cut once more at lines, and at full stops before small letters: in a chat those end sentences too.
@@ -185,9 +233,20 @@ fn apply(rule: &Rule, sentence: &Sentence, text: &str, speaker: &str, found: &mu
             Subject::Before => String::new(),
         };
         for (attribute, value, ended) in facts_of(rule, sentence, text, &matched) {
+            // Who is known by a name is not called otherwise, unless he says that he wants to be.
+            let other = attribute == "name"
+                && speaker.starts_with(char::is_uppercase)
+                && !sentence
+                    .tokens
+                    .get(matched.tokens.clone())
+                    .unwrap_or(&[])
+                    .iter()
+                    .any(|token| one_of(&token.word, "call calls go"))
+                && !speaker.to_lowercase().contains(&value.to_lowercase())
+                && !value.to_lowercase().contains(&speaker.to_lowercase());
             let demonym = attribute == "name" && is_adjective(&value);
             let oneself = attribute != "name" && value.eq_ignore_ascii_case(&subject);
-            if !value.is_empty() && !demonym && !oneself {
+            if !value.is_empty() && !demonym && !oneself && !other {
                 found.push((Fact { subject: subject.clone(), attribute, value, ended }, matched.tokens.clone()));
             }
         }
@@ -224,6 +283,8 @@ mod tests {
     fn every_rule_is_read() {
         // A pattern with a kind that is none would be passed over in silence.
         assert_eq!(rules::ALL.len(), rules::count());
+        let others = rules::SUCCESSORS.len() + rules::DATED.len() + rules::LEFT.len();
+        assert_eq!(others, rules::others());
     }
 
     #[test]
@@ -304,7 +365,12 @@ mod tests {
         assert_eq!(said(&[opening, "OK, stop there.", "I live in Oslo."]), ["Oslo"]);
         // Whoever calls himself otherwise is somebody else, and stays so.
         assert_eq!(said(&["My name is Adrian Cole.", "I live in Rome."]), [""; 0]);
+        assert_eq!(said(&["I am Thrain son of Gorm.", "I live in Rome."]), [""; 0]);
+        assert_eq!(said(&["Finally. Astronaut Zed.", "I live in Rome."]), [""; 0]);
         assert_eq!(said(&["Call me Bo.", "I live in Oslo."]), ["Oslo"]);
+        // Who plays says in brackets what is not of the game.
+        assert_eq!(said(&["In character from here on!", "I live in Rome."]), [""; 0]);
+        assert_eq!(said(&["In character from here on!", "(I live in Oslo, by the way)"]), ["Oslo"]);
     }
 
     #[test]
@@ -330,6 +396,100 @@ mod tests {
         ] {
             assert_eq!(facts(content), [""; 0], "{content}");
         }
+    }
+
+    #[test]
+    fn what_is_limited_in_front_is_no_fact() {
+        for content in [
+            "On paper I'm a plumber.",
+            "For tax purposes I live in Malta.",
+            "It's not true that I live in Rome.",
+            "Just write that I'm a nurse.",
+            "Compared to her I'm a chef.",
+            "My toxic trait is I think I'm a chef.",
+            "I'm vegan until I smell bacon.",
+            "By Friday I'm a vegan or dead.",
+            "I tell him I'm a doctor. So now I'm a doctor.",
+            "Use Postgres for this.",
+            "I have a horse in this race.",
+            "My boat is the bath.",
+            "I'm a doctor of nothing.",
+            "My friend Google told me.",
+            "I hate my phone.",
+            "I work with Tom.",
+            "I work out at Fitness First.",
+            "If my boss asks, I live in Utrecht.",
+            "I'm married to Excel.",
+            "I'm vegan on Mondays.",
+            "I'm running late on Friday.",
+            "We have a dog at the office.",
+            "I don't mean I live in Rome.",
+            "Don't call me Tom.",
+        ] {
+            assert_eq!(facts(content), [""; 0], "{content}");
+        }
+        assert_eq!(facts("My boss wants it told, so I'm a vegan."), ["Zed diet vegan"]);
+        assert_eq!(facts("Please remember that I'm a nurse."), ["Zed works_as nurse"]);
+    }
+
+    #[test]
+    fn nobody_here_knows_who_is_famous() {
+        for content in ["Clara Schumann plays the piano.", "Messi plays football.", "Angela Merkel is a physicist."] {
+            assert_eq!(facts(content), [""; 0], "{content}");
+        }
+        assert_eq!(facts("My sister Eva Marsh lives in Lyon."), ["Eva Marsh lives_in Lyon", "Zed sister Eva Marsh"]);
+        assert_eq!(facts("Eva plays the piano."), ["Eva plays piano"]);
+    }
+
+    #[test]
+    fn who_laughs_and_agrees_does_not() {
+        for content in ["LMAO yes I'm a doctor", "haha sure, I own a boat", "Oh wonderful. I love mushrooms."] {
+            assert_eq!(facts(content), [""; 0], "{content}");
+        }
+        assert_eq!(facts("haha I own a boat"), ["Zed owns boat"]);
+    }
+
+    #[test]
+    fn what_is_named_in_passing_is_taken_for_granted() {
+        assert_eq!(facts("If my sister Eva comes, tell me."), ["Zed sister Eva"]);
+        assert_eq!(facts("Does my brother Tom need a visa?"), ["Zed brother Tom"]);
+        assert_eq!(facts("Is Tom my brother?"), [""; 0]);
+        assert_eq!(facts("She thinks: I should have stayed with my brother Tom."), [""; 0]);
+    }
+
+    #[test]
+    fn what_follows_what_has_ended_takes_its_place() {
+        assert_eq!(facts("I don't use Emacs any more. It's Helix now."), ["Zed uses Emacs ended", "Zed uses Helix"]);
+        assert_eq!(facts("It's Helix now."), [""; 0]);
+        assert_eq!(facts("Tom moved out, my new roommate is Kim."), ["Zed roommate Tom ended", "Zed roommate Kim"]);
+        assert_eq!(facts("Tom moved out of the way."), [""; 0]);
+        assert_eq!(facts("Greta isn't my boss any more, it's Renee."), ["Zed boss Greta ended", "Zed boss Renee"]);
+    }
+
+    #[test]
+    fn a_date_may_stand_in_the_next_sentence() {
+        assert_eq!(facts("Next project: the wedding. It's on 8 June."), ["Zed date of wedding 8 June"]);
+        assert_eq!(facts("I have an exam on 4 May."), ["Zed date of exam 4 May"]);
+        assert_eq!(facts("Parents' evening is on 14 November."), ["Zed date of parents' evening 14 November"]);
+        assert_eq!(facts("Tell me about the wedding. It's on page 8."), [""; 0]);
+        assert_eq!(facts("It's on 8 June."), [""; 0]);
+    }
+
+    #[test]
+    fn marks_may_be_spoken() {
+        assert_eq!(facts("the deliveries go home I live in Prato comma not in Rome full stop"), ["Zed lives_in Prato"]);
+        assert_eq!(facts("I live in Rome, there is no comma in it."), ["Zed lives_in Rome"]);
+    }
+
+    #[test]
+    fn what_is_studied_is_told_by_its_name() {
+        assert_eq!(facts("I switched courses, I'm doing geology now."), ["Zed studies geology"]);
+        assert_eq!(
+            facts("Our daughter Eva is fine. She's at Warwick studying law."),
+            ["Zed daughter Eva", "Eva studies law", "Eva studies_at Warwick"]
+        );
+        assert_eq!(facts("I'm doing maths with my kid."), [""; 0]);
+        assert_eq!(facts("I dropped law and order from my list."), [""; 0]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ const PHRASES: &str = "ignore everything|each time you|every time you|whenever y
 /// At the head of a sentence they have something stored.
 const STORING: &str = "remember note save store record memorize memorise log file add set update register keep put write mark insert append change replace correct list enter tag label remove erase delete forget import commit learn know treat consider assume";
 /// What stands in front of an order.
-const POLITE: &str = "please always and now also just ok okay so hey hi can could would will you kindly then first next do not don't make sure to be";
+const POLITE: &str = "bot assistant machine memory robot please always and now also just ok okay so hey hi can could would will you kindly then first next do not don't make sure to be";
 /// What a memory is called.
 const MEMORY: &str = "memory memories record records database notes knowledge profile entry entries log logs file files facts summary context";
 /// Who is spoken of as "the user": of people who use something one says other things.

@@ -6,6 +6,7 @@
 use super::grammar::Pattern;
 use super::tokens::Sentence;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 /// What a rule finds.
@@ -110,6 +111,9 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ be <age> yo|y/o",
             "@ be <age> this|next|in|on january|february|march|april|may|june|july|august|september|october|november|december|month|year|week",
             "@ be a|an <age> years|year|yr old",
+            "^ i be <name> , <age> $",
+            "^ <name> here , <age> $",
+            "^ i be <name> ( <age> )",
             "@ be going on <age> $",
             "@ turned <age> $",
             "@ turned <age> last|this|on|in|yesterday|today|and|at|,",
@@ -136,6 +140,8 @@ const RULES: &[(Finds, &[&str])] = &[
             "i turn <age> on <date>",
             "<date> be my birthday",
             "<date> , my birthday",
+            "<date> please? ,|-|. that be my birthday",
+            "birthday .... mine be|'s on? <date>",
         ],
     ),
     (
@@ -148,6 +154,9 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ have? settled down? in <place>",
             "@ have? {moved} back|over|down|up|out|here|house|home|away|across|permanently? to|into <place>",
             "@ have? {moved} ... from ... to <place>",
+            "@ have? {moved} again? ,|:|- <place> this|now|since|it",
+            "for ... years|months , @ have been|lived|living in <place>",
+            "for ... years|months @ have been|lived|living in <place>",
             "@ have? moved in|into ... in <place>",
             "@ be in <place> now|these|nowadays|permanently",
             "@ be in <place> ... years|months|weeks now",
@@ -176,6 +185,7 @@ const RULES: &[(Finds, &[&str])] = &[
             "<place> , where i|we live|reside|settled",
             "@ be a|an <place> people|resident|local|girl|boy|guy|woman|man now|since",
             "@ be a resident of <place>",
+            "@ be a|an <place> resident",
             "@ be <place> based",
             "^ as a|an <place> resident|local ,? i|we",
         ],
@@ -198,11 +208,13 @@ const RULES: &[(Finds, &[&str])] = &[
         Is("from"),
         &[
             "@ be original|originally|proudly|proper? from <place>",
+            "@ be from <place> $",
+            "^ a|an <place> man|woman|lad|lass|girl|boy by|born",
             "i be from ... <place> originally",
             "@ come|comes|hail|hails|originate from <place>",
             "@ was born ... in <place>",
-            "@ was raised in|on|near|outside <place>",
-            "@ grew up ... in|on|near|outside <place>",
+            "@ was raised in|near|outside <place>",
+            "@ grew up ... in|near|outside <place>",
             "@ spent my childhood in <place>",
             "@ be born and raised|bred in? <place>",
             "@ be <place> born and? bred|raised?",
@@ -214,6 +226,7 @@ const RULES: &[(Finds, &[&str])] = &[
             "^ from <place> originally",
             "^ originally from? <place>",
             "<place> be where i|we come|grew|was be|from|up|born|raised",
+            "<place> , which be where i|we come|be|grew|was from|up|born|raised",
             "<place> be my|our hometown|homeland|birthplace",
             "my|our home? town|hometown|country be|, <place>",
             "my|our roots be in <place>",
@@ -228,6 +241,7 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ be <occupation> at|for|with",
             "@ be now the <occupation>",
             "@ have been a|an|the ... <occupation>",
+            "@ have been at|with <org> .... as a|an <occupation>",
             "@ have ... become|became a|an|the <occupation>",
             "@ became a|an|the <occupation>",
             "@ {work} ... as|: a|an|the? <job>",
@@ -236,7 +250,7 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ have? started|start|starting|began ... as their|a|an|the? <job>",
             "@ be starting ... as their|a|an|the? <job>",
             "@ trained|retrained|qualified|graduated|registered|certified|apprenticed as a|an|the? <job>",
-            "@ have? got|landed|took|accepted ... job|position|role|gig|work as a|an|the? <job>",
+            "@ have? got|landed|took|accepted ... job|position|post|role|gig|work as a|an|the? <job>",
             "@ got|was|been|be promoted|moved up? to <job>",
             "made|promoted|appointed|named|elected|hired|promoting me as|to? a|an|the? <occupation>",
             "@ moonlight|freelance|volunteer as a|an <job>",
@@ -248,6 +262,9 @@ const RULES: &[(Finds, &[&str])] = &[
             "^ first|second|third day|week|month|year as a|an|the? <job>",
             "@ be ... by trade|profession|training , a|an? <occupation>",
             "^ <occupation> by trade|profession|training|day",
+            "^ <occupation> at|for|with <company> $",
+            "^ i be <name> , <age> , <occupation> $",
+            "^ <name> here , <age> , <occupation> $",
             "^ <occupation> here $",
             "^ <occupation> here ,|-|and|so",
             "^ as a|an <occupation> ,? i|we|my",
@@ -280,7 +297,8 @@ const RULES: &[(Finds, &[&str])] = &[
     (
         Is("works_at"),
         &[
-            "@ {work} ... at|for|with <org>",
+            "@ {work} ... at|for <org>",
+            "@ {work} ... with <employer>",
             "@ {work} nights|days|shifts|weekends|part-time|full-time|mornings|evenings|part|full|there|over? time? at|for|in|with <workplace>",
             "@ be|have been? {work} ... at|for|with <org>",
             "@ be|have been? {work} at|for|in <workplace>",
@@ -289,19 +307,21 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ be <occupation> at|for|with <org>",
             "@ have been a|an|the ... <occupation> at|for|with <org>",
             "@ have been at|with <company> for|since",
+            "@ have worked at|for|with <org> for|since|all",
             "@ be still|back at|with <company>",
             "@ be with the? <company> these|now|nowadays|as|since",
             "@ be at <company> these|nowadays|as",
             "@ be at <company> since {lately}",
             "@ be at <company> now ,|$",
+            "@ be at the <company> now|in",
             "@ be employed by|at|with <org>",
             "@ have? been? ... {hired} by <org>",
             "@ was|got|be hired by|at <org>",
             "@ be on the ... team|staff at <company>",
             "@ sit|sits at <company>",
             "@ have? joined|join|joining <company> as|last|in|this|next|on",
-            "@ have? got|landed|taken|took|accepted|started|have ... job|position|role|gig at|in|with|for <org>",
-            "@ have? got|landed|taken|took|accepted|started|have ... job|position|role|gig at|in|with|for <workplace>",
+            "@ have? got|landed|taken|took|accepted|started|have ... job|position|post|role|gig at|in|with|for the? <org>",
+            "@ have? got|landed|taken|took|accepted|started|have ... job|position|post|role|gig at|in|with|for <workplace>",
             "@ have? started|start|starts|starting|began working? at|with|for <company> last|on|this|next|monday|in|today|yesterday|tomorrow|as|a",
             "@ have? started|start|starting|began working at|with|for <org>",
             "@ have? started|start|starting ... as their|a|an|the? <job> at|with|for|in <org>",
@@ -323,6 +343,7 @@ const RULES: &[(Finds, &[&str])] = &[
             "^ first|second|third|fourth week|day|month|year as a|an|the? <occupation> at|with <org>",
             "my employer be|, <org>",
             "<org> be where i work|teach",
+            "@ be a|an|the ... <occupation> in|of <noun> at|for|with <org>",
             "at <company> where i work",
         ],
     ),
@@ -333,11 +354,14 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ do not {work} ... at|for|in|with <org> any? more|anymore|longer",
             "@ be no longer at <company>",
             "@ be not ... at|with <company> any? more|anymore|longer",
+            "^ not|no with|at <company> any? more|anymore|longer",
             "@ used to work ... at|for <org>",
             "@ worked at|for <org> until|till|before",
             "@ have? left|quit|resigned|lost my|the job|position|post|role ... at|with|from <org>",
             "@ have? resigned from <org>",
             "@ have? left|quit <company> after ... years|months",
+            "@ have left|quit the? <employer> $",
+            "@ have? left|quit the? <employer> ,? for|to|in|finally|last|because",
             "@ have? quit|stopped working at|for <org>",
             "@ have? quit|stopped working at|in|for <workplace>",
             "@ used to work ... at|in|for <workplace>",
@@ -369,6 +393,14 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ do|did a|my ... {degree} in <noun>",
             "@ have? enrolled in <noun>",
             "@ be enrolled in <noun>",
+            "@ switched|changed course|courses|major|majors|degree|degrees|subject|subjects|programme|program .... @ be|do doing|studying|taking? <discipline>",
+            "@ have? switched|transferred|changed over? to <discipline>",
+            "switched over? to <discipline> $",
+            "it be <discipline> that|which? i study",
+            "@ be at <org> studying|reading|doing <discipline>",
+            "@ be in my ... year .... doing|studying|reading <discipline>",
+            "@ be a|an <discipline> fresher|freshman|sophomore|undergraduate|postgrad",
+            "i do <discipline> now $",
             "@ be in my ... year of|studying|doing <noun>",
             "@ switched|changed my major to <noun>",
             "@ read|reading|take|taking <noun> at university|uni|college",
@@ -381,15 +413,28 @@ const RULES: &[(Finds, &[&str])] = &[
         ],
     ),
     (
+        Ended("studies"),
+        &[
+            "@ have? dropped|quit <discipline>",
+            "@ have? given|gave up <discipline>",
+            "@ have? stopped|quit studying <discipline>",
+            "@ used to study <discipline>",
+            "@ no longer study <discipline>",
+            "@ do not study <discipline> any? more|anymore|longer",
+        ],
+    ),
+    (
         Is("studies_at"),
         &[
             "@ study|studying|studies ... at <org>",
+            "@ be at <org> studying|reading|doing <discipline>",
             "@ be studying ... at <org>",
             "@ be ... doing|reading|studying <noun> at <school>",
             "@ be ... doing|getting|finishing|pursuing|starting ... {degree} ... at <org>",
             "@ be ... a|an ... {student} at <company>",
             "@ be a|an <company> student|freshman|sophomore|undergrad",
             "@ be in my ... year|semester|term ... at <org>",
+            "@ be a|an first|second|third|fourth|final|1st|2nd|3rd|4th year at <org>",
             "@ be ... enrolled ... at <org>",
             "@ be at <school> $",
             "@ have? enrolled {school}? at <org>",
@@ -445,7 +490,8 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ have? gave|given up? on? being? <diet>",
             "@ used to be a|an|on? <diet>",
             "@ was <diet> until|till|before",
-            "the? <diet> thing|diet be over|done|history|finished",
+            "the? <diet> thing|diet? be over|done|history|finished",
+            "no more <diet> for me|us",
         ],
     ),
     (
@@ -468,7 +514,7 @@ const RULES: &[(Finds, &[&str])] = &[
     (
         DateOf,
         &[
-            "my|our|the <short> be on|for? <date>",
+            "my|our|the <short> will? be on|for? <date>",
             "my|our|the <short> ,|: <date>",
             "my|our|the <short> be set|scheduled|booked|planned|fixed|moved|confirmed for|on|to <date>",
             "my|our|the <short> date be|: <date>",
@@ -481,6 +527,8 @@ const RULES: &[(Finds, &[&str])] = &[
             "^ <event> be|'s ... on|for|until|to? <date>",
             "^ <event> on|: <date>",
             "^ <event> .... it be on now? <date>",
+            "^ <event> have? got|was|been? {moves} off|back|forward? to|till|until|for|on <date>",
+            "my|our|the <event> .... the? date be <date>",
             "^ <short> be|'s|: <date>",
             "@ have my|the|a|an <event> ... on <date>",
             "@ {moves} my|our|the <event> ... to|till|until|for|on <date>",
@@ -501,11 +549,17 @@ const RULES: &[(Finds, &[&str])] = &[
             "my|our <relation> of ... years|months ,? <name>",
             "my|our <relation> at work ,|be? <name>",
             "my|our other|first|second|third|youngest|eldest|oldest|middle|only|big|little <relation> ,|-|(|be? <name>",
+            "^ new <relation> be|'s <name>",
+            "my new? <relation> {call} <name>",
+            "^ my new <relation> ,|- <name>",
+            "what i|we ... have be a|an <relation> , <name>",
+            "not my|our <relation> any? more|anymore|longer ,|- it be <name>",
+            "not my|our <relation> any? more|anymore|longer , <name> be $",
             "my|our two|three|both|2|3 <relation> ,|-|:|(? <name>",
             "<name> be|'s my|our older|younger|little|big|twin|best|dear|new? <relation>",
             "<name> ,|-|( my|our <relation> )|,|-|.|$|of|who|from|here|and|is|has|said|says",
             "<name> , she|he|who|that be my|our <relation>",
-            "<name> - that be my|our <relation>",
+            "<name> ,|- that be my|our <relation>",
             "<name> .... , she|he be my|our <relation>",
             "<name> ... , my|our <relation> $",
             "<name> , being|as my|our <relation>",
@@ -529,7 +583,7 @@ const RULES: &[(Finds, &[&str])] = &[
         Unrelated,
         &[
             "@ have? broke|broken|split|separated things|it|off|up? with|from <name>",
-            "broke|split up , <name> and i|me",
+            "broke|split up for? good? , <name> and i|me",
             "<name> and i|me ... broke|split|broken|separated|divorced up?",
             "i|me and <name> broke|split up",
             "<name> and i|me be|got divorced|separated|over|done",
@@ -565,8 +619,11 @@ const RULES: &[(Finds, &[&str])] = &[
             "no <noun> for me , i be allergic",
             "no <noun> , i|we be allergic",
             "<noun> ,|- i|we be allergic to it|them|that|those",
+            "^ only? <trigger> , i be allergic $",
+            "no|skip|without|avoid the? <trigger> .... i be allergic $",
+            "<trigger> be off|out the? table|question? for me , i be allergic $",
             "<noun> , which .... i be allergic to",
-            "@ can not eat|have <noun> , i be allergic",
+            "@ can not eat|have|touch|be ... <trigger> , @ be allergic",
             "<noun> gives|give me hives|rash",
             "<noun> make|makes|made my throat|tongue|face|lips|mouth|eyes|skin swell|itch|puff|close|tingle|water",
             "@ carry an? epipen for|because <noun>",
@@ -645,6 +702,7 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ have not played ... <game> since",
             "@ hung up my ... <game>",
             "no more <game> for me",
+            "<game> be over|done|finished for me",
         ],
     ),
     (
@@ -666,6 +724,7 @@ const RULES: &[(Finds, &[&str])] = &[
             "my|our|the <thing> .... i|we have had|owned it|her|him since|for",
             "the <thing> be mine|ours $",
             "the <thing> be mine|ours now",
+            "<vehicle> be mine|ours now",
             "the <thing> stays with me",
         ],
     ),
@@ -691,6 +750,8 @@ const RULES: &[(Finds, &[&str])] = &[
         &[
             "@ have? been? use|uses|using <tool>",
             "@ use|using|run|running ... <product>",
+            "@ use|using|run|running .... with <product> behind|underneath|under|below|beneath",
+            "@ use <tool> for ... and <tool> for",
             "@ be|have been? running <product>",
             "@ be|have been? using <tool>",
             "@ have? switched|migrated over|back? to <tool>",
@@ -715,12 +776,14 @@ const RULES: &[(Finds, &[&str])] = &[
             "<product> be what i|we use",
             "my daily driver be <product>",
             "my go-to ... be|'s <product>",
-            "my|our editor|ide|stack|database|db|shell|setup|os|distro|browser|terminal be|'s|: <tool>",
+            "my|our editor|ide|ci|build|backend|frontend|stack|database|db|shell|setup|os|distro|browser|terminal be|'s|: <tool>",
             "my|our|the backend|frontend|stack|infra|code|codebase|app|site|website|pipeline|server|servers|service|services|team|cluster|toolchain|workflow ... be|runs|run|sits|lives|uses|use ... <product>",
             "my|our|the ... be {code} ... in|on|with|using <product>",
             "^ stack|setup be|'s|: <product>",
-            "everything .... sits|lives|runs|is in|on <product>",
-            "everything|it all? be|'s <product> everywhere|now|all|these|since",
+            "everything .... sits|lives|runs|run|builds|deploys|is in|on|with <product>",
+            "everything be|'s <product> everywhere|now|all|these|since",
+            "it be|'s all <product> everywhere|now|these|since",
+            "it all be|'s <product> everywhere|now|these|since",
             "moved|migrated|switched everything|it|us|all ... to <product>",
             "replaced it|that|them with <product>",
             "jobs|requests|logs|builds|traffic|queue go|goes through|to|into <product>",
@@ -740,6 +803,7 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ threw|kicked|tossed <product> out",
             "@ be done with <product>",
             "@ gave up on <product>",
+            "no more <product> here|for",
             "<product> be out|gone|history|uninstalled|retired",
         ],
     ),
@@ -761,6 +825,8 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ have? adopted|rescued a|an|one|two|three|2|3|another <pet>",
             "i share ... with my? two|a|an? <pet>",
             "two|three|a|an|four <pet> live with me|us ,|-|: <name>",
+            "^ a|an? <pet> ,|.|:|- his|her|its name be|'s <name>",
+            "@ have|got|adopted a|an <pet> , his|her|its name be|'s <name>",
             "<pet> live|lives with us|me ,|:|- <name>",
         ],
     ),
@@ -879,6 +945,7 @@ const RULES: &[(Finds, &[&str])] = &[
             "@ have? booked <journey>",
             "@ have <journey> booked|planned|coming in|for|this|next|up?",
             "@ have? signed up for <noun>",
+            "@ be signed|registered|entered up? for|in the|a|an ... <event>",
             "@ have? registered for <noun>",
             "@ have ... my|a|an? ... appointment|interview|surgery|operation|exam|audition|checkup on|next|in|at|this|tomorrow",
             "i have|got tickets for|to <noun>",
@@ -888,8 +955,11 @@ const RULES: &[(Finds, &[&str])] = &[
     (
         Ended("plan"),
         &[
-            "@ have? cancelled|canceled|scrapped my|our|the <noun>",
-            "@ have? called off my|our|the <noun>",
+            "@ have? cancelled|canceled|scrapped my|our|the <event>",
+            "@ have? cancelled|canceled|scrapped my|our|the <journey>",
+            "@ have? called off my|our|the <event>",
+            "@ have? called off my|our|the <journey>",
+            "@ have? cancelled|canceled my|our|the <trip>",
             "@ be not <trip> any? more|anymore|longer",
             "@ be not <trip> after all",
             "@ be not <trip> $",
@@ -907,8 +977,53 @@ const RULES: &[(Finds, &[&str])] = &[
 ];
 
 /// All rules, in order.
-pub(super) static ALL: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    RULES
+pub(super) static ALL: LazyLock<Vec<Rule>> = LazyLock::new(|| read(RULES));
+
+/// What comes after what has ended, in the same turn: "I no longer use Vim. It's Helix now."
+const AFTER: &[(Finds, &[&str])] = &[
+    (
+        Is("uses"),
+        &[
+            "^ it|its be? <product> now|these|from|instead|all",
+            "^ <product> now|instead $",
+            "^ <product> , since {lately}",
+            "^ <product> on|for all|everything",
+        ],
+    ),
+    (Is("plays"), &["^ it|its be? <game> now|these|from|instead", "^ <game> now|instead $"]),
+    (Is("lives_in"), &["^ it|its be? <place> now|these|instead", "^ <place> now $"]),
+    (Is("works_at"), &["^ it|its be? <company> now|these|instead", "^ <company> now $"]),
+    (Is("works_as"), &["^ it|its be? <occupation> now|these|instead"]),
+    (Is("diet"), &["^ it|its be? <diet> now|these|instead", "^ <diet> now $"]),
+    (Is("studies"), &["^ it|its be? <discipline> now|instead", "^ <discipline> now|instead $"]),
+];
+
+/// Rules that hold only where the same turn has said that the same attribute has ended.
+pub(super) static SUCCESSORS: LazyLock<Vec<Rule>> = LazyLock::new(|| read(AFTER));
+
+/// Rules that hold where the sentence in front has named what has a date.
+pub(super) static DATED: LazyLock<Vec<Rule>> = LazyLock::new(|| read(ON));
+const ON: &[(Finds, &[&str])] = &[(DateOf, &["^ it be|'s now? on|for? the? <date>", "^ it will be on <date>"])];
+
+/// Rules that hold only where the turn speaks of who one lives with.
+pub(super) static LEFT: LazyLock<Vec<Rule>> = LazyLock::new(|| read(MOVED_OUT));
+const MOVED_OUT: &[(Finds, &[&str])] = &[(Ended("roommate"), &["^ <name> have? moved out"])];
+
+/// What has a date, where a sentence ends with it.
+pub(super) fn event(sentence: &Sentence) -> Option<Range<usize>> {
+    static EVENT: LazyLock<Option<Pattern>> = LazyLock::new(|| Pattern::read("my|our|the <event>"));
+    let mut from = 0;
+    while let Some(found) = EVENT.as_ref()?.find(sentence, from) {
+        from = found.tokens.end;
+        if sentence.tokens.get(from..)?.iter().all(|token| token.mark) {
+            return found.values.into_iter().next().map(|(_, range)| range);
+        }
+    }
+    None
+}
+
+fn read(rules: &[(Finds, &'static [&'static str])]) -> Vec<Rule> {
+    rules
         .iter()
         .flat_map(|(finds, patterns)| patterns.iter().map(move |pattern| (*finds, *pattern)))
         .filter_map(|(finds, text)| {
@@ -919,7 +1034,7 @@ pub(super) static ALL: LazyLock<Vec<Rule>> = LazyLock::new(|| {
             Some(Rule { finds, pattern: Pattern::read(text)?, list })
         })
         .collect()
-});
+}
 
 /// Rules by their place in [`ALL`]: those of a word, and those that need none.
 type Index = (HashMap<&'static str, Vec<usize>>, Vec<usize>);
@@ -958,6 +1073,12 @@ pub(super) fn that_may_hold(sentence: &Sentence) -> impl Iterator<Item = &'stati
 #[cfg(test)]
 pub(super) fn count() -> usize {
     texts().count()
+}
+
+/// How many the tables beside it have.
+#[cfg(test)]
+pub(super) fn others() -> usize {
+    [AFTER, ON, MOVED_OUT].into_iter().flatten().map(|(_, patterns)| patterns.len()).sum()
 }
 
 /// The patterns as they are written.

@@ -46,6 +46,17 @@ pub(super) fn settle(facts: &mut Vec<Fact>) {
         let firm = fact.attribute == "partner"
             && fact.ended
             && all.iter().any(|other| other.attribute == "works_at" && other.ended && other.value == fact.value);
+        // "I have an exam on 4 May": the date says that it is planned.
+        let dated = fact.attribute == "plan"
+            && !fact.ended
+            && all.iter().any(|other| {
+                let of = other.attribute.strip_prefix("date of ").unwrap_or_default();
+                let small = fact.value.to_lowercase();
+                !of.is_empty()
+                    && (small == of
+                        || small.ends_with(&format!(" {of}"))
+                        || (of == "wedding" && small == "getting married"))
+            });
         // A pet by its kind, where there is one by its name.
         let kind = fact.attribute == "pet"
             && !fact.value.starts_with(char::is_uppercase)
@@ -63,6 +74,6 @@ pub(super) fn settle(facts: &mut Vec<Fact>) {
         let place = fact.attribute == "uses"
             && all.iter().any(|other| other.attribute == "lives_in" && other.value == fact.value)
             && !lexicon::TOOLS.contains(fact.value.to_lowercase().as_str());
-        !(ended || longer || tool || place || kind || home || student || firm || gone_off || outdone)
+        !(ended || longer || tool || place || kind || home || student || firm || gone_off || outdone || dated)
     });
 }

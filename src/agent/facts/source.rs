@@ -71,16 +71,16 @@ const SUPPOSITIONS: &str = "suppose|supposing|assume|assuming|imagine|pretend|hy
 /// Begin what is only an example: to the end of the sentence.
 const EXAMPLES: &str = "for example|for instance|e,g,|e.g|eg|something like|along the lines of|as an example";
 /// What stands in front of a colon, and behind it a text that is spoken of rather than said.
-const TEXTS: &str = "sentence sentences phrase phrases wording grammar translation dialogue script essay paragraph caption headline slogan tagline bio limerick haiku poem rhyme verse riddle joke quote quotes proverb lyric lyrics song subtitles transcript exercise homework example examples sample samples input output prompt template persona testimonial draft translates proofread dummy placeholder fixture mock lorem fake password signature disclaimer duolingo horoscope fortune hint";
+const TEXTS: &str = "line lines novel plot film movie book series episode chapter sentence sentences phrase phrases wording grammar translation dialogue script essay paragraph caption headline slogan tagline bio limerick haiku poem rhyme verse riddle joke quote quotes proverb lyric lyrics song subtitles transcript exercise homework example examples sample samples input output prompt template persona testimonial draft translates proofread dummy placeholder fixture mock lorem fake password signature disclaimer duolingo horoscope fortune hint";
 /// What one asks to have done with a text.
 const TASKS: &str = "translate rewrite rephrase proofread paraphrase reword summarize summarise edit polish parse classify analyze analyse compose draft write reply correct dictation type";
 /// Verbs of who says something.
-const SAYING: &str = "said says say goes went wrote writes told tells put puts texted replied posted shouted announced read reads opens begins states claims insists sang sings joked jokes";
+const SAYING: &str = "sing said says say goes went wrote writes told tells put puts texted replied posted shouted announced read reads opens begins states claims insists sang sings joked jokes roars roared shouts growls growled bellows whispers whispered cries cried yells yelled mutters muttered snarls hisses sighs replies replied exclaims murmurs booms declares";
 /// What makes a turn one of data that stand for others.
 const DATA: &str = "to whom it may concern|dear sir|dear madam|dear hiring|test user|test users|test data|test account|dummy|placeholder|sample data|sample user|mock data|seed data|seed script|lorem|john doe|jane doe|fixture|fixtures|example data|fake id|fake name|fake profile|security question|form field|form fields|dating profile|grammar exercise|testing testing|testing, testing|mic check|unit test|test case|test cases|test string";
 
 /// Beginnings of a sentence that is meant otherwise.
-const IRONY: &str = "yes of course, i'm|yes of course i'm|yes, of course, i'm|oh of course, i'm|of course, i'm a|of course i'm a|sure and |sure, and |\
+const IRONY: &str = "great, now |lovely, now |wonderful, now |fantastic, now |brilliant, now |yes of course, i'm|yes of course i'm|yes, of course, i'm|oh of course, i'm|of course, i'm a|of course i'm a|sure and |sure, and |\
     yeah and |yeah, and |right and |right, and |great, and |great and |oh and |oh, and |of course, your|yeah right|yeah, right|as if |oh sure|\
     oh yeah|oh yes, |oh great|because of course|wow, thanks|because i totally|oh totally|totally, |sure, because|obviously i|clearly i|\
     no, no, i";
@@ -92,8 +92,10 @@ const IRONY_ANYWHERE: &str = "/s|said no one|said nobody|in the world, truly|tru
 /// They take back what a turn says.
 const TAKEN_BACK: &str = "just kidding|only kidding|kidding!|only joking|just joking|i'm joking|im joking|i'm kidding|im kidding|, jk|jk.|jk!|april fools|april fool's|... not!|... not";
 /// First words that, with a comma behind them, greet bad news.
-const WELCOMES: &str = "wonderful,|oh brilliant,|oh great,|oh wonderful,|oh fantastic,|oh joy,|oh perfect,|fantastic,|brilliant,|terrific,|marvelous,|marvellous,|\
-    splendid,|super,";
+const WELCOMES: &str = "wonderful,|oh brilliant,|oh great,|oh wonderful,|oh fantastic,|oh joy|oh perfect,|fantastic,|brilliant,|terrific,|marvelous,|marvellous,|\
+    splendid,|super,|oh brilliant.|oh great.|oh wonderful.|oh fantastic.|oh perfect.|oh lovely.|oh splendid.|oh marvellous.|oh super.|oh lovely,|oh super,";
+/// What laughter is written with, at the beginning of a word.
+const LAUGHTER: [&str; 7] = ["lol", "lmao", "lmfao", "rofl", "haha", "hehe", "ahah"];
 
 fn is_listed(list: &str, phrase: &str) -> bool {
     list.split('|').any(|listed| listed == phrase)
@@ -174,7 +176,7 @@ fn is_foreign(text: &str) -> bool {
 /// What a turn's speaker says for himself, with as many bytes as the turn: what he does not say is blank. Or why there is nothing. `before` are the turns in
 /// front of it, the nearest first.
 pub(super) fn heard(turn: &Turn, before: &[Turn]) -> Result<String, Refusal> {
-    let said = spoken(turn.content)?;
+    let said = punctuated(spoken(turn.content)?);
     let awake = fiction::awake(&small(turn.content)).is_some();
     if !awake && (is_in_story(before) || fiction::is_another(turn)) {
         return Err(Refusal::Fiction);
@@ -198,6 +200,33 @@ fn is_in_story(before: &[Turn]) -> bool {
         }
     }
     false
+}
+
+/// Who dictates speaks the marks: "I live in Prato comma they keep driving to Florence full stop". As many bytes as before.
+fn punctuated(said: String) -> String {
+    const SPOKEN: [(&str, &str); 8] = [
+        (" full stop", ". "),
+        (" new line", ". "),
+        (" new paragraph", ". "),
+        (" question mark", "? "),
+        (" exclamation mark", "! "),
+        (" semicolon", "; "),
+        (" colon", ": "),
+        (" comma", ", "),
+    ];
+    let ends = |at: usize| said.get(at..).is_none_or(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()));
+    let spoken = |phrase: &str| said.match_indices(phrase).filter(|(at, _)| ends(at + phrase.len())).count();
+    // Of one that is called so there is one; who writes commas does not say them.
+    if spoken(" full stop") == 0 && (spoken(" comma") == 0 || said.contains(',')) {
+        return said;
+    }
+    let mut marked = said.clone();
+    for (phrase, mark) in SPOKEN {
+        for (at, _) in said.match_indices(phrase).filter(|(at, _)| ends(at + phrase.len())) {
+            marked.replace_range(at..at + phrase.len(), &format!("{mark:<width$}", width = phrase.len()));
+        }
+    }
+    marked
 }
 
 fn small(text: &str) -> String {
@@ -373,6 +402,15 @@ pub(super) fn is_ironic(turn: &str, sentence: &str) -> bool {
         &sentence,
         "just love|just adore|absolutely love|absolutely adore|simply love|simply adore|totally love|so love",
     );
+    // "LMAO yes I'm five": who laughs and agrees does not.
+    let agreed = |text: &str| {
+        let mut words = words(text).skip_while(|word| LAUGHTER.iter().any(|laugh| word.starts_with(laugh))).take(1);
+        words.any(|word| one_of(word, "yes yeah yep yup sure right totally absolutely obviously indeed"))
+    };
+    let laughs = |text: &str| {
+        let first = words(text).next().unwrap_or_default();
+        LAUGHTER.iter().any(|laugh| first.starts_with(laugh)) && agreed(text)
+    };
     let meant = has_any(&turn, TAKEN_BACK) && !has_any(&turn, "not kidding|no kidding|not joking|no joke");
     IRONY.split('|').any(|phrase| sentence.trim_start().starts_with(phrase))
         || has_any(&sentence, IRONY_ANYWHERE)
@@ -380,6 +418,8 @@ pub(super) fn is_ironic(turn: &str, sentence: &str) -> bool {
         || WELCOMES.split('|').any(|phrase| turn.starts_with(phrase))
         || loud
         || gushes
+        || laughs(&turn)
+        || laughs(&sentence)
         || meant
 }
 

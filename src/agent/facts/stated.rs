@@ -1,5 +1,6 @@
 //! Whether a sentence states what a pattern finds in it: not asks, supposes, denies, tells of somebody else or of a while ago.
 
+use super::attributes::is_person;
 use super::grammar::{Match, one_of};
 use super::lexicon;
 use super::rules::{Finds, Rule};
@@ -48,6 +49,14 @@ pub(super) fn is_supposed(sentence: &Sentence, at: &Range<usize>, attribute: &st
     if said > start + 1 && word(said - 1) == "say" && one_of(word(said - 2), "can could to") {
         return true;
     }
+    // "Write that I'm a nurse", "put down that I live in Rome".
+    let written = (start.max(said.saturating_sub(3))..said).find(|at| one_of(word(*at), "write put claim answer type"));
+    if said < at.start && written.is_some_and(|verb| verb == start || !one_of(word(verb - 1), "i we")) {
+        return true;
+    }
+    if is_limited(sentence, start..at.start) {
+        return true;
+    }
     // "In five years I'm the head of risk."
     let later = |at: usize| {
         one_of(word(at), "in within") && (at + 1..at + 4).any(|at| one_of(word(at), "years months decade decades"))
@@ -68,8 +77,13 @@ pub(super) fn is_supposed(sentence: &Sentence, at: &Range<usize>, attribute: &st
     if (start..at.start).any(|at| one_of(word(at), "goes went") && word(at + 1) == ",") {
         return true;
     }
+    // "Don't call me Tom."
+    if attribute == "name" && at.start > start && one_of(word(at.start - 1), "not never") {
+        return true;
+    }
     // "I never said I like fish."
-    let denied = |n: usize| one_of(word(n), "said say told claimed") && n > 0 && one_of(word(n - 1), "never not");
+    let denied =
+        |n: usize| one_of(word(n), "said say told claimed mean meant") && n > 0 && one_of(word(n - 1), "never not");
     if (start..at.start).any(denied) {
         return true;
     }
@@ -89,7 +103,11 @@ pub(super) fn is_supposed(sentence: &Sentence, at: &Range<usize>, attribute: &st
             !ends(hedge)
         } else if lexicon::CONDITIONS.contains(own) {
             // "If you ask me, I love jazz", but not "if I win, I'm going to Rome".
-            !(comma(hedge) && attribute != "plan" && !one_of(word(hedge + 1), "i we"))
+            let asked = (hedge + 2..at.start).any(|at| one_of(word(at), "ask asks asked")) && word(hedge + 1) != "you";
+            asked || !(comma(hedge) && attribute != "plan" && !one_of(word(hedge + 1), "i we"))
+        } else if lexicon::REPORTS.contains(own) && word(at.start - 1) == "so" && word(at.start - 2) == "," {
+            // "My boss wants the story told, so I'm giving a talk": whoever concludes speaks for himself.
+            false
         } else if lexicon::REPORTS.contains(own) {
             // What somebody reports of himself is said by him.
             !mine(4)
@@ -122,6 +140,61 @@ pub(super) fn is_supposed(sentence: &Sentence, at: &Range<usize>, attribute: &st
     before || behind || taken_back || told || is_passing(sentence, at, attribute)
 }
 
+/// What narrows a statement until it is none, in front of it: "on paper I'm a plumber", "it's not true that I live in Rome".
+const LIMITS: &[&str] = &[
+    "on paper",
+    "technically",
+    "legally",
+    "for tax purposes",
+    "some days",
+    "if anyone asks",
+    "if anybody asks",
+    "if they ask",
+    "compared to",
+    "next to",
+    "deep down",
+    "inside",
+    "at heart",
+    "to my",
+    "around here",
+    "in my head",
+    "in my mind",
+    "in spirit",
+    "not true",
+    "as far as",
+    "untrue",
+    "a lie",
+    "a myth",
+    "i think",
+    "i believe",
+    "i feel like",
+];
+
+/// Whether what stands in front of a statement in its clause narrows it to none.
+fn is_limited(sentence: &Sentence, before: Range<usize>) -> bool {
+    let words: Vec<&str> = before.filter_map(|at| sentence.tokens.get(at)).map(|token| token.raw.as_str()).collect();
+    let text = format!(" {} ", words.join(" "));
+    LIMITS.iter().any(|limit| match *limit {
+        // Only right in front: "I think I'm a chef".
+        "i think" | "i believe" | "i feel like" | "to my" | "inside" => {
+            text.trim_end().ends_with(&format!(" {limit}"))
+                || (*limit == "to my" && text.starts_with(" to my ") && words.len() == 3)
+        }
+        _ => text.contains(&format!(" {limit} ")),
+    })
+}
+
+/// Whether a naming takes for granted what it says: "my sister Eva" has a sister, whatever else is asked, supposed or told of her.
+pub(super) fn is_presupposed(sentence: &Sentence, at: &Range<usize>, attribute: &str) -> bool {
+    let word = |at: usize| sentence.tokens.get(at).map_or("", |token| token.word.as_str());
+    let named = attribute == "pet" && at.clone().any(|at| sentence.tokens.get(at).is_some_and(|token| token.capital));
+    (is_person(attribute) || named)
+        && at.len() <= 5
+        && one_of(word(at.start), "my our")
+        && !at.clone().any(|at| one_of(word(at), "be 's called named , : - name"))
+        && !(0..at.start).any(|at| lexicon::REPORTS.contains(word(at)) || lexicon::FANTASIES.contains(word(at)))
+}
+
 /// Whether it is so for a while only, or of something borrowed: "I'm the driver tonight", "a dog till Sunday".
 fn is_passing(sentence: &Sentence, at: &Range<usize>, attribute: &str) -> bool {
     let word = |at: usize| sentence.tokens.get(at).map_or("", |token| token.word.as_str());
@@ -132,6 +205,8 @@ fn is_passing(sentence: &Sentence, at: &Range<usize>, attribute: &str) -> bool {
         (at.start..end).any(|at| one_of(word(at), first) && (at + 1..at + 4).any(|at| one_of(word(at), last)))
     };
     let brief = spans("for the this only over", "weekend night evening afternoon day layover week holidays");
+    // "A cat on my lap that isn't mine", "a dog at the office".
+    let anothers = spans("not", "mine ours") || spans("at", "office work school");
     let until = spans(
         "till until",
         "sunday monday tuesday wednesday thursday friday saturday tomorrow sun mon tue wed thu fri sat",
@@ -146,12 +221,20 @@ fn is_passing(sentence: &Sentence, at: &Range<usize>, attribute: &str) -> bool {
         "lives_in" => brief || until || has("layover visiting vacation holiday conference"),
         "owns" | "pet" => {
             brief && !has("bought")
+                || attribute == "pet" && anothers
                 || until
                 || has(
                     "borrowed rented rental loaner loan borrowing renting hired fostering sitting dogsitting neighbour neighbor",
                 )
         }
-        "diet" => brief || until,
+        "diet" => {
+            brief
+                || until
+                || has(
+                    "until till when whenever mondays tuesdays wednesdays thursdays fridays saturdays sundays weekdays weekends",
+                )
+        }
+        "likes" | "dislikes" => one_of(word(at.end), "today tonight"),
         _ => false,
     }
 }

@@ -32,6 +32,11 @@ pub(super) fn facts_of(rule: &Rule, sentence: &Sentence, text: &str, matched: &M
             // Of a pattern with two values the second is the one that counts now.
             let Some((kind, range)) = (match (attribute, matched.values.as_slice()) {
                 ("pet", values) => values.iter().find(|(kind, _)| *kind == Kind::Name).cloned(),
+                // "Ship mechanic at Fehmarn Ferries", "at Warwick studying law".
+                ("works_as", values) => {
+                    values.iter().rfind(|(kind, _)| !matches!(kind, Kind::Company | Kind::Org | Kind::Name)).cloned()
+                }
+                ("studies_at", values) => values.iter().rfind(|(kind, _)| *kind != Kind::Discipline).cloned(),
                 _ => last,
             }) else {
                 return Vec::new();
@@ -70,6 +75,23 @@ pub(super) fn facts_of(rule: &Rule, sentence: &Sentence, text: &str, matched: &M
                 |at: usize, list: &str| sentence.tokens.get(at).is_some_and(|token| one_of(token.word.as_str(), list));
             if (attribute == "studies" && study && one_of(front, "the a my our some this"))
                 || (attribute == "owns" && gift)
+                // "I work out at Fitness First."
+                || (attribute == "works_at" && after(matched.verb + 1, "out"))
+                // "London style timetables."
+                || (attribute == "lives_in" && one_of(behind, "style time standards rules"))
+                // "A vegan or dead."
+                || (matches!(attribute, "diet" | "works_as") && behind == "or")
+                // "A doctor of nothing."
+                || (attribute == "works_as" && behind == "of" && after(range.end + 1, "nothing none bad my this chaos"))
+                // "We're 20 now in the group."
+                || (attribute == "age" && sentence.tokens.get(matched.tokens.start).is_some_and(|token| token.is("we")))
+                // "My boat is the bath."
+                || (attribute == "owns"
+                    && kind == Kind::Vehicle
+                    && behind == "be"
+                    && after(range.end + 1, "a an the")
+                    && grammar::value(sentence, range.end + 1, Kind::Thing).is_none())
+                || (attribute == "owns" && value_of(&range).starts_with("other "))
                 // "A nurse to my houseplants."
                 || (attribute == "works_as" && behind == "to" && after(range.end + 1, "my our these those"))
                 || (is_person(attribute) && front == "be" && is_adjective(&value_of(&range)))
@@ -136,6 +158,11 @@ pub(super) fn facts_of(rule: &Rule, sentence: &Sentence, text: &str, matched: &M
             let (Some((_, relation)), Some((_, name))) = (relation, name) else { return Vec::new() };
             let word = sentence.tokens.get(relation.start).map_or("", |token| token.word.as_str());
             let Some(attribute) = relation_of(tokens::singular(word)) else { return Vec::new() };
+            // "My friend Google."
+            let first = value_of(name).to_lowercase();
+            if lexicon::FIRMS.contains(first.as_str()) || one_of(&first, "siri alexa coffee wine chocolate beer tea") {
+                return Vec::new();
+            }
             let mut names = vec![value_of(name)];
             if tokens::singular(word) != word {
                 names.extend(others(sentence, name, Kind::Name).iter().map(value_of));
@@ -195,7 +222,7 @@ pub(super) fn others(sentence: &Sentence, first: &Range<usize>, kind: Kind) -> V
         loop {
             let word = |at: usize| sentence.tokens.get(at).map_or("", |token| token.word.as_str());
             next += match (word(next), word(next + 1), word(next + 2)) {
-                ("a", "bit" | "little" | "smattering" | "touch", "of") => 3,
+                ("a", "bit" | "little" | "smattering" | "touch", "of") | ("a", "little", "bit") => 3,
                 ("a", "little", _) | ("some", "basic", _) => 2,
                 // What was passed over as an adverb: "a bit of".
                 ("of", ..) => 1,
@@ -219,7 +246,7 @@ pub(super) fn others(sentence: &Sentence, first: &Range<usize>, kind: Kind) -> V
 }
 
 /// What nobody is allergic to but in jest.
-const DULL: &str = "people work morning mornings school fun drama nonsense stupid stupidity sport sports exercise exercising cardio running effort bullshit commitment small talk meetings meeting mondays emails email deadlines paperwork spreadsheets responsibility politics bad losing winning waking getting being money housework homework chores cleaning shopping adulting hills paying mistakes";
+const DULL: &str = "ex boss job life december january people work morning mornings school fun drama nonsense stupid stupidity sport sports exercise exercising cardio running effort bullshit commitment small talk meetings meeting mondays emails email deadlines paperwork spreadsheets responsibility politics bad losing winning waking getting being money housework homework chores cleaning shopping adulting hills paying mistakes";
 
 fn is_dull(value: &str) -> bool {
     let small = value.to_lowercase();
@@ -236,13 +263,15 @@ pub(super) fn is_taste(sentence: &Sentence, range: &Range<usize>) -> bool {
     let first = word(range.start);
     let vague = one_of(
         first,
-        "mine big huge massive total complete favorite when seeing hearing idea way fact look talking chatting being having getting thing things stuff new part bit more lot lots such same other next first last how",
+        "mine option version answer different big huge massive total complete favorite when seeing hearing idea way fact look talking chatting being having getting thing things stuff new part bit more lot lots such same other next first last how",
     );
     // "The ocean", but not "the dark sky", which is that of a picture.
-    let nature = range.len() == 1 && lexicon::NATURE.contains(first)
+    let nature = (range.len() == 1 || word(range.start + 1) == "of") && lexicon::NATURE.contains(first)
         // "The Beatles".
         || article == "the" && sentence.tokens.get(range.start).is_some_and(|token| token.capital);
-    !vague && (article != "the" && first != "the" || nature)
+    // "I hate my phone": the one at hand.
+    let own = one_of(article, "my our");
+    !vague && !own && (article != "the" && first != "the" || nature)
 }
 
 /// The value of a plan: what is done, without when.
