@@ -93,6 +93,10 @@ pub fn extract(turn: &Turn, before: &[Turn]) -> Read {
     let mut supposed: Vec<Fact> = Vec::new();
     for range in parts(&spoken) {
         let sentence = tokens::sentence(&spoken, range.clone(), small);
+        if sentence.tokens.len() > source::LONG_SENTENCE {
+            read.refused.push((Refusal::Long, range));
+            continue;
+        }
         let text = spoken.get(range.clone()).unwrap_or_default();
         let mut found = Vec::new();
         for rule in rules::that_may_hold(&sentence) {
@@ -277,6 +281,14 @@ mod tests {
         let read = extract(&turn(Role::User, content), &[]);
         assert_eq!(read.facts, [], "{content}");
         read.refused.first().map(|(why, _)| *why)
+    }
+
+    #[test]
+    fn what_is_longer_than_talk_is_not_read() {
+        assert_eq!(refusal(&"I live in Rome. ".repeat(2_000)), Some(Refusal::Long));
+        assert_eq!(refusal(&"I live in Rome and ".repeat(300)), Some(Refusal::Long));
+        let mail = format!("{}I live in Rome. Bye!", "The trains were late again today. ".repeat(300));
+        assert_eq!(facts(&mail), ["Zed lives_in Rome"]);
     }
 
     #[test]

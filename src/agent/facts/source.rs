@@ -29,11 +29,18 @@ pub enum Refusal {
     Irony,
     /// It names no turn that it could stand on, or is no fact by its form: of what a model proposes.
     Uncited,
+    /// It is longer than anybody talks: a turn of more than [`LONG_TURN`] bytes, or a sentence of more than [`LONG_SENTENCE`] words.
+    Long,
 }
+
+/// Bytes of a turn that is read, at most. What is longer was pasted, and reading takes more time than in proportion.
+const LONG_TURN: usize = 16 * 1024;
+/// Words and marks of a sentence that is read, at most.
+pub(super) const LONG_SENTENCE: usize = 256;
 
 impl Refusal {
     /// All of them, in the order in which they are counted.
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::Order,
         Refusal::Fiction,
         Refusal::Code,
@@ -42,6 +49,7 @@ impl Refusal {
         Refusal::Ungrounded,
         Refusal::Irony,
         Refusal::Uncited,
+        Refusal::Long,
     ];
 
     /// A word for it.
@@ -55,6 +63,7 @@ impl Refusal {
             Refusal::Ungrounded => "ungrounded",
             Refusal::Irony => "irony",
             Refusal::Uncited => "uncited",
+            Refusal::Long => "long",
         }
     }
 }
@@ -190,7 +199,7 @@ fn is_in_story(before: &[Turn]) -> bool {
     if before.first().is_some_and(|turn| turn.role != Role::User && spoken(turn.content) == Err(Refusal::Fiction)) {
         return true;
     }
-    for turn in before {
+    for turn in before.iter().filter(|turn| turn.content.len() <= LONG_TURN) {
         let small = small(&blanked(turn.content));
         if fiction::opens(&small) || (turn.role == Role::User && fiction::is_another(turn)) {
             return true;
@@ -235,6 +244,9 @@ fn small(text: &str) -> String {
 
 /// What of a text its speaker says, whatever stands before it.
 pub(super) fn spoken(text: &str) -> Result<String, Refusal> {
+    if text.len() > LONG_TURN {
+        return Err(Refusal::Long);
+    }
     let small = small(text);
     if orders::is_order(text, &small) || super::model::is_ours(&small) {
         return Err(Refusal::Order);
