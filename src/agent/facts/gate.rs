@@ -137,7 +137,9 @@ impl<'t> Ground<'t> {
         let plain =
             |range: &Range<usize>| spoken.get(range.clone()).is_some_and(|text| !source::is_ironic(&spoken, text));
         let sentences = parts(&spoken).into_iter().filter(plain);
-        let sentences = sentences.map(|range| tokens::sentence(&spoken, range, small));
+        let sentences = sentences
+            .map(|range| tokens::sentence(&spoken, range, small))
+            .filter(|sentence| sentence.tokens.len() <= source::LONG_SENTENCE);
         let sentences = sentences.filter(|sentence| !sentence.asks).collect();
         let facts = extract(turn, before).facts.into_iter();
         let facts = facts.map(|fact| (words_of(&fact.value), fact)).map(|(words, fact)| (fact, words)).collect();
