@@ -361,19 +361,7 @@ def batches(rng: random.Random, sp: sentencepiece.SentencePieceProcessor, most: 
         ids = prompt(sp, shown)[1]
         said = sp.encode(answer) + [vocabulary.END_OF_TURN]
         pool.append((ids + said, [0.0] * len(ids) + [1.0] * len(said)))
-    pool.sort(key=lambda c: len(c[0]))
-    groups: list[list] = [[]]
-    for c in pool:
-        if (len(groups[-1]) + 1) * len(c[0]) > TOKENS_PER_STEP:
-            groups.append([])
-        groups[-1].append(c)
-    rng.shuffle(groups)
-    for group in groups:
-        longest = max(len(ids) for ids, _ in group)
-        yield (
-            torch.tensor([ids + [vocabulary.PAD] * (longest - len(ids)) for ids, _ in group]),
-            torch.tensor([w + [0.0] * (longest - len(w)) for _, w in group]),
-        )
+    return train.in_batches(rng, pool, TOKENS_PER_STEP)
 
 
 def loss_of(model: Gemma3ForCausalLM, head: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, float]:

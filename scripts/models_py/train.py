@@ -99,11 +99,15 @@ def conversation(
 
 
 def batches(rng: random.Random, sp: sentencepiece.SentencePieceProcessor, most: int, dense: bool):
-    """Batches of conversations of like length, from a pool, without end: ids, weights."""
-    pool = sorted((conversation(rng, sp, most, dense) for _ in range(512)), key=lambda c: len(c[0]))
+    """Batches of conversations of like length, from a pool: ids, weights."""
+    return in_batches(rng, [conversation(rng, sp, most, dense) for _ in range(512)], TOKENS_PER_STEP)
+
+
+def in_batches(rng: random.Random, pool: list[tuple[list[int], list[float]]], tokens: int):
+    """A pool of ids with weights as batches of like length, of so many tokens, in any order: ids, weights."""
     groups: list[list] = [[]]
-    for c in pool:
-        if (len(groups[-1]) + 1) * len(c[0]) > TOKENS_PER_STEP:
+    for c in sorted(pool, key=lambda c: len(c[0])):
+        if (len(groups[-1]) + 1) * len(c[0]) > tokens:
             groups.append([])
         groups[-1].append(c)
     rng.shuffle(groups)
