@@ -38,7 +38,7 @@
 
 use crate::fence::{push_fenced, push_line};
 use crate::summary;
-use engram_memory::{Error, MemoryId, Millis, Result, date, normalised};
+use engram_memory::{Entry, Error, MemoryId, Millis, Result, date, normalised};
 use std::collections::{HashMap, HashSet};
 
 /// Older turns of at least this importance are shown while there is room.
@@ -92,6 +92,20 @@ pub struct Turn<'a> {
     pub importance: f64,
     /// What was said.
     pub content: &'a str,
+}
+
+impl<'a> Turn<'a> {
+    /// A memory as a turn; of one without a role it is taken that a user said it.
+    pub fn of(entry: &'a Entry) -> Turn<'a> {
+        Turn {
+            id: entry.id,
+            role: entry.role.as_deref().and_then(Role::parse).unwrap_or(Role::User),
+            speaker: entry.speaker.as_deref(),
+            at: entry.at,
+            importance: entry.importance,
+            content: &entry.content,
+        }
+    }
 }
 
 /// A recalled memory, or a part of a document.

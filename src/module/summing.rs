@@ -12,7 +12,7 @@ use engram_inference::sampler::Sampling;
 use engram_memory::{Entry, Language};
 
 use crate::ask::Question;
-use crate::commands::context::{counted, turn_of};
+use crate::commands::context::counted;
 use crate::models::{self, Counter, Embedding, Text};
 use crate::reply::Error;
 
@@ -88,7 +88,7 @@ impl Summing {
         let source = &self.source;
         let counter = self.counter.clone();
         let count = |text: &str| counted(&counter, text);
-        let turns: Vec<Turn> = source.turns.iter().map(|turn| turn_of(turn)).collect();
+        let turns: Vec<Turn> = source.turns.iter().map(|turn| Turn::of(turn)).collect();
         let previous = source.previous.as_deref();
         match std::mem::replace(&mut self.phase, Phase::Begin) {
             Phase::Begin => {
@@ -154,7 +154,7 @@ impl Summing {
 
 /// The question to a model; what was said is data in its prompt, as in any other.
 pub fn question(name: &str, source: &Source) -> Result<(String, Question), Error> {
-    let turns: Vec<Turn> = source.turns.iter().map(|turn| turn_of(turn)).collect();
+    let turns: Vec<Turn> = source.turns.iter().map(|turn| Turn::of(turn)).collect();
     let turns = turns.as_slice();
     let (name, engine) = models::engine(Some(name))?;
     let gemma = engine.model().clone();

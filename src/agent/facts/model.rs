@@ -36,7 +36,7 @@
 use super::Fact;
 use super::attributes::ATTRIBUTES;
 use super::gate::{Ground, overlap};
-use super::reading::{Refused, finding, is_said, turn_of};
+use super::reading::{Refused, finding, is_said};
 use super::settling::settle;
 use super::source::{self, Refusal};
 use crate::context::{Role, Turn};
@@ -123,7 +123,7 @@ pub fn requests(unread: &[Unread], count: &dyn Fn(&str) -> usize, budget: usize)
 /// Whether a memory is a turn that may be a source.
 fn may_state(turn: &Unread) -> bool {
     let entry = &turn.entry;
-    let user = turn_of(entry).role == Role::User;
+    let user = Turn::of(entry).role == Role::User;
     is_said(entry) && user && Claim::of(entry).is_none() && source::spoken(&entry.content).is_ok()
 }
 
@@ -134,7 +134,7 @@ fn begin() -> String {
 /// Appends a turn with its number, behind the question that it may answer.
 fn push_turn(prompt: &mut String, number: usize, turn: &Unread) {
     if let Some(before) = turn.before.first() {
-        let before = turn_of(before);
+        let before = Turn::of(before);
         if let Some(question) = question(&before) {
             prompt.push_str("\n- ");
             push_who(prompt, &before);
@@ -142,7 +142,7 @@ fn push_turn(prompt: &mut String, number: usize, turn: &Unread) {
         }
     }
     prompt.push_str(&format!("\n- {number} "));
-    let turn = turn_of(&turn.entry);
+    let turn = Turn::of(&turn.entry);
     push_who(prompt, &turn);
     push_fenced(prompt, turn.content);
 }
@@ -214,8 +214,8 @@ impl Request {
             for &at in &cited {
                 let (Some(turn), Some(ground)) = (self.turns.get(at), grounds.get_mut(at)) else { continue };
                 let ground = ground.get_or_insert_with(|| {
-                    let before: Vec<_> = turn.before.iter().map(|before| turn_of(before)).collect();
-                    Ground::of(&turn_of(&turn.entry), &before)
+                    let before: Vec<_> = turn.before.iter().map(|before| Turn::of(before)).collect();
+                    Ground::of(&Turn::of(&turn.entry), &before)
                 });
                 match ground.as_ref().map_err(|why| *why).and_then(|ground| ground.supports(&fact)) {
                     Ok(fact) => stated.push((at, fact)),

@@ -1,7 +1,7 @@
 //! From memories to findings: what a consolidation is told of the facts that memories state.
 
 use super::{Fact, Refusal, extract, is_single, lexicon};
-use crate::context::{Role, Turn};
+use crate::context::Turn;
 use engram_memory::{Claim, Entry, FactRules, Finding, Findings, MemoryId, Tier, Unread};
 use std::sync::Arc;
 
@@ -37,8 +37,8 @@ pub fn findings(unread: &[Unread], embedded: bool) -> (Findings, Vec<Refused>) {
         if !said && !plain {
             continue;
         }
-        let before: Vec<_> = before.iter().map(|before| turn_of(before)).collect();
-        let read = extract(&turn_of(entry), &before);
+        let before: Vec<_> = before.iter().map(|before| Turn::of(before)).collect();
+        let read = extract(&Turn::of(entry), &before);
         for (why, range) in read.refused {
             let text = entry.content.get(range).unwrap_or_default().chars().take(80).collect();
             refused.push(Refused { id: entry.id, why, text });
@@ -85,17 +85,6 @@ pub(super) fn finding(fact: Fact, confidence: f64, source: &Arc<Entry>) -> Findi
         confidence,
         claim: claim_of(fact),
         source: source.clone(),
-    }
-}
-
-pub(super) fn turn_of(entry: &Entry) -> Turn<'_> {
-    Turn {
-        id: entry.id,
-        role: entry.role.as_deref().and_then(Role::parse).unwrap_or(Role::User),
-        speaker: entry.speaker.as_deref(),
-        at: entry.at,
-        importance: entry.importance,
-        content: &entry.content,
     }
 }
 

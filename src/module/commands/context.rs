@@ -11,7 +11,7 @@ use std::hash::Hasher;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use engram_agent::{Context, IMPORTANT, Memory, Parts, Role, Turn};
+use engram_agent::{Context, IMPORTANT, Memory, Parts, Turn};
 use engram_memory::{Entry, Hit, MemoryId, Session, Space, Whereabouts};
 use serde_json::{Value as Json, json};
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -154,8 +154,8 @@ impl Material {
         count: &dyn Fn(&str) -> usize,
         with: impl FnOnce(&Context) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let turns: Vec<Turn> = self.turns.iter().map(turn_of).collect();
-        let older: Vec<Turn> = self.older.iter().map(turn_of).collect();
+        let turns: Vec<Turn> = self.turns.iter().map(Turn::of).collect();
+        let older: Vec<Turn> = self.older.iter().map(Turn::of).collect();
         let memories: Vec<Memory> = hits.iter().map(|hit| memory_of(&hit.entry)).collect();
         let parts = Parts {
             system: self.instruction.as_deref(),
@@ -167,18 +167,6 @@ impl Material {
         };
         let context = engram_agent::assemble(&parts, budget, count)?;
         with(&context)
-    }
-}
-
-/// A turn as a context takes it.
-pub fn turn_of(entry: &Entry) -> Turn<'_> {
-    Turn {
-        id: entry.id,
-        role: entry.role.as_deref().and_then(Role::parse).unwrap_or(Role::User),
-        speaker: entry.speaker.as_deref(),
-        at: entry.at,
-        importance: entry.importance,
-        content: &entry.content,
     }
 }
 
