@@ -1,6 +1,7 @@
 //! Precision and recall of the extraction of facts, with and without a language model, on turns with labels.
 //!
 //! `cargo run --release -p engram-agent --example score_extraction -- tests/data/extraction/dev.jsonl [--model GGUF] [--oracle] [--adversary N] [--show]`
+//! `… --example score_extraction -- tests/data/extraction/locomo.jsonl --locomo FILE`: labels of turns whose texts are not shipped
 //!
 //! A fact that was found is right if subject, attribute and `ended` are those of a label of its turn and the value is one that the label accepts: one has all
 //! the words of the other, articles apart, and at least half as many. Each label counts once. `--show` lists what was missed and what was wrong.
@@ -70,19 +71,24 @@ fn is_right(found: &Fact, label: &Label) -> bool {
 
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
-    let (mut files, mut model) = (Vec::new(), None);
+    let (mut files, mut model, mut locomo) = (Vec::new(), None, None);
     let (mut show, mut oracle, mut adversary) = (false, false, None);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--show" => show = true,
             "--oracle" => oracle = true,
+            "--locomo" => locomo = Some(arguments.next().ok_or("--locomo takes a file")?),
             "--adversary" => adversary = Some(arguments.next().ok_or("--adversary takes a number")?.parse()?),
             "--model" => model = Some(Model::load(Path::new(&arguments.next().ok_or("--model takes a file")?))?),
             _ => files.push(argument),
         }
     }
     for path in files {
-        let turns = read(&path)?;
+        let lines = json_lines(&path)?;
+        let turns = turns(&match &locomo {
+            Some(texts) => labels_with_texts(&lines, &json_lines(texts)?)?,
+            None => lines,
+        })?;
         let unread: Vec<Unread> =
             turns.iter().map(|turn| Unread { entry: turn.entry.clone(), before: turn.before.clone() }).collect();
         let patterns = findings(&unread, false).0;
@@ -148,22 +154,74 @@ fn proposal(fact: &Fact) -> Value {
     json!({"subject": fact.subject, "attribute": attribute, "of": of, "value": fact.value, "ended": fact.ended, "turns": [1]})
 }
 
-fn read(path: &str) -> Result<Vec<Labelled>, Failure> {
+fn json_lines(path: &str) -> Result<Vec<Value>, Failure> {
+    let lines = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    Ok(lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+}
+
+/// The turns of LoCoMo, each with what the labels say of it. A label names its turn and says where in the text its value and other wordings of it stand, as bytes from and to; `of` names
+/// an earlier turn where they stand in that one. Subject is the speaker, or stands in the text as well. Turns without a label state nothing.
+fn labels_with_texts(labels: &[Value], lines: &[Value]) -> Result<Vec<Value>, Failure> {
+    let said = |line: &&Value| text(line, "type") == "memory";
+    let texts: BTreeMap<(&str, &str), &str> =
+        lines.iter().filter(said).map(|line| ((text(line, "conv"), text(line, "id")), text(line, "text"))).collect();
+    let mut facts: BTreeMap<(&str, &str), Vec<Value>> = BTreeMap::new();
+    for label in labels {
+        let (conversation, turn) = (text(label, "conversation"), text(label, "turn"));
+        let of = label.get("of").and_then(Value::as_str).unwrap_or(turn);
+        let wording = |range: &Value| -> Result<Value, Failure> {
+            let range: (usize, usize) = serde_json::from_value(range.clone())?;
+            let found = texts.get(&(conversation, of)).and_then(|text| text.get(range.0..range.1));
+            Ok(Value::from(
+                found
+                    .ok_or_else(|| format!("{conversation} {of} has no bytes {range:?}: another edition of LoCoMo?"))?,
+            ))
+        };
+        let mut fact = label.clone();
+        for name in ["value", "subject"] {
+            if let Some(range) = label.get(name) {
+                fact[name] = wording(range)?;
+            }
+        }
+        let others = label.get("accept").and_then(Value::as_array).into_iter().flatten();
+        fact["accept"] = Value::Array(others.map(wording).collect::<Result<_, _>>()?);
+        facts.entry((conversation, turn)).or_default().push(fact);
+    }
+    let mut turns = Vec::new();
+    for line in lines.iter().filter(said) {
+        let (conversation, id) = (text(line, "conv"), text(line, "id"));
+        let mut facts = facts.remove(&(conversation, id)).unwrap_or_default();
+        for fact in &mut facts {
+            if fact.get("subject").is_none() {
+                fact["subject"] = line["speaker"].clone();
+            }
+        }
+        turns.push(json!({
+            "id": format!("{conversation} {id}"), "conversation": format!("{conversation} {}", line["session"]), "role": "user",
+            "speaker": line["speaker"], "text": line["text"], "facts": facts,
+        }));
+    }
+    match facts.keys().next() {
+        Some((conversation, turn)) => Err(format!("there is no turn {turn} of {conversation}").into()),
+        None => Ok(turns),
+    }
+}
+
+fn turns(lines: &[Value]) -> Result<Vec<Labelled>, Failure> {
     let mut space = Space::new();
     let mut turns: Vec<Labelled> = Vec::new();
     let mut last = String::new();
-    for line in std::fs::read_to_string(path)?.lines() {
-        let line: Value = serde_json::from_str(line)?;
-        let conversation = text(&line, "conversation").to_owned();
+    for line in lines {
+        let conversation = text(line, "conversation").to_owned();
         let before = turns.last().filter(|_| conversation == last);
         let before = before.map_or_else(Vec::new, |turn| {
             std::iter::once(&turn.entry).chain(&turn.before).take(TURNS_BEFORE).cloned().collect()
         });
         last.clone_from(&conversation);
         let new = NewMemory {
-            content: text(&line, "text").to_owned(),
-            role: Some(text(&line, "role").to_owned()),
-            speaker: Some(text(&line, "speaker").to_owned()),
+            content: text(line, "text").to_owned(),
+            role: Some(text(line, "role").to_owned()),
+            speaker: Some(text(line, "speaker").to_owned()),
             session: Some(conversation),
             dedup: Dedup::Off,
             ..NewMemory::default()
@@ -180,7 +238,7 @@ fn read(path: &str) -> Result<Vec<Labelled>, Failure> {
         }
         let entry = space.get(now, stored.id).ok_or("what was stored is not there")?;
         let facts = line.get("facts").and_then(Value::as_array).into_iter().flatten().map(label).collect();
-        turns.push(Labelled { id: text(&line, "id").to_owned(), entry: Arc::new(entry), before, facts });
+        turns.push(Labelled { id: text(line, "id").to_owned(), entry: Arc::new(entry), before, facts });
     }
     Ok(turns)
 }

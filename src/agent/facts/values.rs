@@ -263,14 +263,14 @@ pub(super) fn is_taste(sentence: &Sentence, range: &Range<usize>) -> bool {
     let first = word(range.start);
     let vague = one_of(
         first,
-        "mine option version answer different big huge massive total complete favorite when seeing hearing idea way fact look talking chatting being having getting thing things stuff new part bit more lot lots such same other next first last how",
+        "time mine option version answer different big huge massive total complete favorite when seeing hearing idea way fact look talking chatting being having getting thing things stuff new part bit more lot lots such same other next first last how",
     );
     // "The ocean", but not "the dark sky", which is that of a picture.
     let nature = (range.len() == 1 || word(range.start + 1) == "of") && lexicon::NATURE.contains(first)
         // "The Beatles".
         || article == "the" && sentence.tokens.get(range.start).is_some_and(|token| token.capital);
     // "I hate my phone": the one at hand.
-    let own = one_of(article, "my our");
+    let own = one_of(article, "my our your this that these those his her their its 's");
     !vague && !own && (article != "the" && first != "the" || nature)
 }
 
