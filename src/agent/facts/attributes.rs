@@ -28,7 +28,8 @@ const fn attribute(name: &'static str, single: bool, now: &'static str, ended: &
 /// Where nobody lives, nor comes from.
 const NOWHERE: &str = "hr it marketing sales support finance legal engineering mars venus heaven hell earth atlantis wonderland narnia hogwarts mordor moria gotham slack fear hope denial";
 /// What is no taste.
-const VAGUE: &str = "fridays weekends payday morning night evening people theme playing escaping one ones kind sort type stuff thing things";
+const VAGUE: &str =
+    "fridays weekends payday morning night evening theme playing escaping one ones kind sort type stuff thing things";
 /// Favorites that are praise or blame, not tastes.
 const PRAISED: &str = "thing colleague person enemy excuse problem mistake human";
 
@@ -110,7 +111,8 @@ pub(super) fn is_idle(fact: &Fact) -> bool {
     let idle = known.is_some_and(|known| one_of(last, known.idle));
     let points = words.iter().any(|word| one_of(word, "it this that them these those him her you"));
     let other = match fact.attribute.as_str() {
-        "likes" => words.iter().any(|word| lexicon::NUISANCES.contains(singular(word))),
+        "likes" => small == "people" || words.iter().any(|word| lexicon::NUISANCES.contains(singular(word))),
+        "dislikes" => small == "people",
         // "I'm married to Excel", "sugar and I broke up".
         attribute if is_person(attribute) => {
             lexicon::FIRMS.contains(small.as_str())

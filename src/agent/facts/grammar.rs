@@ -1157,16 +1157,23 @@ fn tool(sentence: &Sentence, at: usize) -> Option<Range<usize>> {
 fn doing(sentence: &Sentence, at: usize) -> Option<Range<usize>> {
     let word = |at: usize| sentence.tokens.get(at).map_or("", |token| token.word.as_str());
     let first = word(at);
+    // "Being outdoors", "being around friends".
+    let being = first == "being" && one_of(word(at + 1), "outdoors outside around near alone in on with");
     if !first.ends_with("ing")
         || first.len() < 5
         || one_of(
             first,
             "going trying being having getting doing nothing something everything anything thing kidding feeling saying thinking looking hoping considering wondering working talking seeing hearing",
         ) && word(at + 1) != "on"
+            && !being
     {
         return None;
     }
-    let found = noun(sentence, at, 7)?;
+    let found = match being {
+        true if lex::STOPS.contains(word(at + 1)) => at..noun(sentence, at + 2, 5)?.end,
+        true => at..noun(sentence, at + 1, 6)?.end,
+        false => noun(sentence, at, 7)?,
+    };
     let pronoun = (first == "making" && word(at + 1) == "sure")
         || (one_of(word(found.end), "it them him her you this that these those us me your up out")
             && word(found.end + 1) != "days");

@@ -233,10 +233,13 @@ pub(super) fn others(sentence: &Sentence, first: &Range<usize>, kind: Kind) -> V
         }
         let Some((range, end)) = grammar::value(sentence, next, kind) else { return found };
         let open = matches!(kind, Kind::Noun | Kind::Doing);
-        let ends = sentence.tokens.get(end).is_none_or(|token| token.ends_clause() || token.is("and"));
+        let ends = sentence
+            .tokens
+            .get(end)
+            .is_none_or(|token| token.ends_clause() || one_of(&token.word, "and so because since but"));
         // Of noun phrases only what cannot be the next statement.
         let doing = |at: usize| sentence.tokens.get(at).is_some_and(|token| token.word.ends_with("ing"));
-        let like_first = doing(range.start) == first_doing && first.len() <= 3;
+        let like_first = doing(range.start) == first_doing && first.len() <= if first_doing { 5 } else { 3 };
         if open && (!ends || range.len() > 2 || !like_first) {
             return found;
         }
@@ -270,6 +273,7 @@ pub(super) fn is_taste(sentence: &Sentence, range: &Range<usize>) -> bool {
         // "The Beatles".
         || article == "the" && sentence.tokens.get(range.start).is_some_and(|token| token.capital);
     // "I hate my phone": the one at hand.
+    let vague = vague && !(first == "being" && range.len() > 1);
     let own = one_of(article, "my our your this that these those his her their its 's");
     !vague && !own && (article != "the" && first != "the" || nature)
 }
