@@ -33,7 +33,7 @@ pub use embedding::{
     has_too_many_windows, is_too_long,
 };
 pub use encoder::{embedder, embedder_state, expect_embedder, load_named_embedder, wait_for_embedder};
-pub use gemma::{engine, gemma, load_gemma, ready, unload};
+pub use gemma::{default_name, engine, gemma, load_gemma, ready, unload};
 pub use inline::embed_inline;
 pub use kept::{forget_space, kept, scope_in_space, scope_of_user};
 pub use pool::{pool_load, spawn, spawn_once};
@@ -53,6 +53,7 @@ pub fn start(ctx: Ctx) -> Result<(), Error> {
     for (name, path) in config::models() {
         if let Err(error) = load_gemma(&name, &path, None, None, None, |_| {}) {
             ctx.log(Level::Warning, &format!("engram: engram.model: {}", error.message));
+            gemma::note_failed(&name, &path, error);
         }
     }
     Ok(())

@@ -92,11 +92,11 @@ impl Summing {
         let previous = source.previous.as_deref();
         match std::mem::replace(&mut self.phase, Phase::Begin) {
             Phase::Begin => {
-                let written = source.model.as_ref().map(|name| question(name, source));
-                match written {
-                    Some(Ok((name, question))) => return Progress::Ask(name, Box::new(question)),
-                    Some(Err(why)) => self.notes.push(format!("sentences were taken from the turns: {}", why.message)),
-                    None => {}
+                if let Some(name) = &source.model {
+                    match question(name, source) {
+                        Ok(question) => return Progress::Ask(name.clone(), Box::new(question)),
+                        Err(why) => self.notes.push(format!("sentences were taken from the turns: {}", why.message)),
+                    }
                 }
                 self.phase =
                     Phase::Embed { candidates: Candidates::new(previous, &turns), vectors: Vec::new(), current: None };
@@ -153,12 +153,12 @@ impl Summing {
 }
 
 /// The question to a model; what was said is data in its prompt, as in any other.
-pub fn question(name: &str, source: &Source) -> Result<(String, Question), Error> {
+pub fn question(name: &str, source: &Source) -> Result<Question, Error> {
     let turns: Vec<Turn> = source.turns.iter().map(|turn| Turn::of(turn)).collect();
     let turns = turns.as_slice();
-    let (name, engine) = models::engine(Some(name))?;
+    let engine = models::engine(name)?;
     let gemma = engine.model().clone();
-    let counter = Counter::of(name.clone(), gemma.clone());
+    let counter = Counter::of(name.to_owned(), gemma.clone());
     let room = gemma.info().context * PROMPT_TENTHS / 10;
     let parts =
         Parts { system: Some(source.instruction), summary: source.previous.as_deref(), turns, ..Parts::default() };
@@ -177,7 +177,7 @@ pub fn question(name: &str, source: &Source) -> Result<(String, Question), Error
         ..Sampling::default()
     };
     let generation = Generation::new(gemma, prompt, sampling).map_err(|e| Error::err(e.to_string()))?;
-    Ok((name, Question { engine, generation }))
+    Ok(Question { engine, generation })
 }
 
 /// What a model wrote, if it can stand: up to its last whole sentence where it ran out of tokens.

@@ -62,6 +62,15 @@ fn without_a_default_the_model_behind_every_call_answers() {
 }
 
 #[test]
+fn a_default_that_could_not_be_loaded_is_said_and_not_replaced() {
+    let models = format!("engram.model \"usual=missing.gguf sure={SURE}\"");
+    let server = Server::plain(&[&models, "engram.fallback-model sure"]);
+    server.wait_for_models(1);
+    let error = server.client().err("GEMMA.GENERATE hello");
+    assert!(error.starts_with("NOMODEL") && error.contains("missing.gguf"), "{error}");
+}
+
+#[test]
 fn an_unsure_answer_is_given_up_for_that_of_the_second_model() {
     let server = server(&[]);
     for mut client in [server.client(), server.client3()] {

@@ -70,14 +70,14 @@ pub struct Answerer {
 }
 
 impl Answerer {
-    /// A model by name, or the default.
-    fn of(name: Option<&str>) -> Result<Answerer, Error> {
-        models::engine(name).map(|(name, engine)| Answerer { name, engine })
+    /// A model by name.
+    fn of(name: &str) -> Result<Answerer, Error> {
+        models::engine(name).map(|engine| Answerer { name: name.to_owned(), engine })
     }
 
     /// One that a setting names.
     fn set(setting: &str, name: &str) -> Result<Answerer, Error> {
-        Answerer::of(Some(name)).map_err(|error| because(error, &format!("{setting} names it")))
+        Answerer::of(name).map_err(|error| because(error, &format!("{setting} names it")))
     }
 
     /// Tokens that it holds.
@@ -143,7 +143,7 @@ impl Plan {
     pub fn of(args: &Parsed, profile: Option<(&str, bool)>, prompt: &str) -> Result<Plan, Error> {
         let (named, fallback) = (args.opt_text("model"), args.opt_text("fallback"));
         let mut first = match named {
-            Some(name) => Answerer::of(Some(name))?,
+            Some(name) => Answerer::of(name)?,
             None => usual(profile.map(|(name, _)| name))?,
         };
         let (mut routed, mut path, mut behind) = (None, Path::Slow, None);
@@ -162,7 +162,7 @@ impl Plan {
                     "FALLBACK {name} is the model that answers first: another model is needed, or no FALLBACK"
                 )));
             }
-            Some(name) => Some(Answerer::of(Some(name))?),
+            Some(name) => Some(Answerer::of(name)?),
             None => config::fallback_model()
                 .filter(|name| *name != first.name)
                 .map(|name| Answerer::set("engram.fallback-model", &name))
@@ -196,12 +196,13 @@ impl Plan {
 fn usual(profile: Option<&str>) -> Result<Answerer, Error> {
     let named = profile.and_then(|profile| Some((profile, config::profile_model(profile)?)));
     let Some((profile, name)) = named else {
-        return Answerer::of(None).or_else(|error| match config::fallback_model() {
-            Some(name) => Answerer::set("engram.fallback-model", &name),
-            None => Err(error),
-        });
+        // A default that is loading, or could not be loaded, is no reason to let another answer unasked.
+        return match (models::default_name(), config::fallback_model()) {
+            (Err(_), Some(name)) => Answerer::set("engram.fallback-model", &name),
+            (default, _) => Answerer::of(&default?),
+        };
     };
-    Answerer::of(Some(&name))
+    Answerer::of(&name)
         .map_err(|error| because(error, &format!("engram.profile-models names it for PROFILE {profile}")))
 }
 

@@ -97,7 +97,7 @@ impl Run {
             }
             if let Some(name) = &self.model {
                 match self.question(name) {
-                    Ok((name, question)) => return Ok(Progress::Ask(name, Box::new(question))),
+                    Ok(question) => return Ok(Progress::Ask(name.clone(), Box::new(question))),
                     Err(why) => self.note(&why.message),
                 }
             }
@@ -122,7 +122,7 @@ impl Run {
     }
 
     /// The question to a model: of a long session what its context holds of the end.
-    fn question(&self, name: &str) -> Result<(String, Question), Error> {
+    fn question(&self, name: &str) -> Result<Question, Error> {
         let insights: Vec<&str> = self.told.insights.iter().map(|insight| &*insight.content).collect();
         let mut turns: &[Arc<Entry>] = &self.told.turns;
         loop {

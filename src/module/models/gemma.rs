@@ -114,6 +114,13 @@ pub fn load_gemma(
     Ok(progress)
 }
 
+/// Has a name of the configuration say why there is no model behind it.
+pub(super) fn note_failed(name: &str, path: &str, why: Error) {
+    let number = GEMMA_LOAD.fetch_add(1, Ordering::AcqRel);
+    let failed = || Named { path: path.to_owned(), number, slot: Slot::Failed(why.message) };
+    lock(&GEMMAS).entry(name.to_owned()).or_insert_with(failed);
+}
+
 /// Forgets a model; generations that run with it keep it until they end.
 pub fn unload(name: &str) -> Result<(), Error> {
     let removed = lock(&GEMMAS).remove(name);
@@ -148,30 +155,28 @@ pub(super) fn engines() -> Vec<Arc<Engine>> {
 
 /// A model by name, or the default: the first of `engram.model`, else the only one there is.
 pub fn gemma(name: Option<&str>) -> Result<(String, Arc<Gemma>), Error> {
-    engine(name).map(|(name, engine)| (name, engine.model().clone()))
+    let name = name.map_or_else(default_name, |name| Ok(name.to_owned()))?;
+    engine(&name).map(|engine| (name, engine.model().clone()))
 }
 
-/// What generates with a model, which is looked for as by [`gemma`].
-pub fn engine(name: Option<&str>) -> Result<(String, Arc<Engine>), Error> {
-    let wanted = match name {
-        Some(name) => name.to_owned(),
-        None => default_name()?,
-    };
+/// What generates with a model.
+pub fn engine(name: &str) -> Result<Arc<Engine>, Error> {
     let gemmas = lock(&GEMMAS);
-    match gemmas.get(&wanted).map(|named| &named.slot) {
-        Some(Slot::Ready(engine)) => Ok((wanted, engine.clone())),
+    match gemmas.get(name).map(|named| &named.slot) {
+        Some(Slot::Ready(engine)) => Ok(engine.clone()),
         Some(Slot::Loading(progress)) => {
-            Err(Error::new("LOADING", format!("the model '{wanted}' is being loaded ({} %): retry", percent(progress))))
+            Err(Error::new("LOADING", format!("the model '{name}' is being loaded ({} %): retry", percent(progress))))
         }
         Some(Slot::Failed(reason)) => Err(Error::new("NOMODEL", reason.clone())),
         None => {
             drop(gemmas);
-            Err(unknown(&wanted))
+            Err(unknown(name))
         }
     }
 }
 
-fn default_name() -> Result<String, Error> {
+/// The model that answers where none is named: the first of `engram.model`, else the only one that is loaded.
+pub fn default_name() -> Result<String, Error> {
     if let Some((name, _)) = config::models().into_iter().next()
         && lock(&GEMMAS).contains_key(&name)
     {

@@ -185,8 +185,9 @@ impl Learning {
             return Progress::More;
         }
         if let Some(request) = self.requests.pop_front() {
-            match question(self.reader.as_deref().unwrap_or_default(), &request) {
-                Ok((name, question)) => {
+            let name = self.reader.clone().unwrap_or_default();
+            match question(&name, &request) {
+                Ok(question) => {
                     self.asking = Some(request);
                     return Progress::Ask(name, Box::new(question));
                 }
@@ -287,8 +288,8 @@ fn requests(name: &str, unread: &[Unread]) -> Result<Vec<FactRequest>, Error> {
     Ok(requests)
 }
 
-fn question(name: &str, request: &FactRequest) -> Result<(String, Question), Error> {
-    let (name, engine) = models::engine(Some(name))?;
+fn question(name: &str, request: &FactRequest) -> Result<Question, Error> {
+    let engine = models::engine(name)?;
     let gemma = engine.model().clone();
     let turn = Spoken { role: Role::User, text: &request.prompt };
     let prompt = gemma.prompt(&[turn]).map_err(|e| Error::err(e.to_string()))?;
@@ -298,5 +299,5 @@ fn question(name: &str, request: &FactRequest) -> Result<(String, Question), Err
     let grammar = Grammar::schema(&request.schema).map_err(|e| Error::err(e.to_string()))?;
     let generation = Generation::constrained(gemma, prompt, sampling, Some(Arc::new(grammar)))
         .map_err(|e| Error::err(e.to_string()))?;
-    Ok((name, Question { engine, generation }))
+    Ok(Question { engine, generation })
 }
