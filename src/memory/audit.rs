@@ -3,14 +3,15 @@
 //! Duplicates and contradictions are what a consolidation would settle now, and contradictions that it leaves standing because one side is confirmed. So
 //! an audit after a consolidation shows what needs a person.
 
-use crate::claims::{Claim, FactRules, Findings};
+use crate::claims::{self, Claim, FactRules, Findings, Topic};
 use crate::consolidate::{Change, Consolidate};
 use crate::entry::Entry;
+use crate::episodes;
 use crate::settings::Eviction;
 use crate::snapshot::Snapshot;
 use crate::text::normalised;
 use crate::{MemoryId, Millis, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A memory of a tier without a lifetime is stale when nobody has used it for so long.
 const LONG: Millis = 180 * 86_400_000;
@@ -35,7 +36,7 @@ pub struct Audit {
     pub duplicates: Vec<Flaw>,
     /// Facts of which one at most can be so.
     pub contradictory: Vec<Flaw>,
-    /// Facts whose sources are gone, or do not say what they say.
+    /// What says where it came from, and nothing of that stands; facts that their sources do not say.
     pub ungrounded: Vec<Flaw>,
     /// What has not been used for long, may not be so any more, or has vectors of an older kind.
     pub stale: Vec<Flaw>,
@@ -86,7 +87,8 @@ impl Snapshot {
         slots: &HashMap<MemoryId, u32>,
         is_grounded: &dyn Fn(&str, &str) -> bool,
     ) -> Option<String> {
-        if entry.from.is_empty() {
+        // Summaries are made to outlive their turns.
+        if entry.from.is_empty() || *entry.kind == *episodes::KIND {
             return None;
         }
         let stands = |id: &MemoryId| slots.get(id).copied().filter(|slot| !self.records.is_expired(*slot, now));
@@ -122,25 +124,28 @@ impl Snapshot {
     }
 }
 
-/// Facts of one subject and attribute that has one value at a time, where several stand.
+/// Facts that exclude each other and stand: several values of what has one at a time, or a taste and its opposite.
 fn contradictory(entries: &[Entry], rules: FactRules) -> Vec<Flaw> {
-    let mut groups: BTreeMap<(String, String), Vec<(&Entry, Claim)>> = BTreeMap::new();
+    let mut groups: BTreeMap<Topic, Vec<(&Entry, Claim)>> = BTreeMap::new();
     for entry in entries {
         if let Some(claim) = Claim::of(entry).filter(|claim| !claim.ended) {
-            let attribute = claim.attribute.to_lowercase();
-            if (rules.is_single)(&attribute) {
-                groups.entry((normalised(&claim.subject), attribute)).or_default().push((entry, claim));
-            }
+            groups.entry(claims::topic(&claim, rules)).or_default().push((entry, claim));
         }
     }
-    let several = groups.into_iter().filter_map(|((subject, attribute), facts)| {
-        let mut values: Vec<String> = facts.iter().map(|(_, claim)| normalised(&claim.value)).collect();
-        values.sort_unstable();
-        values.dedup();
+    let several = groups.into_iter().filter_map(|((subject, attribute, _), facts)| {
+        let distinct = |text: fn(&Claim) -> &str| -> BTreeSet<String> {
+            facts.iter().map(|(_, claim)| normalised(text(claim))).collect()
+        };
+        let joined = |texts: &BTreeSet<String>| texts.iter().map(String::as_str).collect::<Vec<_>>().join(", and ");
+        let (values, attributes) = (distinct(|claim| &claim.value), distinct(|claim| &claim.attribute));
+        let reason = match (values.len(), attributes.len()) {
+            (..=1, ..=1) => return None,
+            (..=1, _) => format!("{subject} is said to be one that {} {}", joined(&attributes), joined(&values)),
+            _ => format!("{attribute} of {subject} is said to be {}", joined(&values)),
+        };
         let mut ids: Vec<MemoryId> = facts.iter().map(|(entry, _)| entry.id).collect();
         ids.sort_unstable();
-        let reason = || format!("{attribute} of {subject} is said to be {}", values.join(", and "));
-        (values.len() > 1).then(|| Flaw { ids, reason: reason() })
+        Some(Flaw { ids, reason })
     });
     several.collect()
 }

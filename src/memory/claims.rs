@@ -1,7 +1,8 @@
 //! Facts that can contradict each other: how what was learned becomes memory.
 //!
 //! A fact is a memory whose META says `subject`, `attribute` and `value`, whoever wrote it: the extractor, or a caller. Facts of one subject and attribute
-//! belong together, and [`Snapshot::plan_consolidation`] brings each such group into order, in one step that is committed as a whole:
+//! belong together; of an attribute with many values at once, those of one value, for no others bear on each other. [`Snapshot::plan_consolidation`] brings each such
+//! group into order, in one step that is committed as a whole:
 //!
 //! * What says the same is one fact: the first stands, and gains sources and confidence.
 //! * Of an attribute with one value at a time the newest counts. The older one is superseded: out of recall, and still there for HISTORY and ASOF. What is
@@ -27,7 +28,7 @@ use crate::store::{Dedup, NewMemory};
 use crate::text::normalised;
 use crate::{MemoryId, Millis, Tier, limits};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// From this confidence on a fact is confirmed.
@@ -36,7 +37,7 @@ const CONFIRMED: f64 = 0.9;
 const WEAKER: f64 = 0.15;
 /// The most that sources can make of a confidence.
 const MOST_CONFIDENT: f64 = 0.99;
-/// Facts of one group that a step brings into order; what is beyond waits for the next run.
+/// Facts of one group that a step brings into order, at most half of them new; what is beyond waits for the next run.
 const GROUP: usize = 64;
 
 /// What a fact says.
@@ -77,8 +78,27 @@ impl Claim {
         meta
     }
 
+    /// Whether both say the same, in other letters at most.
+    pub(crate) fn is_same(&self, other: &Claim) -> bool {
+        self.says_as(other)
+            && self.ended == other.ended
+            && self.attribute.eq_ignore_ascii_case(&other.attribute)
+            && normalised(&self.subject) == normalised(&other.subject)
+    }
+
     fn says_as(&self, other: &Claim) -> bool {
         normalised(&self.value) == normalised(&other.value)
+    }
+
+    /// The META of a memory with what it claims noted in it. None where the memory has a field of one of these names for something of its own, or no room.
+    pub(crate) fn noted_in(&self, entry: &Entry) -> Option<Meta> {
+        let mut meta = entry.meta.clone().unwrap_or_default();
+        if ["subject", "attribute", "value", "ended"].iter().any(|name| meta.contains_key(*name)) {
+            return None;
+        }
+        meta.extend(self.meta());
+        let entry = Entry { meta: Some(meta), ..entry.clone() };
+        entry.check().is_ok().then_some(entry.meta)?
     }
 }
 
@@ -190,11 +210,14 @@ pub(crate) struct Revised {
     pub revision: Option<Revision>,
     /// The memories that this was decided on.
     pub read: Vec<Arc<Entry>>,
-    /// Whether it was larger than a step takes, and some of it was not looked at.
-    pub cut: bool,
+    /// What was to be noted or learned and was more than a step takes: the memories that say it.
+    pub left: Vec<MemoryId>,
 }
 
-/// The facts of one subject and attribute, those that stand and those that were found.
+/// What a group is about: the subject, the attribute, and the value of an attribute that has many at once.
+pub(crate) type Topic = (String, String, Option<String>);
+
+/// The facts of one topic, those that stand and those that were found.
 #[derive(Default)]
 pub(crate) struct Group {
     standing: Vec<(Arc<Entry>, Claim, bool)>,
@@ -211,39 +234,48 @@ struct Fact {
     grown: bool,
     /// What follows it, and when.
     until: Option<(Who, Millis)>,
+    /// The same, of what followed it and is not there any more: it stays history.
+    over: Option<(Who, Millis)>,
 }
 
-/// Facts by subject and attribute; an attribute and its opposite are in one group.
+/// What a claim is about; an attribute and its opposite are one.
+pub(crate) fn topic(claim: &Claim, rules: FactRules) -> Topic {
+    let attribute = claim.attribute.to_lowercase();
+    let opposite = (rules.opposite)(&attribute);
+    let single = (rules.is_single)(&attribute) || opposite.is_some_and(rules.is_single);
+    let value = (!single).then(|| normalised(&claim.value));
+    let first = opposite.filter(|other| *other < attribute.as_str()).map(str::to_owned);
+    (normalised(&claim.subject), first.unwrap_or(attribute), value)
+}
+
+/// Facts by topic.
 pub(crate) fn groups(
     entries: impl Iterator<Item = Arc<Entry>>,
     findings: &Findings,
     rules: FactRules,
-) -> BTreeMap<(String, String), Group> {
-    let key = |claim: &Claim| {
-        let attribute = claim.attribute.to_lowercase();
-        let opposite = (rules.opposite)(&attribute).filter(|other| *other < attribute.as_str()).map(str::to_owned);
-        (normalised(&claim.subject), opposite.unwrap_or(attribute))
-    };
+) -> BTreeMap<Topic, Group> {
     let described: BTreeMap<MemoryId, &Claim> =
         findings.described.iter().map(|(entry, claim)| (entry.id, claim)).collect();
     let mut groups: BTreeMap<_, Group> = BTreeMap::new();
     for entry in entries {
         let noted = Claim::of(&entry);
         let fresh = noted.is_none();
-        if let Some(claim) = noted.or_else(|| described.get(&entry.id).map(|claim| Claim::clone(claim))) {
-            groups.entry(key(&claim)).or_default().standing.push((entry, claim, fresh));
+        let described = || described.get(&entry.id).filter(|claim| claim.noted_in(&entry).is_some());
+        if let Some(claim) = noted.or_else(|| described().map(|claim| Claim::clone(claim))) {
+            groups.entry(topic(&claim, rules)).or_default().standing.push((entry, claim, fresh));
         }
     }
     for finding in &findings.facts {
-        groups.entry(key(&finding.claim)).or_default().found.push(finding.clone());
+        groups.entry(topic(&finding.claim, rules)).or_default().found.push(finding.clone());
     }
     groups
 }
 
 impl Group {
-    /// The memories that state what was found.
+    /// The memories that were read for something which is to be noted or learned here.
     pub(crate) fn sources(&self) -> impl Iterator<Item = MemoryId> {
-        self.found.iter().map(|finding| finding.source.id)
+        let fresh = self.standing.iter().filter(|(.., fresh)| *fresh).map(|(entry, ..)| entry.id);
+        self.found.iter().map(|finding| finding.source.id).chain(fresh)
     }
 
     /// The facts that stand.
@@ -256,13 +288,13 @@ impl Group {
     /// All facts are looked at in the order in which they were true, history with them: so what is learned late finds its place in it.
     pub(crate) fn revise(mut self, rules: FactRules, embedded: bool) -> Revised {
         self.standing.sort_by_key(|(entry, ..)| (entry.superseded.is_none(), entry.at, entry.id));
-        let room = GROUP.saturating_sub(self.found.len());
-        // The oldest history is not looked at in a long one.
-        let history = self.standing.iter().filter(|(entry, ..)| entry.superseded.is_some()).count();
-        self.standing.drain(..history.min(self.standing.len().saturating_sub(room)));
-        let cut = self.standing.len() > room || self.found.len() > GROUP;
-        self.standing.truncate(GROUP);
-        self.found.truncate(GROUP);
+        self.found.sort_by_key(|found| (found.source.at, found.source.id));
+        let mut left: Vec<MemoryId> = self.found.iter().skip(GROUP / 2).map(|finding| finding.source.id).collect();
+        self.found.truncate(GROUP / 2);
+        // Of a long history the oldest is not looked at, nor are the oldest of more facts than a step takes.
+        let beyond = self.standing.len().saturating_sub(GROUP - self.found.len());
+        left.extend(self.standing.drain(..beyond).filter(|(.., fresh)| *fresh).map(|(entry, ..)| entry.id));
+        let there: BTreeSet<MemoryId> = self.standing.iter().map(|(entry, ..)| entry.id).collect();
 
         let mut revision = Revision { embedded, ..Revision::default() };
         let mut read: Vec<Arc<Entry>> = Vec::new();
@@ -279,11 +311,14 @@ impl Group {
                 sources: entry.from.clone(),
                 grown: false,
                 until: None,
+                over: entry
+                    .superseded
+                    .filter(|superseded| !there.contains(&superseded.by))
+                    .map(|superseded| (Who::Standing(superseded.by), superseded.at)),
             });
             read.push(entry);
         }
         facts.sort_by_key(|fact| fact.at);
-        self.found.sort_by_key(|found| (found.source.at, found.source.id));
         for finding in self.found {
             if !read.iter().any(|entry| entry.id == finding.source.id) {
                 read.push(finding.source.clone());
@@ -310,6 +345,7 @@ impl Group {
                 sources: vec![finding.source.id],
                 grown: false,
                 until: None,
+                over: None,
             };
             let confidence = finding.confidence;
             revision.new.push(NewFact { finding, more: Vec::new(), confidence });
@@ -335,7 +371,7 @@ impl Group {
                 revision.confirmed.push((id, fact.sources, fact.confidence));
             }
         }
-        Revised { revision: (!revision.is_empty()).then_some(revision), read, cut }
+        Revised { revision: (!revision.is_empty()).then_some(revision), read, left }
     }
 }
 
@@ -363,7 +399,7 @@ fn settle_all(facts: &mut [Fact], rules: FactRules) -> Vec<(usize, Who)> {
     for n in 0..facts.len() {
         let (older, rest) = facts.split_at_mut(n);
         let Some(new) = rest.first_mut() else { break };
-        new.until = None;
+        new.until = new.over;
         let single = (rules.is_single)(&new.claim.attribute.to_lowercase());
         for old in older.iter_mut().filter(|old| old.until.is_none()) {
             let same = old.claim.says_as(&new.claim);
@@ -391,15 +427,17 @@ fn settle_all(facts: &mut [Fact], rules: FactRules) -> Vec<(usize, Who)> {
 }
 
 impl Space {
-    /// Whether a fact of this text stands.
-    fn is_claimed(&self, now: Millis, content: &str) -> bool {
+    /// Whether this fact stands, in these words.
+    fn is_claimed(&self, now: Millis, content: &str, claim: &Claim) -> bool {
         let hash = hash_of(content, None, None);
         let (first, last) = (duplicate_item(hash, 0), duplicate_item(hash, u32::MAX));
         let mut hashed = self.duplicates.range(first, last, |item| item).map(|item| item as u32);
         hashed.any(|slot| {
             let entry =
                 self.view.records.entry(slot).filter(|entry| entry.superseded.is_none() && !entry.is_expired(now));
-            entry.is_some_and(|entry| *entry.content == *content && Claim::of(&entry).is_some())
+            entry.is_some_and(|entry| {
+                *entry.content == *content && Claim::of(&entry).is_some_and(|its| its.is_same(claim))
+            })
         })
     }
 
@@ -412,7 +450,7 @@ impl Space {
             ids.push(last);
         }
         // Another run has taken it in, and has not come to note what it read.
-        if revision.new.iter().any(|fact| self.is_claimed(now, &fact.finding.content)) {
+        if revision.new.iter().any(|fact| self.is_claimed(now, &fact.finding.content, &fact.finding.claim)) {
             return Err(crate::Error::new("a fact of this text stands"));
         }
         let id_of = |who: Who| match who {
@@ -431,11 +469,10 @@ impl Space {
             (patch.from, patch.confidence) = (Some(from.clone()), Some(*confidence));
         }
         for (id, claim) in &revision.described {
-            let slot = self.slot(*id);
-            let meta = slot.and_then(|slot| self.view.records.entry(slot)).and_then(|entry| entry.meta);
-            let mut meta = meta.unwrap_or_default();
-            meta.extend(claim.meta());
-            patches.entry(*id).or_default().meta = Some(Some(meta));
+            let entry = self.slot(*id).and_then(|slot| self.view.records.entry(slot));
+            if let Some(meta) = entry.and_then(|entry| claim.noted_in(&entry)) {
+                patches.entry(*id).or_default().meta = Some(Some(meta));
+            }
         }
         for (by, old) in &supersedes {
             if !ids.contains(by) {
@@ -472,6 +509,11 @@ impl Space {
         }
         let patches = patches.into_iter().filter(|(id, _)| self.slot(*id).is_some());
         effects.extend(patches.map(|(id, patch)| Effect::Patch { id, patch: Box::new(patch) }));
+        // What is noted of them makes them others than those that were read: nobody need read them once more.
+        let described: Vec<MemoryId> = revision.described.iter().map(|(id, _)| *id).collect();
+        if !described.is_empty() {
+            effects.push(Effect::Mark { ids: described, marks: Marks::READ, on: true });
+        }
         for (fact, id) in revision.new.iter().zip(&ids) {
             let from: Vec<MemoryId> =
                 std::iter::once(fact.finding.source.id).chain(fact.more.iter().copied()).collect();

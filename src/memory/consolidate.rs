@@ -9,8 +9,8 @@
 use crate::claims::{self, Claim, FactRules, Findings, Revised, Revision};
 use crate::columns::Cell;
 use crate::effect::{Effect, Patch, Removal};
-use crate::entry::{Entry, Marks, check_unit};
-use crate::episodes::Summary;
+use crate::entry::{Entry, Marks, Superseded, check_unit};
+use crate::episodes::{self, Summary};
 use crate::graph;
 use crate::records::Link;
 use crate::rows;
@@ -29,7 +29,7 @@ const NAMED: usize = 3;
 /// What to consolidate.
 #[derive(Debug, Clone, Default)]
 pub struct Consolidate {
-    /// Only memories of this tier.
+    /// Only promotions out of this tier.
     pub from: Option<Tier>,
     /// Only promotions into this tier.
     pub to: Option<Tier>,
@@ -96,7 +96,12 @@ pub struct Step {
 impl Step {
     /// The memory that it is about first.
     pub fn memory(&self) -> Option<MemoryId> {
-        self.read.first().map(|entry| entry.id)
+        self.memories().next()
+    }
+
+    /// The memories that it was decided on.
+    pub fn memories(&self) -> impl Iterator<Item = MemoryId> {
+        self.read.iter().map(|entry| entry.id)
     }
 }
 
@@ -173,7 +178,7 @@ impl Snapshot {
     /// Merging by similarity compares every pair of one session and speaker: quadratic, and bounded by
     /// [`limits::MERGE_COMPARISONS`].
     ///
-    /// Errors: a threshold or a cosine out of range.
+    /// Errors: a threshold or a cosine out of range, tiers between which nothing rises.
     pub fn plan_consolidation(&self, now: Millis, what: &Consolidate, findings: &Findings) -> Result<Plan> {
         let threshold = what.threshold.unwrap_or(self.settings.consolidate_threshold);
         check_unit("THRESHOLD", threshold)?;
@@ -182,14 +187,13 @@ impl Snapshot {
             Some(f) => return Err(Error::new(format!("DEDUP is {f}: it takes a cosine above 0 and up to 1"))),
             None => self.settings.dedup,
         };
+        check_way(what.from, what.to)?;
         // What is superseded is history: it neither rises nor merges, and expires by itself.
         let mut entries: Vec<(Arc<Entry>, u32)> = self
             .records
             .iter()
             .filter_map(|slot| Some((Arc::new(self.records.entry(slot)?), slot)))
-            .filter(|(entry, slot)| {
-                entry.superseded.is_none() && !is_hidden(self, *slot) && what.from.is_none_or(|from| entry.tier == from)
-            })
+            .filter(|(entry, slot)| entry.superseded.is_none() && !is_hidden(self, *slot))
             .collect();
         entries.sort_unstable_by_key(|(entry, _)| entry.id);
         let mut planner = Planner {
@@ -204,16 +208,30 @@ impl Snapshot {
         entries.retain(|(entry, _)| !entry.is_expired(now));
         planner.merge_equal(&entries);
         if dedup > 0.0 {
-            planner.merge_similar(&entries, dedup);
+            planner.merge_similar(&entries, dedup, findings);
         }
         planner.revise(&entries, findings, what.rules);
-        planner.promote(&entries, threshold, what.to);
+        planner.promote(&entries, threshold, what);
         planner.evict(&entries);
         planner.summarize(findings);
         planner.link(findings);
         planner.mark(findings);
         Ok(planner.plan)
     }
+}
+
+/// Whether anything rises from a tier into the other.
+fn check_way(from: Option<Tier>, to: Option<Tier>) -> Result<()> {
+    use Tier::{Episodic, LongTerm, Semantic, ShortTerm, Working};
+    let ways = [(Working, ShortTerm), (ShortTerm, LongTerm), (LongTerm, Episodic), (LongTerm, Semantic)];
+    if ways.iter().any(|(out, into)| from.is_none_or(|from| from == *out) && to.is_none_or(|to| to == *into)) {
+        return Ok(());
+    }
+    let given = [from.map(|tier| format!("FROM {tier}")), to.map(|tier| format!("TO {tier}"))];
+    Err(Error::new(format!(
+        "{}: nothing rises that way. One run takes memories from working to short_term, from short_term to long_term, and from long_term to episodic or semantic",
+        given.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    )))
 }
 
 struct Planner<'a> {
@@ -303,7 +321,12 @@ impl Planner<'_> {
         }
     }
 
-    fn merge_similar(&mut self, entries: &Entries, least: f64) {
+    /// Facts merge with none that says something else, however alike: "Ann's birthday is 4 May" is nearly "Ann's birthday is 5 May".
+    fn merge_similar(&mut self, entries: &Entries, least: f64, findings: &Findings) {
+        let described: HashMap<MemoryId, &Claim> =
+            findings.described.iter().map(|(entry, claim)| (entry.id, claim)).collect();
+        let claim =
+            |entry: &Entry| Claim::of(entry).or_else(|| described.get(&entry.id).map(|claim| Claim::clone(claim)));
         type Owner<'e> = (Option<&'e str>, Option<&'e str>);
         let mut groups: BTreeMap<Owner, Vec<&(Arc<Entry>, u32)>> = BTreeMap::new();
         for member in self.mergeable(entries) {
@@ -319,6 +342,7 @@ impl Planner<'_> {
                     continue;
                 }
                 let vectors = self.view.stored_vectors(*slot);
+                let kept = claim(keep);
                 let mut alike = vec![keep.clone()];
                 for (entry, slot) in group.iter().skip(n + 1) {
                     if entry.windows != keep.windows || self.taken.contains(&entry.id) {
@@ -330,7 +354,12 @@ impl Planner<'_> {
                         return;
                     }
                     let others = self.view.stored_vectors(*slot);
-                    if rows::pair_similarity(&vectors, &others).is_some_and(|cosine| cosine >= least) {
+                    if rows::pair_similarity(&vectors, &others).is_some_and(|cosine| cosine >= least)
+                        && match (&kept, claim(entry)) {
+                            (Some(one), Some(other)) => one.is_same(&other),
+                            (one, other) => one.is_some() == other.is_some(),
+                        }
+                    {
                         alike.push(entry.clone());
                     }
                 }
@@ -342,14 +371,14 @@ impl Planner<'_> {
     fn revise(&mut self, entries: &Entries, findings: &Findings, rules: FactRules) {
         let history = self.view.history(self.now);
         let standing = entries.iter().map(|(entry, _)| entry.clone()).chain(history);
-        for ((_, attribute), group) in claims::groups(standing, findings, rules) {
+        for ((_, attribute, _), group) in claims::groups(standing, findings, rules) {
             let sources: Vec<MemoryId> = group.sources().collect();
             let busy = group.members().any(|id| self.taken.contains(&id));
-            let Revised { revision, read, cut } = group.revise(rules, findings.embedded);
-            if busy || cut || self.plan.steps.len() >= self.limit {
-                self.plan.cut_short |= revision.is_some();
-                self.postponed.extend(sources);
-            }
+            let Revised { revision, read, left } = group.revise(rules, findings.embedded);
+            let waits = busy || self.plan.steps.len() >= self.limit;
+            let rest = if waits { sources } else { left };
+            self.plan.cut_short |= !rest.is_empty() || (waits && revision.is_some());
+            self.postponed.extend(rest);
             if let Some(revision) = revision.filter(|_| !busy) {
                 self.step(Change::Revise(Box::new(revision)), format!("what is known of {attribute}"), read);
             }
@@ -376,7 +405,7 @@ impl Planner<'_> {
 
     /// What was read is not read again, except where a fact of it found no step; nor is looked for what resembles it.
     fn mark(&mut self, findings: &Findings) {
-        let read = findings.read.iter().filter(|entry| !self.postponed.contains(&entry.id)).cloned();
+        let read = findings.read.iter().filter(|entry| !is_among(entry, &self.postponed)).cloned();
         self.mark_as(Marks::READ, read.collect());
         let alone = findings.kin.iter().filter(|(_, links)| links.is_empty());
         self.mark_as(Marks::LINKED, alone.map(|(entry, _)| entry.clone()).collect());
@@ -394,13 +423,15 @@ impl Planner<'_> {
         }
     }
 
-    fn promote(&mut self, entries: &Entries, threshold: f64, to: Option<Tier>) {
+    fn promote(&mut self, entries: &Entries, threshold: f64, what: &Consolidate) {
         let next_run = self.now.saturating_add(self.view.settings.consolidate_interval.saturating_mul(1000));
         let mut rising: Vec<(&Arc<Entry>, Tier, Millis)> = entries
             .iter()
             .filter(|(entry, _)| entry.importance >= threshold && !self.taken.contains(&entry.id))
             .filter_map(|(entry, _)| Some((entry, entry.tier.promotion(&entry.kind)?)))
-            .filter(|(_, target)| to.is_none_or(|to| *target == to))
+            .filter(|(entry, target)| {
+                what.from.is_none_or(|from| entry.tier == from) && what.to.is_none_or(|to| *target == to)
+            })
             .map(|(entry, target)| (entry, target, entry.expires.filter(|at| *at <= next_run).unwrap_or(Millis::MAX)))
             .collect();
         rising.sort_by(|(a, _, a_ends), (b, _, b_ends)| {
@@ -431,6 +462,11 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// Whether a memory that was read is to be read again: it, or, of a summary, a turn beneath it.
+fn is_among(read: &Entry, again: &BTreeSet<MemoryId>) -> bool {
+    again.contains(&read.id) || (*read.kind == *episodes::KIND && read.from.iter().any(|turn| again.contains(turn)))
 }
 
 fn same_owner(a: &Entry, b: &Entry) -> bool {
@@ -465,7 +501,7 @@ impl Space {
     pub fn decide_step(&self, now: Millis, step: &Step, passed_over: &mut BTreeSet<MemoryId>) -> Option<Vec<Effect>> {
         let effects = self.decide(now, step, passed_over);
         if effects.is_none() && matches!(step.change, Change::Revise(_)) {
-            passed_over.extend(step.read.iter().map(|entry| entry.id));
+            passed_over.extend(step.memories());
         }
         effects
     }
@@ -481,7 +517,7 @@ impl Space {
         };
         let first = step.read.first()?;
         if let Change::Mark(_, marks) = &step.change {
-            let done = |read: &&Arc<Entry>| stands(read) && !(marks.read && passed_over.contains(&read.id));
+            let done = |read: &&Arc<Entry>| stands(read) && !(marks.read && is_among(read, passed_over));
             let ids: Vec<MemoryId> = step.read.iter().filter(done).map(|read| read.id).collect();
             let mark = || Effect::Mark { ids: ids.clone(), marks: *marks, on: true };
             return Some((!ids.is_empty()).then(mark).into_iter().collect());
@@ -496,7 +532,7 @@ impl Space {
                 let over = self
                     .config()
                     .capacity(first.tier)
-                    .is_some_and(|capacity| self.live_count(first.tier.index(), now) > capacity);
+                    .is_some_and(|capacity| self.occupied(first.tier, now) > capacity);
                 (alive && over).then(|| removals(&[*id], Removal::Evicted))
             }
             // A tier full of pins takes nothing: the memory stays where it is.
@@ -533,6 +569,16 @@ impl Space {
             let slot = self.slot(entry.id)?;
             Some((entry.template, self.stored_vectors(slot), self.stored_signs(slot)))
         });
+        // What one of those that go took the place of, the one that stays takes the place of.
+        let stands = |id: &MemoryId| self.slot(*id).and_then(|slot| self.view.records.entry(slot));
+        let older: Vec<(Superseded, MemoryId)> = rest
+            .iter()
+            .filter(|_| old.supersedes.is_none())
+            .filter_map(|entry| stands(&entry.supersedes?))
+            .filter(|older| !members.iter().any(|member| member.id == older.id))
+            .filter_map(|older| Some((older.superseded?, older.id)))
+            .filter(|(superseded, _)| drop.contains(&superseded.by))
+            .collect();
         let patch = Patch {
             vectors,
             tier: changed((new.tier, new.entered), &(old.tier, old.entered)),
@@ -542,6 +588,7 @@ impl Space {
             pinned: changed(new.pinned, &old.pinned),
             tags: changed(new.tags, &old.tags),
             from: changed(new.from, &old.from),
+            supersedes: older.first().map(|(_, older)| Some(*older)),
             ..Patch::default()
         };
         let uses = members
@@ -554,6 +601,23 @@ impl Space {
         if patch != Patch::default() {
             effects.push(Effect::Patch { id: keep, patch: Box::new(patch) });
         }
+        // What was made of one of those that go was made of the one that stays.
+        let made = drop.iter().filter_map(|id| self.slot(*id)).flat_map(|slot| self.view.made_of(slot));
+        let made: BTreeMap<MemoryId, Entry> = made.map(|(_, made)| (made.id, made)).collect();
+        for (id, made) in made.into_iter().filter(|(id, _)| !members.iter().any(|member| member.id == *id)) {
+            let mut from: Vec<MemoryId> = Vec::new();
+            for source in made.from {
+                let source = if drop.contains(&source) { keep } else { source };
+                if !from.contains(&source) {
+                    from.push(source);
+                }
+            }
+            effects.push(Effect::Patch { id, patch: Box::new(Patch { from: Some(from), ..Patch::default() }) });
+        }
+        effects.extend(older.into_iter().map(|(superseded, id)| {
+            let superseded = Some(Some(Superseded { by: keep, ..superseded }));
+            Effect::Patch { id, patch: Box::new(Patch { superseded, ..Patch::default() }) }
+        }));
         effects.push(Effect::Use(vec![(keep, accessed, uses)]));
         effects
     }

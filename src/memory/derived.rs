@@ -55,12 +55,6 @@ pub(crate) fn link_all(
         .copied()
         .collect();
     let old = space.slot(made).map_or(0, |slot| space.view.records.edges(slot).len());
-    let linkable = |to: &&MemoryId| {
-        **to != made
-            && !removed.contains(*to)
-            && space.has_room_for_links(**to)
-            && space.link_between(made, **to, REL).is_none()
-    };
     let link = |to: &MemoryId| Link {
         from: made,
         to: *to,
@@ -69,8 +63,13 @@ pub(crate) fn link_all(
         at: now,
         reason: Some(reason.into()),
     };
-    let to = from.iter().filter(linkable).take((limits::LINKS / 2).saturating_sub(old));
-    effects.extend(to.map(|to| Effect::Link(Box::new(link(to)))));
+    let mut room = (limits::LINKS / 2).saturating_sub(old);
+    for to in from.iter().filter(|to| **to != made && !removed.contains(*to)) {
+        if room > 0 && space.has_room_for_links(*to, effects) && space.link_between(made, *to, REL).is_none() {
+            effects.push(Effect::Link(Box::new(link(to))));
+            room -= 1;
+        }
+    }
 }
 
 impl Snapshot {

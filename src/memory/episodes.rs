@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// TYPE of a summary.
-const KIND: &str = "summary";
+pub(crate) const KIND: &str = "summary";
 /// How sure a summary is that a model wrote.
 const WRITTEN: f64 = 0.8;
 

@@ -439,9 +439,11 @@ impl Space {
         Ok((taken, (taken > 0).then(effect).into_iter().collect()))
     }
 
-    /// Whether a memory stands and can take one more link.
-    pub(crate) fn has_room_for_links(&self, id: MemoryId) -> bool {
-        self.slot(id).is_some_and(|slot| self.view.records.edges(slot).len() < limits::LINKS)
+    /// Whether a memory stands and can take one more link behind these effects.
+    pub(crate) fn has_room_for_links(&self, id: MemoryId, behind: &[Effect]) -> bool {
+        let adds = |effect: &&Effect| matches!(effect, Effect::Link(link) if link.from == id || link.to == id);
+        let edges = self.slot(id).map(|slot| self.view.records.edges(slot).len());
+        edges.is_some_and(|edges| edges + behind.iter().filter(adds).count() < limits::LINKS)
     }
 
     /// The slots of a link's ends, if the space can take it.

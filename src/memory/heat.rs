@@ -109,13 +109,13 @@ pub struct HeatStats {
 pub struct Seen {
     /// When; 0 = never.
     at: Millis,
-    /// The lowest bits of the count by slot.
-    uses: Vec<u8>,
+    /// The lowest bits of the count by slot: more than 65,535 uses between two looks are taken for fewer.
+    uses: Vec<u16>,
 }
 
 impl Seen {
     pub(crate) fn bytes(&self) -> usize {
-        self.uses.capacity()
+        self.uses.capacity() * size_of::<u16>()
     }
 }
 
@@ -207,7 +207,7 @@ impl Snapshot {
             return uses.into();
         }
         let before = seen.uses.get(slot as usize).copied().unwrap_or(0);
-        u64::from((uses as u8).wrapping_sub(before)).max(1)
+        u64::from((uses as u16).wrapping_sub(before)).max(1)
     }
 
     /// The heat that a memory should have.
@@ -297,7 +297,7 @@ impl Snapshot {
         }
         Heat::ALL.into_iter().for_each(|heat| gatherer.close(heat));
         plan.units = gatherer.units;
-        let uses = (0..self.records.slots()).map(|slot| self.records.usage(slot as u32).1 as u8).collect();
+        let uses = (0..self.records.slots()).map(|slot| self.records.usage(slot as u32).1 as u16).collect();
         plan.seen = Seen { at: now, uses };
         plan
     }

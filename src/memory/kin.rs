@@ -151,12 +151,15 @@ impl Snapshot {
 impl Space {
     /// The effects of linking a memory, as far as both ends stand and have room.
     pub(crate) fn link_kin(&self, now: Millis, id: MemoryId, links: &[Link]) -> Vec<Effect> {
-        let possible = links.iter().filter(|link| {
+        let mut effects = Vec::new();
+        for link in links {
             let ends = [link.from, link.to];
-            ends.iter().all(|end| self.standing(now, *end).is_some() && self.has_room_for_links(*end))
+            if ends.iter().all(|end| self.standing(now, *end).is_some() && self.has_room_for_links(*end, &effects))
                 && self.link_between(link.from, link.to, &link.rel).is_none()
-        });
-        let mut effects: Vec<Effect> = possible.map(|link| Effect::Link(Box::new(link.clone()))).collect();
+            {
+                effects.push(Effect::Link(Box::new(link.clone())));
+            }
+        }
         effects.push(Effect::Mark { ids: vec![id], marks: Marks::LINKED, on: true });
         effects
     }

@@ -233,7 +233,7 @@ pub const NAMES: [&str; 48] = [
     "overlap",
 ];
 
-/// The presets and what they set besides the defaults (requirements, "Tiers").
+/// The presets and what they set besides the defaults.
 const PRESETS: [(&str, &[(&str, &str)]); 4] = [
     ("default", &[]),
     (

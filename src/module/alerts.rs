@@ -255,7 +255,7 @@ pub fn compare_server(ctx: Ctx) {
         Some(false) => return,
         None => {
             state.compared = None;
-            return state.active.retain(|(_, what), _| *what == What::Pressure);
+            return state.active.retain(|(space, what), _| space.is_none() && *what == What::Pressure);
         }
     }
     let now = totals::counters();

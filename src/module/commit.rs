@@ -194,6 +194,11 @@ fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
     let counted = held.space.counters();
     let mut events: Vec<&'static CStr> = Vec::new();
     let mut batch = Vec::new();
+    let mut send = |effects: &[Effect]| {
+        batch.clear();
+        encode_batch(effects, &mut batch);
+        ctx.replicate_apply(name, &batch);
+    };
     let mut start = 0;
     let mut size = 0;
     for (i, effect) in effects.iter().enumerate() {
@@ -208,20 +213,23 @@ fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
             Err(e) => {
                 ffi::log(Level::Warning, &format!("engram: a decided effect did not apply ({e}); please report it"));
                 debug_assert!(false, "a decided effect did not apply: {e}");
+                // Replicas are told of what was applied here, and of nothing else.
+                if start < i {
+                    send(&effects[start..i]);
+                }
+                (start, size) = (i + 1, 0);
+                continue;
             }
         }
         size += size_of_encoded(effect);
         if size >= BATCH || i + 1 == effects.len() {
-            batch.clear();
-            encode_batch(&effects[start..=i], &mut batch);
-            ctx.replicate_apply(name, &batch);
+            send(&effects[start..=i]);
             (start, size) = (i + 1, 0);
         }
     }
     if effects.is_empty() {
         // A space created empty, by CONFIG SET of what stands already: the key must exist on the replicas too.
-        encode_batch(&[], &mut batch);
-        ctx.replicate_apply(name, &batch);
+        send(&[]);
     }
     totals::add(&counted, &held.space.counters());
     for event in events {

@@ -6,7 +6,7 @@
 //! where moving memory would copy pages; and words are indexed anew where a setting asks for it, a step per turn, with turns that follow each other closely.
 //!
 //! When the server runs out of memory under a limit, the module cools what is in no use and then drops the least worth keeping from the working tier upward, never a semantic or pinned
-//! memory (T9): see [`pressure`]. Every so often server and spaces are compared with the thresholds of the [`alerts`].
+//! memory: see [`pressure`]. Every so often server and spaces are compared with the thresholds of the [`alerts`].
 
 use std::collections::BTreeSet;
 use std::ffi::c_void;
@@ -310,7 +310,7 @@ fn write(ctx: Ctx, target: &Target, decide: impl FnOnce(&Space, u64) -> Vec<Effe
     }
 }
 
-/// Says once per change of mind that a policy which evicts keys takes whole spaces, permanent memories included (T9).
+/// Says once per change of mind that a policy which evicts keys takes whole spaces, permanent memories included.
 fn warn_of_eviction(ctx: Ctx, flags: i32) {
     use std::sync::atomic::AtomicBool;
     static WARNED: AtomicBool = AtomicBool::new(false);

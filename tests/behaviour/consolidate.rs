@@ -87,6 +87,14 @@ fn from_to_threshold_and_limit_bound_it() {
     assert_eq!(promoted(&mut client, "THRESHOLD 0.3 FROM working DRYRUN"), ["4-0", "3-0"], "the more important first");
     assert_eq!(promoted(&mut client, "THRESHOLD 0.3 TO long_term DRYRUN"), ["4-1", "3-1"]);
     assert_eq!(promoted(&mut client, "THRESHOLD 0.3 LIMIT 3 DRYRUN").len(), 3);
+    let notes = |client: &mut Client, limit: usize| {
+        client.ok(&format!("MEM.CONSOLIDATE k THRESHOLD 0.3 LIMIT {limit} DRYRUN")).field("notes").texts()
+    };
+    assert!(notes(&mut client, 3)[0].contains("LIMIT") && notes(&mut client, 4).is_empty());
+    for nowhere in ["FROM semantic", "TO working", "FROM working TO long_term"] {
+        let error = client.err(&format!("MEM.CONSOLIDATE k {nowhere}"));
+        assert!(error.starts_with(&format!("ERR {nowhere}: nothing rises that way")), "{error}");
+    }
     client.ok("MEM.CONFIG SET k consolidate-threshold 0.4");
     assert_eq!(promoted(&mut client, ""), ["4-0", "4-1"]);
     assert_eq!((tier(&mut client, "4-0"), tier(&mut client, "4-1")), ("short_term".into(), "long_term".into()));

@@ -47,6 +47,24 @@ fn under_pressure_stores_are_refused_reads_and_forgetting_work_and_the_permanent
 }
 
 #[test]
+fn a_consolidation_without_room_still_lets_rise_what_matters() {
+    let server = Server::plain(&["maxmemory-policy noeviction"]);
+    let mut client = server.client();
+    client.ok("MEM.CONFIG SET k consolidate-interval 0");
+    client.ok("MEM.STORE k 'I live in Rome.' TYPE message SPEAKER Ann TIER semantic NOEMBED");
+    // Pinned, so that the timer does not give it up.
+    client.ok("MEM.STORE k keep IMPORTANCE 0.9 TIER long_term TYPE fact PIN NOEMBED");
+    client.ok("CONFIG SET maxmemory 1");
+    let report = client.ok("MEM.CONSOLIDATE k EXTRACT");
+    let counts = ["learned", "skipped", "promoted"].map(|field| report.field(field).int());
+    assert_eq!(counts, [0, 1, 1], "{report:?}");
+    assert!(report.field("notes").texts()[0].starts_with("memory is short"), "{report:?}");
+    client.ok("CONFIG SET maxmemory 0");
+    let report = client.ok("MEM.CONSOLIDATE k EXTRACT");
+    assert_eq!(report.field("learned").int(), 1, "it is read again: {report:?}");
+}
+
+#[test]
 fn models_do_not_count_against_the_limit() {
     let server = Server::plain(&[]);
     let mut client = server.client();

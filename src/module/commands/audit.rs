@@ -6,12 +6,13 @@ use engram_memory::Flaw;
 use super::{Outcome, read};
 use crate::ffi::{self, Ctx};
 use crate::grammar::Parsed;
-use crate::reply::Value;
+use crate::reply::{Error, Value};
 
 /// Findings of one sort that a reply lists; all are counted.
 const LISTED: usize = 1_000;
-/// Memories that are audited on the main thread at most.
+/// Memories that are audited on the main thread at most, and where nobody may be blocked.
 const INLINE: usize = 100;
+const UNBLOCKED: usize = 1_000;
 
 /// `MEM.AUDIT key`
 pub fn audit(ctx: Ctx, args: &Parsed) -> Outcome {
@@ -20,6 +21,12 @@ pub fn audit(ctx: Ctx, args: &Parsed) -> Outcome {
     else {
         return Ok(Value::Null.into());
     };
+    if ctx.must_not_block() && memories > UNBLOCKED {
+        return Err(Error::new(
+            "INLINELIMIT",
+            format!("inside MULTI, scripts and functions at most {UNBLOCKED} memories are audited: call it outside"),
+        ));
+    }
     super::read::answer(ctx, memories <= INLINE, move || {
         let audit = snapshot.audit(now, fact_rules(), &is_grounded)?;
         let sorts = [

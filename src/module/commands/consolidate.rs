@@ -32,7 +32,8 @@ pub use learn::waits_for_vectors;
 use learn::{Learning, Progress, What};
 use report::Report;
 
-/// Memories that a consolidation compares for similarity in place, at most; more are planned in the background only.
+/// Memories that are consolidated in place, where nobody may be blocked, at most, and those that are compared for similarity there.
+const INLINE: usize = 10_000;
 const INLINE_SIMILARITY: usize = 200;
 
 /// Consolidations that ran, by call or timer.
@@ -82,12 +83,12 @@ pub fn consolidate(ctx: Ctx, args: &Parsed) -> Outcome {
             return Err(Error::err("JOB and NOWAIT are not possible inside MULTI, scripts and functions"));
         }
         let similarity = options.dedup.unwrap_or(snapshot.settings().dedup) > 0.0;
-        if similarity && memories > INLINE_SIMILARITY {
+        let (most, what) =
+            if similarity { (INLINE_SIMILARITY, "compared by similarity") } else { (INLINE, "consolidated") };
+        if memories > most {
             return Err(Error::new(
                 "INLINELIMIT",
-                format!(
-                    "inside MULTI, scripts and functions at most {INLINE_SIMILARITY} memories are compared by similarity: call it outside"
-                ),
+                format!("inside MULTI, scripts and functions at most {most} memories are {what}: call it outside"),
             ));
         }
         let plan = snapshot.plan_consolidation(ffi::now(), &options, &Findings::default())?;
@@ -95,12 +96,14 @@ pub fn consolidate(ctx: Ctx, args: &Parsed) -> Outcome {
         let mut passed_over = BTreeSet::new();
         for step in &plan.steps {
             let made = match dry {
-                true => Some(Vec::new()),
+                true => Some(Made::default()),
                 false => write(ctx, key, Needs::FREE, |space, now| Ok(decide(space, now, step, &mut passed_over)))?,
             };
-            report.add(step, made.as_deref());
+            report.add(step, made.as_ref());
         }
-        RUNS.fetch_add(1, Ordering::Relaxed);
+        if plan.cut_short {
+            report.is_cut_short();
+        }
         report.ended(ctx, &Target { db: ctx.db(), key: key.into(), expect: Expect::Command }, began);
         return Ok(report.value().into());
     }
@@ -118,19 +121,30 @@ pub fn consolidate(ctx: Ctx, args: &Parsed) -> Outcome {
     answer_for(ctx, &job, nowait)
 }
 
-/// The effects of a step, and the ids of the memories that it makes; None if it is not due any more.
+/// What a step made.
+#[derive(Default)]
+struct Made {
+    memories: Vec<MemoryId>,
+    links: u64,
+}
+
+/// The effects of a step, and what it makes; None if it is not due any more.
 fn decide(
     space: &engram_memory::Space,
     now: u64,
     step: &Step,
     passed_over: &mut BTreeSet<MemoryId>,
-) -> (Option<Vec<MemoryId>>, Vec<Effect>) {
+) -> (Option<Made>, Vec<Effect>) {
     let Some(effects) = space.decide_step(now, step, passed_over) else { return (None, Vec::new()) };
-    let made = effects.iter().filter_map(|effect| match effect {
-        Effect::Put { entry, .. } => Some(entry.id),
-        _ => None,
-    });
-    (Some(made.collect()), effects)
+    let mut made = Made::default();
+    for effect in &effects {
+        match effect {
+            Effect::Put { entry, .. } => made.memories.push(entry.id),
+            Effect::Link(_) => made.links += 1,
+            _ => {}
+        }
+    }
+    (Some(made), effects)
 }
 
 /// Consolidates by the space's own settings, in the background.
@@ -197,13 +211,15 @@ impl Run {
         }
         #[cfg(feature = "latch")]
         crate::latch::pass();
-        RUNS.fetch_add(1, Ordering::Relaxed);
         if !dry {
             REFUSED.fetch_add(refused.len() as u64, Ordering::Relaxed);
         }
         let mut report = Report::new(dry, refused, notes);
+        if plan.cut_short {
+            report.is_cut_short();
+        }
         if dry {
-            plan.steps.iter().for_each(|step| report.add(step, Some(&[])));
+            plan.steps.iter().for_each(|step| report.add(step, Some(&Made::default())));
             if let Some(job) = &job {
                 job.finish(Ok(report.value()));
             }
@@ -304,6 +320,7 @@ enum Turn {
 impl Pending {
     fn commit_one(&mut self, ctx: Ctx) -> Turn {
         if self.job.as_ref().is_some_and(|job| job.is_cancelled()) {
+            self.report.ended(ctx, &self.target, self.began);
             return Turn::Finished(Err(Error::new(
                 "CANCELLED",
                 format!("cancelled after {} changes; those stay", self.report.changes),
@@ -321,12 +338,23 @@ impl Pending {
         let passed_over = &mut self.passed_over;
         match commit::commit(ctx, &self.target, needs, |space, now| Ok(decide(space, now, step, passed_over))) {
             Ok(made) => {
-                self.report.add(step, made.as_deref());
+                self.report.add(step, made.as_ref());
+                self.next += 1;
+                Turn::More
+            }
+            // What adds nothing goes on, so that what matters rises and what is over goes; what was to be learned is read again.
+            Err(Stop::Never(error)) if adds && error.code == "OOM" => {
+                self.passed_over.extend(step.memories());
+                self.report.is_short_of_memory();
+                self.report.add(step, None);
                 self.next += 1;
                 Turn::More
             }
             Err(Stop::Later) => Turn::Wait,
-            Err(Stop::Never(error)) => Turn::Finished(Err(error)),
+            Err(Stop::Never(error)) => {
+                self.report.ended(ctx, &self.target, self.began);
+                Turn::Finished(Err(error))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use engram_agent::Refused;
 use engram_memory::{Change, MemoryId, Step, Who};
 
-use super::{LAST, LEARNED, LINKED, SUMMED_UP};
+use super::{LAST, LEARNED, LINKED, Made, RUNS, SUMMED_UP};
 use crate::commit::{Expect, Target};
 use crate::datatype::{self, Consolidated, Found};
 use crate::ffi::{self, Ctx, Key, Mode, Str};
@@ -51,8 +51,21 @@ impl Report {
         Report { dry, refused, notes, ..Report::default() }
     }
 
-    /// Adds a step: `made` are the memories that it made, None if it was not due any more.
-    pub fn add(&mut self, step: &Step, made: Option<&[MemoryId]>) {
+    /// A limit left something for another run.
+    pub fn is_cut_short(&mut self) {
+        self.notes.push("more was to be done than one run does, or LIMIT allows: another one goes on".to_owned());
+    }
+
+    /// What would have added to the space was left out.
+    pub fn is_short_of_memory(&mut self) {
+        let note = "memory is short (`maxmemory`): what adds memories or links was skipped, and is looked at again in the next run";
+        if !self.notes.iter().any(|said| said == note) {
+            self.notes.push(note.to_owned());
+        }
+    }
+
+    /// Adds a step: what it made, None if it was not due any more.
+    pub fn add(&mut self, step: &Step, made: Option<&Made>) {
         let Some(made) = made else {
             self.skipped += 1;
             return;
@@ -64,15 +77,17 @@ impl Report {
             Change::Evict { id } => self.change("evict", 1, Some(*id), reason()),
             Change::Expire { id } => self.change("expire", 1, Some(*id), reason()),
             Change::Mark(..) => {}
-            Change::Summarize(_) => self.change("summarize", 1, made.first().copied(), reason()),
+            Change::Summarize(_) => self.change("summarize", 1, made.memories.first().copied(), reason()),
             Change::Link(links) => {
-                let first = step.memory();
-                self.change("link", links.len() as u64, first, reason());
+                let number = if self.dry { links.len() as u64 } else { made.links };
+                if number > 0 {
+                    self.change("link", number, step.memory(), reason());
+                }
             }
             Change::Revise(revision) => {
                 let id_of = |who: Who| match who {
                     Who::Standing(id) => Some(id),
-                    Who::New(n) => made.get(n).copied(),
+                    Who::New(n) => made.memories.get(n).copied(),
                 };
                 let says = |who: Who| match who {
                     Who::Standing(id) => id.to_string(),
@@ -129,6 +144,7 @@ impl Report {
             return;
         }
         Operation::Consolidate.ended(began);
+        RUNS.fetch_add(1, Ordering::Relaxed);
         LAST.store(ffi::now(), Ordering::Relaxed);
         for (counter, kind) in [(&LEARNED, "learned"), (&SUMMED_UP, "summarized"), (&LINKED, "linked")] {
             let of_kind = KINDS.iter().zip(self.counts).find(|((name, _), _)| *name == kind);
