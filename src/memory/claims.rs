@@ -441,6 +441,38 @@ impl Space {
         })
     }
 
+    /// When a fact of a revision was so.
+    fn said_at(&self, revision: &Revision, ids: &[MemoryId], id: MemoryId) -> Millis {
+        let new = ids.iter().zip(&revision.new).find(|(new, _)| **new == id);
+        let standing = || self.slot(id).and_then(|slot| self.view.records.entry(slot)).map(|entry| entry.at);
+        new.map(|(_, fact)| fact.finding.source.at).or_else(standing).unwrap_or_default()
+    }
+
+    /// What each fact takes the place of. One that takes the place of several, now or before, takes that of the last of them, and each of those that of the one
+    /// before it: so all stand in one line of versions.
+    fn in_line(
+        &self,
+        revision: &Revision,
+        ids: &[MemoryId],
+        replaced: BTreeMap<MemoryId, BTreeSet<(Millis, MemoryId)>>,
+    ) -> BTreeMap<MemoryId, MemoryId> {
+        let known = |id: MemoryId| self.slot(id).and_then(|slot| self.view.records.entry(slot)?.supersedes);
+        let mut line = BTreeMap::new();
+        let mut between = Vec::new();
+        for (by, mut olds) in replaced {
+            olds.extend(known(by).map(|old| (self.said_at(revision, ids, old), old)));
+            let olds: Vec<MemoryId> = olds.into_iter().map(|(_, old)| old).collect();
+            between.extend(olds.windows(2).filter_map(|pair| Some((*pair.get(1)?, *pair.first()?))));
+            line.extend(olds.last().map(|last| (by, *last)));
+        }
+        for (newer, older) in between {
+            if known(newer).is_none() {
+                line.entry(newer).or_insert(older);
+            }
+        }
+        line
+    }
+
     /// The effects of a revision whose memories stand as they were read.
     pub(crate) fn revise(&self, now: Millis, revision: &Revision) -> crate::Result<Vec<Effect>> {
         let mut ids: Vec<MemoryId> = Vec::new();
@@ -458,12 +490,13 @@ impl Space {
             Who::New(n) => ids.get(n).copied(),
         };
         let mut patches: BTreeMap<MemoryId, Patch> = BTreeMap::new();
-        let mut supersedes: BTreeMap<MemoryId, MemoryId> = BTreeMap::new();
+        let mut replaced: BTreeMap<MemoryId, BTreeSet<(Millis, MemoryId)>> = BTreeMap::new();
         for (old, by, at) in &revision.superseded {
             let (Some(old), Some(by)) = (id_of(*old), id_of(*by)) else { continue };
             patches.entry(old).or_default().superseded = Some(Some(Superseded { by, at: *at }));
-            supersedes.insert(by, old);
+            replaced.entry(by).or_default().insert((self.said_at(revision, &ids, old), old));
         }
+        let supersedes = self.in_line(revision, &ids, replaced);
         for (id, from, confidence) in &revision.confirmed {
             let patch = patches.entry(*id).or_default();
             (patch.from, patch.confidence) = (Some(from.clone()), Some(*confidence));

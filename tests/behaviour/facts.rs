@@ -142,6 +142,21 @@ fn facts_of_callers_contradict_as_well_and_hearsay_does_not_overwrite_what_is_co
     let report = client.ok("MEM.CONSOLIDATE k EXTRACT");
     assert_eq!((report.field("confirmed").int(), report.field("superseded").int()), (1, 1), "{report:?}");
     assert_eq!(client.ok("MEM.COUNT k FILTER '.subject == \"Ada\" and not (.superseded >= 0)'").int(), 1);
+    // One that takes the place of two that stood beside each other has both in its history, whichever is asked about.
+    client.ok("MEM.STORE k 'Eva lives in Rome.' ID 5-0 AT 1000 NOEMBED");
+    client.ok("MEM.SESSION APPEND k s user 'Eva lives in Bonn.' SPEAKER Bo AT 7000");
+    client.ok("MEM.CONSOLIDATE k EXTRACT");
+    client.ok("MEM.SESSION APPEND k s user 'I live in Kiel.' SPEAKER Eva AT 8000");
+    let report = client.ok("MEM.CONSOLIDATE k EXTRACT");
+    assert_eq!(report.field("superseded").int(), 2, "{report:?}");
+    let kiel = changes(&report, "learn")[0].field("id").text();
+    for id in ["5-0", &kiel] {
+        let history = client.ok(&format!("MEM.HISTORY k {id}"));
+        let versions = history.field("versions").items();
+        let places: Vec<String> = versions.iter().map(|version| version.field("content").text()).collect();
+        assert_eq!(places, ["Eva lives in Rome.", "Eva lives in Bonn.", "Eva lives in Kiel."]);
+        assert_eq!(history.field("current").text(), kiel);
+    }
 }
 
 #[test]

@@ -54,22 +54,36 @@ pub fn history(ctx: Ctx, args: &Parsed) -> Outcome {
     Ok(found.unwrap_or(Value::Null).into())
 }
 
-/// What a memory superseded and what superseded it, oldest first. A chain has no branches; it ends where a version has been forgotten, and after
-/// [`limits::K`] versions in either direction: the one at the end then still says which comes next.
+/// What a memory superseded and what superseded it, oldest first. It ends where a version has been forgotten, and after [`limits::K`] versions in either
+/// direction: the one at the end then still says which comes next.
+///
+/// One that took the place of several has them in one line behind it, and each of them knows it: so the way leads to the newest first, and back from there.
 fn versions(space: &Space, now: u64, asked: Entry) -> VecDeque<Entry> {
-    let mut seen = BTreeSet::from([asked.id]);
-    let mut versions = VecDeque::from([asked]);
-    for _ in 0..limits::K {
-        let older = versions.front().and_then(|first| first.supersedes).filter(|id| seen.insert(*id));
-        let Some(older) = older.and_then(|id| space.get(now, id)) else { break };
-        versions.push_front(older);
+    let id = asked.id;
+    let newer = line(space, now, asked, |entry| entry.superseded.map(|superseded| superseded.by));
+    let back = newer.back().cloned().map(|newest| line(space, now, newest, |entry| entry.supersedes));
+    match back {
+        Some(back) if back.iter().any(|version| version.id == id) => back.into_iter().rev().collect(),
+        _ => {
+            let older = newer.front().cloned().map(|asked| line(space, now, asked, |entry| entry.supersedes));
+            older.into_iter().flatten().skip(1).fold(newer, |mut versions, older| {
+                versions.push_front(older);
+                versions
+            })
+        }
     }
-    for _ in 0..limits::K {
-        let newer = versions.back().and_then(|last| last.superseded).map(|s| s.by).filter(|id| seen.insert(*id));
-        let Some(newer) = newer.and_then(|id| space.get(now, id)) else { break };
-        versions.push_back(newer);
+}
+
+/// A memory, and one after the other those that `next` leads to.
+fn line(space: &Space, now: u64, first: Entry, next: fn(&Entry) -> Option<MemoryId>) -> VecDeque<Entry> {
+    let mut seen = BTreeSet::from([first.id]);
+    let mut line = VecDeque::from([first]);
+    while line.len() <= limits::K {
+        let following = line.back().and_then(next).filter(|id| seen.insert(*id));
+        let Some(following) = following.and_then(|id| space.get(now, id)) else { break };
+        line.push_back(following);
     }
-    versions
+    line
 }
 
 /// Memories that one step of MEM.SCAN looks at.

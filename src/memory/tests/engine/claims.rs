@@ -130,6 +130,26 @@ fn what_is_said_again_after_it_was_forgotten_is_learned_again() {
 }
 
 #[test]
+fn what_replaces_two_has_both_in_its_line() {
+    let mut space = Space::new();
+    let fact = |text: &str, confidence, at| NewMemory {
+        meta: meta(text),
+        confidence: Some(confidence),
+        at: Some(at),
+        ..memory(text)
+    };
+    let sure = store(&mut space, T0, fact("ann lives_in rome", 0.95, T0));
+    let weak = store(&mut space, T0, fact("ann lives_in paris", 0.5, T0 + 1));
+    learn(&mut space, T0 + 2, &Consolidate::default());
+    assert_eq!(standing(&space, T0 + 2).len(), 2, "a weak one does not replace a sure one");
+    say(&mut space, T0 + 3, "@ann lives_in oslo");
+    learn(&mut space, T0 + 4, &Consolidate::default());
+    let now = get(&space, T0 + 4, weak).superseded.unwrap().by;
+    assert_eq!(get(&space, T0 + 4, sure).superseded.unwrap().by, now);
+    assert_eq!((get(&space, T0 + 4, now).supersedes, get(&space, T0 + 4, weak).supersedes), (Some(weak), Some(sure)));
+}
+
+#[test]
 fn fields_of_a_caller_are_left_alone() {
     let mut space = Space::new();
     let own = json!({"value": 42}).as_object().cloned();
