@@ -1197,7 +1197,9 @@ fn noun(sentence: &Sentence, at: usize, most: usize) -> Option<Range<usize>> {
         start += 1;
     }
     let first = tokens.get(start).filter(|token| !token.mark)?;
-    if [&lex::PRONOUNS, &lex::STOPS, &lex::ADVERBS].iter().any(|set| set.contains(first.word.as_str())) {
+    // "Bring the band together", "means of transport".
+    let begins = one_of(&first.word, "bring means");
+    if !begins && [&lex::PRONOUNS, &lex::STOPS, &lex::ADVERBS].iter().any(|set| set.contains(first.word.as_str())) {
         return None;
     }
     let doing = first.word.ends_with("ing");

@@ -314,6 +314,52 @@ mod tests {
         assert_eq!(idle, [""; 0]);
     }
 
+    /// How people say what they love, practise and plan without the plain word for it; and what sounds like it.
+    #[test]
+    fn what_is_said_around_a_taste() {
+        for (text, value) in [
+            ("I cherish old letters.", "old letters"),
+            ("We always look forward to camping.", "camping"),
+            ("I can't imagine my life without music.", "music"),
+            ("I share my lifelong love of opera with him.", "opera"),
+            ("I've always been crazy about trains.", "trains"),
+            ("I'm really huge on board games.", "board games"),
+            ("Painting is a fun way to express myself.", "Painting"),
+            ("Dance is my stress relief.", "Dance"),
+            ("Baking has always been my true passion.", "Baking"),
+            ("Knitting is like therapy for me.", "Knitting"),
+            ("Gardening brings me so much joy.", "Gardening"),
+            ("Swimming makes me really happy.", "Swimming"),
+            ("Running helps me unwind.", "Running"),
+            ("Drawing flowers is one of my faves.", "Drawing flowers"),
+            ("I'm passionate about helping people.", "helping people"),
+            ("I love being outdoors.", "being outdoors"),
+            ("My passion's photography.", "photography"),
+            ("I love time travel movies.", "time travel movies"),
+        ] {
+            assert_eq!(facts(text), [format!("Zed likes {value}")], "{text}");
+        }
+        for text in [
+            "My son has a love of dinosaurs.",
+            "My wife's love of shoes is famous.",
+            "I lost my passion for teaching.",
+            "Your support means a lot to me.",
+            "Chronic pain is a big part of my life.",
+            "Tuesday is my therapy day.",
+            "Running gives me zero joy.",
+            "Brunch is at one of my favorite cafes.",
+            "I've been into work every day this week.",
+            "Treasure chests are hard to find.",
+            "I'm opening a ticket with IT.",
+            "I'm getting a new battery for the car next week.",
+            "I've been to the golf course once, for a wedding.",
+            "Learning the violin takes years.",
+            "We're doing bowling for Tom's birthday.",
+        ] {
+            assert!(facts(text).is_empty(), "{text}: {:?}", facts(text));
+        }
+    }
+
     #[test]
     fn what_is_said_of_oneself_and_of_others_by_name() {
         assert_eq!(

@@ -266,15 +266,24 @@ pub(super) fn is_taste(sentence: &Sentence, range: &Range<usize>) -> bool {
     let first = word(range.start);
     let vague = one_of(
         first,
-        "time mine option version answer different big huge massive total complete favorite when seeing hearing idea way fact look talking chatting being having getting thing things stuff new part bit more lot lots such same other next first last how",
+        "mine option version answer different big huge massive total complete favorite when seeing hearing idea way fact look talking chatting being having getting thing things stuff new part bit more lot lots such same other next first last how",
     );
     // "The ocean", but not "the dark sky", which is that of a picture.
     let nature = (range.len() == 1 || word(range.start + 1) == "of") && lexicon::NATURE.contains(first)
         // "The Beatles".
         || article == "the" && sentence.tokens.get(range.start).is_some_and(|token| token.capital);
-    // "I hate my phone": the one at hand.
-    let vague = vague && !(first == "being" && range.len() > 1);
-    let own = one_of(article, "my our your this that these those his her their its 's");
+    let vague = match first {
+        "being" => range.len() == 1,
+        // "Time", but "time travel".
+        "time" => range.len() == 1,
+        _ => vague,
+    };
+    let capital = |at: usize| sentence.tokens.get(at).is_some_and(|token| token.capital);
+    // "I hate my phone": the one at hand. "Tom's support", but "Charlotte's Web".
+    let own = one_of(article, "my our your this that these those his her their its")
+        || (word(range.start + 1) == "'s" && !capital(range.start + 2));
+    // "I lost my love of music."
+    let own = own || sentence.words.contains("lost");
     !vague && !own && (article != "the" && first != "the" || nature)
 }
 
