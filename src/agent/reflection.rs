@@ -147,7 +147,21 @@ pub fn accept(text: &str, told: &Told) -> Result<Insight, String> {
         }
     }
     let mut from: Vec<MemoryId> = by_overlap.into_values().rev().take(SOURCES).collect();
+    // Names and numbers that none of these has are somebody's, too: what is forgotten with them must not live on here.
+    let said = |entry: &Entry| terms(&[entry.speaker.as_deref().unwrap_or_default(), " ", &entry.content].concat());
+    let sources = told.all().filter(|entry| from.contains(&entry.id));
+    let mut covered: BTreeSet<u32> = sources.flat_map(|entry| said(entry)).collect();
+    for word in names_and_numbers(text) {
+        if terms(word).is_subset(&covered) {
+            continue;
+        }
+        if let Some(entry) = told.all().find(|entry| terms(word).is_subset(&said(entry))) {
+            covered.extend(said(entry));
+            from.push(entry.id);
+        }
+    }
     from.sort_unstable();
+    from.dedup();
     if from.is_empty() {
         return Err("it has nothing to do with what was said".to_owned());
     }

@@ -24,7 +24,7 @@ use crate::entry::{Entry, Marks, Meta, Superseded};
 use crate::episodes::Summary;
 use crate::graph::Link;
 use crate::space::{Space, duplicate_item, hash_of};
-use crate::store::{Dedup, NewMemory};
+use crate::store::{Beside, Dedup, NewMemory};
 use crate::text::normalised;
 use crate::{MemoryId, Millis, Tier, limits};
 use serde_json::Value;
@@ -212,6 +212,8 @@ pub(crate) struct Revised {
     pub read: Vec<Arc<Entry>>,
     /// What was to be noted or learned and was more than a step takes: the memories that say it.
     pub left: Vec<MemoryId>,
+    /// Whether facts that stand were not looked at.
+    pub cut: bool,
 }
 
 /// What a group is about: the subject, the attribute, and the value of an attribute that has many at once.
@@ -234,7 +236,7 @@ struct Fact {
     grown: bool,
     /// What follows it, and when.
     until: Option<(Who, Millis)>,
-    /// The same, of what followed it and is not there any more: it stays history.
+    /// The same, of what followed it and is not there any more, or corrected it from the beginning: it stays history.
     over: Option<(Who, Millis)>,
 }
 
@@ -293,6 +295,7 @@ impl Group {
         self.found.truncate(GROUP / 2);
         // Of a long history the oldest is not looked at, nor are the oldest of more facts than a step takes.
         let beyond = self.standing.len().saturating_sub(GROUP - self.found.len());
+        let cut = self.standing.iter().take(beyond).any(|(entry, ..)| entry.superseded.is_none());
         left.extend(self.standing.drain(..beyond).filter(|(.., fresh)| *fresh).map(|(entry, ..)| entry.id));
         let there: BTreeSet<MemoryId> = self.standing.iter().map(|(entry, ..)| entry.id).collect();
 
@@ -313,7 +316,7 @@ impl Group {
                 until: None,
                 over: entry
                     .superseded
-                    .filter(|superseded| !there.contains(&superseded.by))
+                    .filter(|superseded| !there.contains(&superseded.by) || superseded.at <= entry.at)
                     .map(|superseded| (Who::Standing(superseded.by), superseded.at)),
             });
             read.push(entry);
@@ -325,15 +328,18 @@ impl Group {
             }
             let at = finding.source.at;
             settle_all(&mut facts, rules);
-            // What is true then, or would be next, and says the same.
-            let same = |fact: &&mut Fact| {
-                fact.claim.ended == finding.claim.ended
-                    && fact.claim.says_as(&finding.claim)
-                    && fact.claim.attribute.eq_ignore_ascii_case(&finding.claim.attribute)
-                    && fact.until.is_none_or(|(_, until)| at < until)
-                    && (fact.at <= at || fact.sources.contains(&finding.source.id))
+            // What is true then, or will be next with nothing else between, and says the same.
+            let next = |fact: &Fact| {
+                let between = |other: &&Fact| at <= other.at && other.at <= fact.at;
+                facts.iter().filter(between).all(|other| other.claim.is_same(&fact.claim))
             };
-            if let Some(fact) = facts.iter_mut().find(same) {
+            let same = |fact: &Fact| {
+                fact.claim.is_same(&finding.claim)
+                    && fact.until.is_none_or(|(_, until)| at < until)
+                    && (fact.at <= at || fact.sources.contains(&finding.source.id) || next(fact))
+            };
+            let known = facts.iter().position(same);
+            if let Some(fact) = known.and_then(|place| facts.get_mut(place)) {
                 confirm(fact, &finding, &mut revision);
                 continue;
             }
@@ -371,7 +377,7 @@ impl Group {
                 revision.confirmed.push((id, fact.sources, fact.confidence));
             }
         }
-        Revised { revision: (!revision.is_empty()).then_some(revision), read, left }
+        Revised { revision: (!revision.is_empty()).then_some(revision), read, left, cut }
     }
 }
 
@@ -400,6 +406,10 @@ fn settle_all(facts: &mut [Fact], rules: FactRules) -> Vec<(usize, Who)> {
         let (older, rest) = facts.split_at_mut(n);
         let Some(new) = rest.first_mut() else { break };
         new.until = new.over;
+        // What was corrected was never so, and took the place of nothing.
+        if new.over.is_some_and(|(_, at)| at <= new.at) {
+            continue;
+        }
         let single = (rules.is_single)(&new.claim.attribute.to_lowercase());
         for old in older.iter_mut().filter(|old| old.until.is_none()) {
             let same = old.claim.says_as(&new.claim);
@@ -427,8 +437,9 @@ fn settle_all(facts: &mut [Fact], rules: FactRules) -> Vec<(usize, Who)> {
 }
 
 impl Space {
-    /// Whether this fact stands, in these words.
-    fn is_claimed(&self, now: Millis, content: &str, claim: &Claim) -> bool {
+    /// Whether a fact stands that was found in the same memory, in the same words.
+    fn is_taken_in(&self, now: Millis, finding: &Finding) -> bool {
+        let content = finding.content.as_str();
         let hash = hash_of(content, None, None);
         let (first, last) = (duplicate_item(hash, 0), duplicate_item(hash, u32::MAX));
         let mut hashed = self.duplicates.range(first, last, |item| item).map(|item| item as u32);
@@ -436,7 +447,7 @@ impl Space {
             let entry =
                 self.view.records.entry(slot).filter(|entry| entry.superseded.is_none() && !entry.is_expired(now));
             entry.is_some_and(|entry| {
-                *entry.content == *content && Claim::of(&entry).is_some_and(|its| its.is_same(claim))
+                *entry.content == *content && Claim::of(&entry).is_some() && entry.from.contains(&finding.source.id)
             })
         })
     }
@@ -456,8 +467,10 @@ impl Space {
         ids: &[MemoryId],
         replaced: BTreeMap<MemoryId, BTreeSet<(Millis, MemoryId)>>,
     ) -> BTreeMap<MemoryId, MemoryId> {
-        let known = |id: MemoryId| self.slot(id).and_then(|slot| self.view.records.entry(slot)?.supersedes);
-        let mut line = BTreeMap::new();
+        let there = |id: &MemoryId| self.slot(*id).is_some();
+        let known =
+            |id: MemoryId| self.slot(id).and_then(|slot| self.view.records.entry(slot)?.supersedes).filter(there);
+        let mut line: BTreeMap<MemoryId, MemoryId> = BTreeMap::new();
         let mut between = Vec::new();
         for (by, mut olds) in replaced {
             olds.extend(known(by).map(|old| (self.said_at(revision, ids, old), old)));
@@ -466,8 +479,14 @@ impl Space {
             line.extend(olds.last().map(|last| (by, *last)));
         }
         for (newer, older) in between {
-            if known(newer).is_none() {
-                line.entry(newer).or_insert(older);
+            // Behind all that the newer one has in its line by now, unless the older one is there.
+            let back = |id: &MemoryId| line.get(id).copied().or_else(|| known(*id));
+            let behind = |id: MemoryId| std::iter::successors(Some(id), back).take(limits::K);
+            if let Some(last) = behind(newer).last()
+                && !behind(newer).any(|id| id == older)
+                && !behind(older).any(|id| id == last)
+            {
+                line.insert(last, older);
             }
         }
         line
@@ -482,7 +501,7 @@ impl Space {
             ids.push(last);
         }
         // Another run has taken it in, and has not come to note what it read.
-        if revision.new.iter().any(|fact| self.is_claimed(now, &fact.finding.content, &fact.finding.claim)) {
+        if revision.new.iter().any(|fact| self.is_taken_in(now, &fact.finding)) {
             return Err(crate::Error::new("a fact of this text stands"));
         }
         let id_of = |who: Who| match who {
@@ -528,7 +547,12 @@ impl Space {
             ..NewMemory::default()
         });
         let stored: Vec<NewMemory> = stored.collect();
-        let mut effects = if stored.is_empty() { Vec::new() } else { self.store_many(now, stored)?.1 };
+        let standing = |who: &Who| if let Who::Standing(id) = who { Some(*id) } else { None };
+        let beside = Beside {
+            leaving: revision.superseded.iter().filter_map(|(old, ..)| standing(old)).collect(),
+            spared: patches.keys().copied().chain(supersedes.keys().copied()).collect(),
+        };
+        let mut effects = if stored.is_empty() { Vec::new() } else { self.store_beside(now, stored, &beside)?.1 };
         for effect in &mut effects {
             if let Effect::Put { entry, .. } = effect
                 && let Some(patch) = patches.remove(&entry.id)

@@ -374,10 +374,10 @@ impl Planner<'_> {
         for ((_, attribute, _), group) in claims::groups(standing, findings, rules) {
             let sources: Vec<MemoryId> = group.sources().collect();
             let busy = group.members().any(|id| self.taken.contains(&id));
-            let Revised { revision, read, left } = group.revise(rules, findings.embedded);
-            let waits = busy || self.plan.steps.len() >= self.limit;
+            let Revised { revision, read, left, cut } = group.revise(rules, findings.embedded);
+            let waits = revision.is_some() && (busy || self.plan.steps.len() >= self.limit);
             let rest = if waits { sources } else { left };
-            self.plan.cut_short |= !rest.is_empty() || (waits && revision.is_some());
+            self.plan.cut_short |= cut || waits || !rest.is_empty();
             self.postponed.extend(rest);
             if let Some(revision) = revision.filter(|_| !busy) {
                 self.step(Change::Revise(Box::new(revision)), format!("what is known of {attribute}"), read);

@@ -37,7 +37,7 @@ use std::sync::{Arc, LazyLock};
 /// What is left of an activation at the other end of a link of weight 1, if it is the only one.
 const DECAY: f64 = 0.5;
 /// Memories of one depth that pass on what they got.
-const FRONTIER: usize = 1_000;
+pub(crate) const FRONTIER: usize = 1_000;
 /// Bytes of a list of links besides these: its place in the map of the chunk, and its counts.
 const LIST_BYTES: usize = 48;
 

@@ -11,7 +11,7 @@
 //! only vectors of a model become coarser; what a caller brought stays to the last bit, whatever its heat. A memory that warms up has its plain text
 //! at once, and its vectors when they have been made anew ([`Space::revive`]); until then it says so: its `precision` is shown wherever it is not the space's.
 //!
-//! **"Used since the last look"** is the count of uses less what it was then, kept as one byte a memory beside the space ([`Seen`]), with the time of that look. It is not saved:
+//! **"Used since the last look"** is the count of uses less what it was then, kept as two bytes a memory beside the space ([`Seen`]), with the time of that look. It is not saved:
 //! who has no such look, a server that has just started or been promoted, takes what was last used within the interval to have been used as often as it ever was. Rejected: a
 //! column of counts (four bytes a memory, in snapshots and files, for what matters to one server), and the time of the last use alone (once would be as good as
 //! often).
@@ -381,6 +381,12 @@ impl Space {
                 continue;
             };
             self.take_cost(slot);
+            // What is staged for it counts by heat too.
+            let (shelf, from) = (self.shelf_of(slot), self.view.records.heat(slot));
+            if let Some(staging) = &mut self.staging {
+                staging.take(shelf, from, slot);
+                staging.add(shelf, to, slot);
+            }
             let entry = Entry { heat: to, ..entry };
             self.view.records.write(&mut self.records, slot, &entry);
             if entry.template != 0 {

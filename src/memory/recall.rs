@@ -286,9 +286,16 @@ impl Snapshot {
         let by_words = terms > 0 && self.settings.lexical && recall.mode != Some(Mode::Dense);
         let words = if by_words { 40_000 + terms * (10_000 + slots / 2) } else { 0 };
         // Some fifty nanoseconds a link that is followed, and never more links than there are.
-        let links = |depth: usize| (2 * self.links).min(recall.k.saturating_mul(depth).saturating_mul(limits::LINKS));
+        let links = |depth: usize| {
+            let memories = recall.k.min(crate::graph::FRONTIER) + depth.saturating_sub(1) * crate::graph::FRONTIER;
+            (2 * self.links * depth).min(memories * limits::LINKS)
+        };
         let expanded = recall.expand.map_or(0, |depth| 20_000 + links(depth) as u64 * 50);
-        15_000 + dense * queries + words + expanded + recall.k as u64 * 1_000
+        // Each that is taken is compared with all others, each window with each.
+        let windows = self.rows.as_ref().map_or(0, |rows| rows.len().div_ceil(self.records.slots().max(1))) as u64;
+        let candidates = CANDIDATES.max(recall.k).min(self.records.slots()) as u64;
+        let varied = recall.mmr.map_or(0, |_| recall.k as u64 * candidates * windows * windows * row * 5);
+        15_000 + dense * queries + words + expanded + varied + recall.k as u64 * 1_000
     }
 
     /// What restricts a recall, as one filter; None if nothing does.

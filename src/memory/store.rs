@@ -253,6 +253,14 @@ struct Batch<'a> {
     replaced: BTreeSet<MemoryId>,
     /// Memories that stand and are superseded by one of the batch.
     superseded: BTreeMap<MemoryId, Superseded>,
+    beside: &'a Beside,
+}
+
+/// What else happens in the step that stores: memories that are to stay, and those that leave their tier because something takes their place.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    pub spared: BTreeSet<MemoryId>,
+    pub leaving: BTreeSet<MemoryId>,
 }
 
 impl Space {
@@ -270,6 +278,16 @@ impl Space {
     /// Decides the store of several memories: all or nothing. The ids are in the order of the memories; a duplicate has the id
     /// of the one that stands, which may be one of this call. Errors name the place in the list.
     pub fn store_many(&self, now: Millis, new: Vec<NewMemory>) -> Result<(Vec<MemoryId>, Vec<Effect>)> {
+        self.store_beside(now, new, &Beside::default())
+    }
+
+    /// The same, beside other effects of one step.
+    pub(crate) fn store_beside(
+        &self,
+        now: Millis,
+        new: Vec<NewMemory>,
+        beside: &Beside,
+    ) -> Result<(Vec<MemoryId>, Vec<Effect>)> {
         if new.len() > limits::BATCH {
             return Err(Error::new(format!("{} memories at once: at most {} are accepted", new.len(), limits::BATCH)));
         }
@@ -288,6 +306,7 @@ impl Space {
             duplicates: Vec::new(),
             replaced: BTreeSet::new(),
             superseded: BTreeMap::new(),
+            beside,
         };
         let several = new.len() > 1;
         let mut ids = Vec::with_capacity(new.len());
@@ -592,7 +611,9 @@ impl Batch<'_> {
     /// What must give way, and all effects in the order in which they apply.
     fn finish(mut self) -> Result<Vec<Effect>> {
         let space = self.space;
-        let mut spared: BTreeSet<MemoryId> = self.standing.keys().chain(self.superseded.keys()).copied().collect();
+        let Beside { spared, leaving: others } = self.beside;
+        let stay = self.standing.keys().chain(self.superseded.keys()).chain(spared);
+        let mut spared: BTreeSet<MemoryId> = stay.copied().collect();
         let mut victims = Vec::new();
         for tier in Tier::ALL {
             // A turn is held by its session, a chunk is not there yet: neither takes a place now.
@@ -600,7 +621,7 @@ impl Batch<'_> {
             let entering = self.pending.iter().filter(|pending| !pending.held && of_tier(&pending.entry)).count();
             // What is superseded leaves its place in the tier.
             let leaves = |id: &&MemoryId| space.slot(**id).is_some_and(|slot| space.shelf_of(slot) == tier.index());
-            let leaving = self.superseded.keys().filter(leaves).count();
+            let leaving = self.superseded.keys().chain(others).filter(leaves).count();
             if entering > leaving {
                 victims.extend(space.make_room(self.now, tier, entering - leaving, &spared)?);
             }

@@ -255,7 +255,9 @@ pub fn compare_server(ctx: Ctx) {
         Some(false) => return,
         None => {
             state.compared = None;
-            return state.active.retain(|(space, what), _| space.is_none() && *what == What::Pressure);
+            let told = |(space, what): &&Subject| space.is_some() || *what != What::Pressure;
+            let over: Vec<Subject> = state.active.keys().filter(told).copied().collect();
+            return over.into_iter().for_each(|subject| state.end(ctx, subject, None));
         }
     }
     let now = totals::counters();

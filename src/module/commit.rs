@@ -191,7 +191,7 @@ fn stale() -> Error {
 
 /// Applies, replicates and notifies. The effects were decided against this very state, so that they apply is an invariant, not an input.
 fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
-    let counted = held.space.counters();
+    let mut counted = held.space.counters();
     let mut events: Vec<&'static CStr> = Vec::new();
     let mut batch = Vec::new();
     let mut send = |effects: &[Effect]| {
@@ -204,6 +204,10 @@ fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
     for (i, effect) in effects.iter().enumerate() {
         match held.space.apply(effect) {
             Ok(_) => {
+                // What an imported space counted elsewhere is nothing that happened here.
+                if let Effect::Counters(_) = effect {
+                    counted = held.space.counters();
+                }
                 for event in events_of(effect).into_iter().flatten() {
                     if !events.contains(&event) {
                         events.push(event);
@@ -258,7 +262,7 @@ fn events_of(effect: &Effect) -> [Option<&'static CStr>; 2] {
 }
 
 /// Whether a text is gone or another after an effect: a prompt that it stands in must not be gone on from.
-fn takes_away(effect: &Effect) -> bool {
+pub fn takes_away(effect: &Effect) -> bool {
     match effect {
         Effect::Remove { .. } | Effect::EndSession { .. } | Effect::DropDocument { .. } => true,
         Effect::Patch { patch, .. } => patch.content.is_some(),

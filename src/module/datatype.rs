@@ -22,6 +22,7 @@ use redis_module::raw;
 
 use crate::alerts::Watch;
 use crate::commands::context::Contexts;
+use crate::commit;
 use crate::ffi::{self, Ctx, Key, Level, api};
 use crate::heat;
 use crate::keyspace;
@@ -330,11 +331,13 @@ fn load(io: *mut raw::RedisModuleIO, version: c_int) -> Result<Space, String> {
 }
 
 /// Decodes and applies one batch of effects, from an RDB, an AOF or a primary.
-pub fn apply_batch(space: &mut Space, batch: &[u8]) -> Result<(), String> {
+pub fn apply_batch(space: &mut Space, batch: &[u8]) -> Result<bool, String> {
+    let mut takes_away = false;
     for effect in decode_batch(batch).map_err(|e| e.to_string())? {
         space.apply(&effect).map_err(|e| e.to_string())?;
+        takes_away |= commit::takes_away(&effect);
     }
-    Ok(())
+    Ok(takes_away)
 }
 
 unsafe extern "C" fn rdb_save(io: *mut raw::RedisModuleIO, value: *mut c_void) {

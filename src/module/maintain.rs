@@ -25,6 +25,7 @@ use crate::config;
 use crate::datatype::{self, Found, Held, Underway};
 use crate::ffi::{self, Ctx, Key, Level, Mode, Str, api, flags};
 use crate::fill;
+use crate::grammar::printable;
 use crate::heat;
 use crate::keyspace;
 use crate::pressure::{self, Need};
@@ -180,12 +181,8 @@ fn visit(ctx: Ctx, incarnation: u64, place: &keyspace::Place, primary: bool, fla
         pressure::relieve(ctx, &target, need);
     }
     if !due.used.is_empty() {
-        write(ctx, &target, |space, now| {
-            let used = due
-                .used
-                .iter()
-                .filter_map(|id| space.get(now, *id))
-                .map(|entry| (entry.id, entry.accessed, entry.uses));
+        write(ctx, &target, |space, _| {
+            let used = due.used.iter().filter_map(|id| space.usage(*id).map(|(accessed, uses)| (*id, accessed, uses)));
             vec![Effect::Use(used.collect())]
         });
     }
@@ -256,7 +253,7 @@ fn build_index(held: &mut Held, place: &keyspace::Place, incarnation: u64, under
             {
                 built = built.take().and_then(|built| held.space.install_index(built));
                 held.index_rests_until = Some(Instant::now() + took * INDEX_REST);
-                let key = String::from_utf8_lossy(&place.key).into_owned();
+                let key = printable(&place.key);
                 ctx.log(
                     Level::Notice,
                     &format!("engram: built the index over {vectors} memories of '{key}' in {} ms", took.as_millis()),

@@ -24,8 +24,8 @@ const PRESSURE: usize = 98;
 const RELIEVED: f64 = 95.0;
 /// How long it must have stayed below [`PRESSURE`] otherwise.
 const QUIET: Duration = Duration::from_secs(10);
-/// Bytes a space gives up per tick.
-const STEP: usize = 256 * 1024;
+/// Bytes a space gives up per tick: some hundred memories.
+const STEP: usize = 64 * 1024;
 
 /// Memories and bytes given up since the start of the server.
 static MEMORIES: AtomicU64 = AtomicU64::new(0);

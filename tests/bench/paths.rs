@@ -130,6 +130,7 @@ fn savings(report: &mut Report, server: &Server, c: &mut Connection, quick: bool
         fell += usize::from(text(&ask(c, n, question, &[])?, "path")? != "fast");
     }
     let slow = server.number("engram_paths", "engram_slow_tokens")?;
+    redis::cmd("CONFIG").arg(&["SET", "engram.fast-model", "", "engram.fallback-model", ""]).query::<()>(c)?;
     let mut small = Vec::new();
     for (n, question) in questions.iter().enumerate() {
         let reply = ask(c, n, question, &["MODEL", "copy"])?;

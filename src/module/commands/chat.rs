@@ -93,12 +93,7 @@ pub fn chat(ctx: Ctx, args: &Parsed) -> Outcome {
     let target = target(ctx, key)?;
     let nowait = args.flag("nowait");
     let job = match jobs::start(ctx, "GEMMA.CHAT", args.opt_text("job"), args.fingerprint(), nowait)? {
-        Started::Existing(job) => {
-            if nowait {
-                job.detach();
-            }
-            job
-        }
+        Started::Existing(job) => job,
         Started::New(job) => {
             let turn = Asked {
                 job: job.clone(),

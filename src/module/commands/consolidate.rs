@@ -24,7 +24,7 @@ use crate::ask::ask;
 use crate::commit::{self, Expect, Needs, Ran, Stop, Target};
 use crate::datatype::{self, Held, Underway};
 use crate::ffi::{self, Ctx, Level};
-use crate::grammar::Parsed;
+use crate::grammar::{Parsed, printable};
 use crate::jobs::{self, Job, Place, Started};
 use crate::models;
 use crate::reply::{Error, Value};
@@ -204,18 +204,13 @@ impl Run {
         let Run { target, learning, dry, job, held, began, .. } = self;
         // Before anything is written: what is shared with a snapshot is copied by who writes.
         let (refused, notes) = learning.end();
-        if job.is_none() {
-            // Nobody gets the report of a run by timer.
-            let key = String::from_utf8_lossy(&target.key);
-            notes.iter().for_each(|note| ffi::log(Level::Notice, &format!("engram: consolidating '{key}': {note}")));
-        }
         #[cfg(feature = "latch")]
         crate::latch::pass();
         if !dry {
             REFUSED.fetch_add(refused.len() as u64, Ordering::Relaxed);
         }
         let mut report = Report::new(dry, refused, notes);
-        if plan.cut_short {
+        if plan.cut_short && job.is_some() {
             report.is_cut_short();
         }
         if dry {
@@ -318,9 +313,19 @@ enum Turn {
 }
 
 impl Pending {
+    /// Notes what was done. Nobody gets the report of a run by timer: what it has to say is logged.
+    fn ended(&self, ctx: Ctx) {
+        self.report.ended(ctx, &self.target, self.began);
+        if self.job.is_none() {
+            let key = printable(&self.target.key);
+            let notes = self.report.notes.iter();
+            notes.for_each(|note| ctx.log(Level::Notice, &format!("engram: consolidating '{key}': {note}")));
+        }
+    }
+
     fn commit_one(&mut self, ctx: Ctx) -> Turn {
         if self.job.as_ref().is_some_and(|job| job.is_cancelled()) {
-            self.report.ended(ctx, &self.target, self.began);
+            self.ended(ctx);
             return Turn::Finished(Err(Error::new(
                 "CANCELLED",
                 format!("cancelled after {} changes; those stay", self.report.changes),
@@ -329,7 +334,7 @@ impl Pending {
         let Some(step) = self.plan.steps.get(self.next) else {
             // What it was decided on may be all memories once more: freeing that would be felt.
             datatype::reap(Box::new(std::mem::take(&mut self.plan)));
-            self.report.ended(ctx, &self.target, self.began);
+            self.ended(ctx);
             return Turn::Finished(Ok(std::mem::take(&mut self.report).value()));
         };
         // What adds memories is held back above `maxmemory`.
@@ -352,7 +357,7 @@ impl Pending {
             }
             Err(Stop::Later) => Turn::Wait,
             Err(Stop::Never(error)) => {
-                self.report.ended(ctx, &self.target, self.began);
+                self.ended(ctx);
                 Turn::Finished(Err(error))
             }
         }

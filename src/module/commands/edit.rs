@@ -190,7 +190,9 @@ pub fn apply(ctx: Ctx, args: &Parsed) -> Outcome {
         Found::WrongType => return Err(Error::wrong_type()),
         Found::Space(held) => {
             held.contexts.invalidate();
-            datatype::apply_batch(&mut held.space, args.blob("blob")).map_err(Error::err)?;
+            if datatype::apply_batch(&mut held.space, args.blob("blob")).map_err(Error::err)? {
+                models::forget_space(ctx.db(), args.key("key"));
+            }
         }
         Found::Missing => {
             let mut held = Held::new(Space::new());

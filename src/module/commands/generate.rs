@@ -104,12 +104,7 @@ pub fn generate(ctx: Ctx, args: &Parsed) -> Outcome {
     let nowait = args.flag("nowait");
     let started = jobs::start(ctx, "GEMMA.GENERATE", args.opt_text("job"), args.fingerprint(), nowait)?;
     let job = match started {
-        Started::Existing(job) => {
-            if nowait {
-                job.detach();
-            }
-            job
-        }
+        Started::Existing(job) => job,
         Started::New(job) => {
             let mut start = start.with_stream(ctx, args, &job);
             start.request.memory_key_missing = args.opt_key("memory").is_some() && search.is_none();

@@ -165,6 +165,8 @@ impl From<engram_memory::Error> for Error {
 /// Answers with what a job comes to, or with its name where nobody waits for it.
 fn answer_for(ctx: Ctx, job: &Arc<Job>, nowait: bool) -> Outcome {
     if nowait {
+        // Who joined it is told that it goes on, whoever else leaves.
+        job.detach();
         return Ok(Value::map(vec![("job", Value::from(job.id.as_str()))]).into());
     }
     match job.wait(ctx, 0) {

@@ -54,8 +54,8 @@ pub fn history(ctx: Ctx, args: &Parsed) -> Outcome {
     Ok(found.unwrap_or(Value::Null).into())
 }
 
-/// What a memory superseded and what superseded it, oldest first. It ends where a version has been forgotten, and after [`limits::K`] versions in either
-/// direction: the one at the end then still says which comes next.
+/// What a memory superseded and what superseded it, oldest first. It ends where a version has been forgotten, and after [`limits::K`] versions:
+/// the one at the end then still says which comes next.
 ///
 /// One that took the place of several has them in one line behind it, and each of them knows it: so the way leads to the newest first, and back from there.
 fn versions(space: &Space, now: u64, asked: Entry) -> VecDeque<Entry> {

@@ -147,6 +147,17 @@ fn what_replaces_two_has_both_in_its_line() {
     let now = get(&space, T0 + 4, weak).superseded.unwrap().by;
     assert_eq!(get(&space, T0 + 4, sure).superseded.unwrap().by, now);
     assert_eq!((get(&space, T0 + 4, now).supersedes, get(&space, T0 + 4, weak).supersedes), (Some(weak), Some(sure)));
+    // And where the weak one had one behind it already.
+    let mut space = Space::new();
+    let sure = store(&mut space, T0, fact("ann lives_in rome", 0.95, T0));
+    let weak = store(&mut space, T0, fact("ann lives_in paris", 0.5, T0 + 1));
+    let weaker = NewMemory { supersedes: Some(weak), ..fact("ann lives_in graz", 0.5, T0 + 2) };
+    let weaker = store(&mut space, T0, weaker);
+    say(&mut space, T0 + 3, "@ann lives_in oslo");
+    learn(&mut space, T0 + 4, &Consolidate::default());
+    let now = get(&space, T0 + 4, weaker).superseded.unwrap().by;
+    let line = [now, weaker, weak].map(|id| get(&space, T0 + 4, id).supersedes);
+    assert_eq!(line, [Some(weaker), Some(weak), Some(sure)]);
 }
 
 #[test]
@@ -275,4 +286,48 @@ fn links_are_made_as_far_as_there_is_room_in_all() {
     space.check_invariants();
     let similar = space.snapshot_for(ids[0]).related(now, ids[0], Some("similar"), 1, 10).unwrap();
     assert_eq!(similar.len(), 1, "255 were there, and 256 is the most");
+}
+
+#[test]
+fn what_is_superseded_makes_the_room_for_what_supersedes_it() {
+    let mut space = Space::new();
+    let effects = space.set(T0, "semantic.capacity", "1").unwrap();
+    apply(&mut space, &effects);
+    for (n, text) in ["@ann lives_in rome", "@ann lives_in oslo"].into_iter().enumerate() {
+        say(&mut space, T0 + n as u64, text);
+        learn(&mut space, T0 + 10 + n as u64, &Consolidate::default());
+    }
+    assert_eq!(standing(&space, T0 + 20), ["ann lives_in oslo"]);
+    assert_eq!(space.len(), 4, "the older one is history");
+    assert_eq!(space.stats(T0 + 20).counters.evictions, 0);
+}
+
+#[test]
+fn what_was_said_earlier_and_is_read_later_finds_its_place() {
+    let mut space = Space::new();
+    let said = |space: &mut Space, at: Millis, text: &str| {
+        let (session, kind) = (Some(format!("s{at}")), Some("message".into()));
+        store(space, T0, NewMemory { tier: Some(Tier::LongTerm), at: Some(at), session, kind, ..memory(text) })
+    };
+    said(&mut space, T0 + 5_000, "@ann lives_in rome");
+    learn(&mut space, T0 + 1, &Consolidate::default());
+    said(&mut space, T0 + 2_000, "@ann lives_in rome");
+    said(&mut space, T0 + 9_000, "@ann lives_in oslo");
+    learn(&mut space, T0 + 2, &Consolidate::default());
+    assert_eq!(standing(&space, T0 + 3), ["ann lives_in oslo"]);
+    // With another place between the two it is a fact of its own, which is over.
+    said(&mut space, T0 + 1_000, "@ann lives_in oslo");
+    learn(&mut space, T0 + 4, &Consolidate::default());
+    assert_eq!(standing(&space, T0 + 5), ["ann lives_in oslo"]);
+    assert!(space.snapshot().unread(T0 + 5, 10).is_empty());
+}
+
+#[test]
+fn a_correction_of_an_earlier_time_stands() {
+    let mut space = Space::new();
+    let fact = |text: &str, at, supersedes| NewMemory { meta: meta(text), at: Some(at), supersedes, ..memory(text) };
+    let wrong = store(&mut space, T0, fact("ann lives_in rome", T0 + 9, None));
+    store(&mut space, T0, fact("ann lives_in oslo", T0 + 5, Some(wrong)));
+    learn(&mut space, T0 + 20, &Consolidate::default());
+    assert_eq!(standing(&space, T0 + 20), ["ann lives_in oslo"]);
 }

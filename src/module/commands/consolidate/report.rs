@@ -27,7 +27,7 @@ pub struct Report {
     listed: Vec<Value>,
     refused: Vec<Refused>,
     /// Why something is not as it was asked for.
-    notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 /// The kinds of changes as they are counted, and as they are listed.
