@@ -161,6 +161,13 @@ pub struct Findings {
     pub embedded: bool,
 }
 
+impl Findings {
+    /// What plain texts of callers were found to say.
+    pub(crate) fn claims(&self) -> BTreeMap<MemoryId, &Claim> {
+        self.described.iter().map(|(entry, claim)| (entry.id, claim)).collect()
+    }
+}
+
 /// A memory that a revision makes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewFact {
@@ -256,8 +263,7 @@ pub(crate) fn groups(
     findings: &Findings,
     rules: FactRules,
 ) -> BTreeMap<Topic, Group> {
-    let described: BTreeMap<MemoryId, &Claim> =
-        findings.described.iter().map(|(entry, claim)| (entry.id, claim)).collect();
+    let described = findings.claims();
     let mut groups: BTreeMap<_, Group> = BTreeMap::new();
     for entry in entries {
         let noted = Claim::of(&entry);

@@ -323,8 +323,7 @@ impl Planner<'_> {
 
     /// Facts merge with none that says something else, however alike: "Ann's birthday is 4 May" is nearly "Ann's birthday is 5 May".
     fn merge_similar(&mut self, entries: &Entries, least: f64, findings: &Findings) {
-        let described: HashMap<MemoryId, &Claim> =
-            findings.described.iter().map(|(entry, claim)| (entry.id, claim)).collect();
+        let described = findings.claims();
         let claim =
             |entry: &Entry| Claim::of(entry).or_else(|| described.get(&entry.id).map(|claim| Claim::clone(claim)));
         type Owner<'e> = (Option<&'e str>, Option<&'e str>);

@@ -202,12 +202,17 @@ fn apply(ctx: Ctx, name: &Str, held: &mut Held, effects: &[Effect]) {
     let mut start = 0;
     let mut size = 0;
     for (i, effect) in effects.iter().enumerate() {
-        match held.space.apply(effect) {
+        // What an imported space counted elsewhere is nothing that happened here.
+        let foreign = matches!(effect, Effect::Counters(_));
+        if foreign {
+            totals::add(&counted, &held.space.counters());
+        }
+        let applied = held.space.apply(effect);
+        if foreign {
+            counted = held.space.counters();
+        }
+        match applied {
             Ok(_) => {
-                // What an imported space counted elsewhere is nothing that happened here.
-                if let Effect::Counters(_) = effect {
-                    counted = held.space.counters();
-                }
                 for event in events_of(effect).into_iter().flatten() {
                     if !events.contains(&event) {
                         events.push(event);
